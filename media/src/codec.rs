@@ -80,7 +80,7 @@ impl Codec {
 }
 
 /// What a decoder of H.264 must know, from `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 5.3.3).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct VideoConfig {
     /// The whole record, with 4-byte NAL lengths: the body of an FLV/RTMP sequence header.
     pub avcc: Bytes,
@@ -110,7 +110,7 @@ pub struct AudioConfig {
 }
 
 /// A frame track's decoder configuration; frames point at the one they were coded under.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum TrackConfig {
     /// H.264.
     H264(VideoConfig),
