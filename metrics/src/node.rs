@@ -1,0 +1,184 @@
+//! What the control plane counts.
+
+use crate::{By, SharedCounter, SharedGauge};
+
+labels! {
+    /// How a publisher or viewer is connected. The label is the metric's `protocol`.
+    Protocol {
+        /// RTMP.
+        Rtmp = "rtmp",
+        /// WHIP, WHEP and the SRS-compatible calls.
+        WebRtc = "webrtc",
+        /// FLV over HTTP.
+        HttpFlv = "http_flv",
+        /// FLV over WebSocket.
+        WsFlv = "ws_flv",
+        /// The node itself (the demo's clip).
+        Internal = "internal",
+    }
+}
+
+labels! {
+    /// What an RTMP connection has asked for. The label is the metric's `role`.
+    RtmpRole {
+        /// Neither yet: handshake, connect.
+        Undecided = "undecided",
+        /// It publishes.
+        Publisher = "publisher",
+        /// It plays.
+        Player = "player",
+    }
+}
+
+labels! {
+    /// Why a publish or play was refused or ended by us. The label is the metric's `reason`.
+    Refusal {
+        /// Bytes that are not the protocol.
+        ProtocolError = "protocol_error",
+        /// A name, SDP or parameter that is not valid.
+        BadRequest = "bad_request",
+        /// No token, or a wrong one.
+        Unauthorized = "unauthorized",
+        /// The name has a publisher.
+        NameTaken = "name_taken",
+        /// No such stream or session.
+        NotFound = "not_found",
+        /// A codec this side cannot carry.
+        UnsupportedCodec = "unsupported_codec",
+        /// Larger than a limit of the settings.
+        TooLarge = "too_large",
+        /// Too many connections or sessions.
+        TooMany = "too_many",
+        /// The handshake or a promised packet did not come in time.
+        Timeout = "timeout",
+        /// The node is draining.
+        Draining = "draining",
+        /// An error of ours.
+        Internal = "internal",
+    }
+}
+
+labels! {
+    /// A conversion between the frame and the packet world. The label is the metric's `conversion`.
+    Conversion {
+        /// AAC decoded and encoded as Opus.
+        AacToOpus = "aac_to_opus",
+        /// Opus decoded and encoded as AAC.
+        OpusToAac = "opus_to_aac",
+        /// H.264 access units cut into RTP packets.
+        FramesToPackets = "frames_to_packets",
+        /// RTP packets joined into H.264 access units.
+        PacketsToFrames = "packets_to_frames",
+    }
+}
+
+labels! {
+    /// What an HTTP request asked for. The label is the metric's `route`.
+    Route {
+        /// WHIP: POST, PATCH, DELETE, OPTIONS.
+        Whip = "whip",
+        /// WHEP.
+        Whep = "whep",
+        /// FLV over HTTP or WebSocket.
+        Flv = "flv",
+        /// The SRS-compatible WebRTC calls.
+        SrsRtc = "srs_rtc",
+        /// `/api/v1/...`.
+        Api = "api",
+        /// Pages and their assets.
+        Page = "page",
+        /// The operations listener.
+        Ops = "ops",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// The class of an HTTP status. The label is the metric's `status`.
+    StatusClass {
+        /// 100 to 199 (WebSocket).
+        Informational = "1xx",
+        /// 200 to 299.
+        Success = "2xx",
+        /// 300 to 399.
+        Redirect = "3xx",
+        /// 400 to 499.
+        ClientError = "4xx",
+        /// 500 to 599.
+        ServerError = "5xx",
+    }
+}
+
+impl StatusClass {
+    /// The class of a status code; what is no status counts as a server error, for only we make them.
+    pub const fn of(status: u16) -> StatusClass {
+        match status / 100 {
+            1 => StatusClass::Informational,
+            2 => StatusClass::Success,
+            3 => StatusClass::Redirect,
+            4 => StatusClass::ClientError,
+            _ => StatusClass::ServerError,
+        }
+    }
+}
+
+labels! {
+    /// A bounded queue of the control plane. The label is the metric's `queue`.
+    Queue {
+        /// Log lines waiting for the writer; full: the line is lost.
+        Log = "log",
+        /// Commands to a shard; full: the request is refused.
+        ShardCommands = "shard_commands",
+        /// Media to a shard; full: the packet is dropped.
+        ShardMedia = "shard_media",
+        /// Events from a shard; full: the shard tries again.
+        ShardEvents = "shard_events",
+        /// Frames to a conversion; full: the frame is dropped.
+        Conversion = "conversion",
+    }
+}
+
+/// The control plane's counters, shared by its tasks.
+#[derive(Default, Debug)]
+pub struct NodeMetrics {
+    /// RTMP connections now.
+    pub rtmp_connections: By<RtmpRole, SharedGauge, { RtmpRole::COUNT }>,
+    /// RTMP connections accepted.
+    pub rtmp_connections_total: SharedCounter,
+    /// Publishes accepted.
+    pub publishes: By<Protocol, SharedCounter, { Protocol::COUNT }>,
+    /// Plays accepted.
+    pub plays: By<Protocol, SharedCounter, { Protocol::COUNT }>,
+    /// Publishes and plays refused, or ended by us.
+    pub refused: By<Refusal, SharedCounter, { Refusal::COUNT }>,
+    /// Publishers now.
+    pub publishers: By<Protocol, SharedGauge, { Protocol::COUNT }>,
+    /// Viewers now.
+    pub viewers: By<Protocol, SharedGauge, { Protocol::COUNT }>,
+    /// Streams now (with a publisher, within its grace time, or awaited by a viewer).
+    pub streams: SharedGauge,
+    /// Bytes from publishers over TCP.
+    pub bytes_in: By<Protocol, SharedCounter, { Protocol::COUNT }>,
+    /// Bytes to viewers over TCP.
+    pub bytes_out: By<Protocol, SharedCounter, { Protocol::COUNT }>,
+    /// Frames that came out of a conversion.
+    pub conversion_frames: By<Conversion, SharedCounter, { Conversion::COUNT }>,
+    /// Frames a conversion refused.
+    pub conversion_errors: By<Conversion, SharedCounter, { Conversion::COUNT }>,
+    /// Frames that viewers missed because they fell behind.
+    pub viewer_frames_dropped: By<Protocol, SharedCounter, { Protocol::COUNT }>,
+    /// HTTP requests answered.
+    pub http_requests: By<Route, By<StatusClass, SharedCounter, { StatusClass::COUNT }>, { Route::COUNT }>,
+    /// What did not fit a queue.
+    pub queue_overflows: By<Queue, SharedCounter, { Queue::COUNT }>,
+    /// Tasks ended by a panic of ours.
+    pub panics: SharedCounter,
+}
+
+impl NodeMetrics {
+    /// Counts an answered HTTP request.
+    pub fn http_request(&self, route: Route, status: u16) {
+        self.http_requests.of(route).of(StatusClass::of(status)).increment();
+    }
+}
