@@ -1,0 +1,26 @@
+//! RTP payload formats: frames into payloads, packets into frames, packets into order, and what the first bytes of a payload
+//! say about the frame it belongs to.
+
+use bytes::Bytes;
+
+pub mod h264;
+mod keyframe;
+mod reorder;
+
+pub use keyframe::{discardable, key_start};
+pub use reorder::{Reorder, ReorderCounts};
+
+/// Longest payload a packetizer of ours makes, in bytes. With RTP header, extensions, SRTP tag and the relay's own header it still
+/// fits a datagram of a 1200-byte QUIC packet, so no hop has to split it.
+pub const PAYLOAD_LEN_MAX: usize = 1100;
+
+/// One RTP payload and what its header must say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RtpPayload {
+    /// The payload.
+    pub bytes: Bytes,
+    /// RTP marker: the last packet of a frame.
+    pub marker: bool,
+    /// The first packet of a frame that a decoder can start at.
+    pub key_start: bool,
+}
