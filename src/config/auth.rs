@@ -1,0 +1,108 @@
+//! Shared tokens for publishing and playing.
+
+use std::fmt;
+use std::hint::black_box;
+
+use serde::{Deserialize, Serialize};
+
+/// `[auth]`: a list without tokens leaves its side open to everybody who can reach the node.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Tokens that may publish.
+    pub publish: Vec<Token>,
+    /// Tokens that may play.
+    pub play: Vec<Token>,
+}
+
+impl Auth {
+    /// Whether a publisher with this token (`?token=`, or `Authorization: Bearer`) may publish.
+    pub fn allows_publish(&self, token: Option<&str>) -> bool {
+        allows(&self.publish, token)
+    }
+
+    /// Whether a viewer with this token may play.
+    pub fn allows_play(&self, token: Option<&str>) -> bool {
+        allows(&self.play, token)
+    }
+
+    /// Whether nobody is asked for anything.
+    pub fn is_open(&self) -> bool {
+        self.publish.is_empty() && self.play.is_empty()
+    }
+}
+
+fn allows(tokens: &[Token], given: Option<&str>) -> bool {
+    // All are compared, so that the time does not say which was close.
+    let known = |given: &str| tokens.iter().fold(false, |found, token| found | token.matches(given));
+    tokens.is_empty() || given.is_some_and(known)
+}
+
+/// A shared secret. It is not shown by `Debug`, so that logged settings do not tell it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// From its text.
+    pub fn new(text: impl Into<String>) -> Token {
+        Token(text.into())
+    }
+
+    /// Compares in a time that depends only on the length of `given`.
+    pub fn matches(&self, given: &str) -> bool {
+        let (own, given) = (self.0.as_bytes(), given.as_bytes());
+        let differences = own.iter().zip(given).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
+        own.len() == given.len() && differences == 0
+    }
+
+    /// Whether it can stand in a query and in a header as it is: RFC 3986 unreserved characters, at most 256.
+    pub(super) fn is_valid(&self) -> bool {
+        let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        (1..=256).contains(&self.0.len()) && self.0.bytes().all(unreserved)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_token_matches_and_an_empty_list_is_open() {
+        let auth = Auth { publish: vec![Token::new("one"), Token::new("two2")], play: Vec::new() };
+        for (token, allowed) in [
+            (Some("one"), true),
+            (Some("two2"), true),
+            (Some("on"), false),
+            (Some("onee"), false),
+            (Some("ONE"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            assert_eq!(auth.allows_publish(token), allowed, "{token:?}");
+            assert!(auth.allows_play(token));
+        }
+        assert!(!auth.is_open() && Auth::default().is_open());
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let auth = Auth { publish: vec![Token::new("secret")], play: Vec::new() };
+        assert!(!format!("{auth:?}").contains("secret"));
+    }
+
+    #[test]
+    fn tokens_that_a_url_would_change_are_not_valid() {
+        for (text, valid) in [("aZ09-._~", true), ("", false), ("a b", false), ("a+b", false), ("a&b", false)]
+        {
+            assert_eq!(Token::new(text).is_valid(), valid, "{text:?}");
+        }
+        assert!(!Token::new("a".repeat(257)).is_valid());
+    }
+}
