@@ -166,6 +166,8 @@ pub struct NodeMetrics {
     pub conversion_frames: By<Conversion, SharedCounter, { Conversion::COUNT }>,
     /// Frames a conversion refused.
     pub conversion_errors: By<Conversion, SharedCounter, { Conversion::COUNT }>,
+    /// Frames a conversion left out by policy (B-frames, before the first key frame).
+    pub conversion_frames_dropped: By<Conversion, SharedCounter, { Conversion::COUNT }>,
     /// Frames that viewers missed because they fell behind.
     pub viewer_frames_dropped: By<Protocol, SharedCounter, { Protocol::COUNT }>,
     /// HTTP requests answered.

@@ -85,6 +85,7 @@ mod tests {
         two.sent(PacketKind::Stun, 88);
         two.dropped(DropReason::Duplicate);
         two.dropped_n(DropReason::Duplicate, 4);
+        two.dropped_shared(DropReason::Duplicate);
         two.peers.set(3);
         two.forward_latency.observe(700);
         two.forward_latency.observe(900_000);
@@ -98,7 +99,7 @@ mod tests {
             r#"millrace_received_bytes_total{shard="0",kind="rtp"} 1200"#,
             r#"millrace_packets_received_total{shard="1",kind="rtp"} 2"#,
             r#"millrace_sent_bytes_total{shard="1",kind="stun"} 88"#,
-            r#"millrace_drops_total{shard="1",reason="duplicate"} 5"#,
+            r#"millrace_drops_total{shard="1",reason="duplicate"} 6"#,
             r#"millrace_drops_total{shard="0",reason="duplicate"} 0"#,
             "# TYPE millrace_peers gauge",
             r#"millrace_peers{shard="1"} 3"#,

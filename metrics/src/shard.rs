@@ -1,6 +1,6 @@
 //! What a shard counts.
 
-use crate::{By, Counter, DropReason, Gauge, Histogram};
+use crate::{By, Counter, DropReason, Gauge, Histogram, SharedCounter};
 
 labels! {
     /// What a datagram is. The label is the metric's `kind`.
@@ -45,8 +45,10 @@ pub struct ShardMetrics {
     pub packets_out: By<PacketKind, Counter, { PacketKind::COUNT }>,
     /// Their bytes (UDP payload).
     pub bytes_out: By<PacketKind, Counter, { PacketKind::COUNT }>,
-    /// What was dropped.
-    pub drops: By<DropReason, Counter, { DropReason::COUNT }>,
+    /// What the shard dropped.
+    drops: By<DropReason, Counter, { DropReason::COUNT }>,
+    /// What others dropped on the way to it.
+    drops_shared: By<DropReason, SharedCounter, { DropReason::COUNT }>,
     /// Packets sent again to subscribers (part of `packets_out`).
     pub retransmissions_out: Counter,
     /// Packets that subscribers asked for again.
@@ -115,5 +117,19 @@ impl ShardMetrics {
     #[inline]
     pub fn dropped_n(&self, reason: DropReason, n: u64) {
         self.drops.of(reason).add(n);
+    }
+
+    /// Counts a drop from any other thread, which found this shard's mailbox full.
+    pub fn dropped_shared(&self, reason: DropReason) {
+        self.drops_shared.of(reason).increment();
+    }
+
+    /// How much was dropped for one reason, by the shard and on the way to it.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops.of(reason).get().wrapping_add(self.drops_shared.of(reason).get())
+    }
+
+    pub(crate) fn each_drop(&self, mut each: impl FnMut(DropReason, u64)) {
+        DropReason::ALL.iter().for_each(|reason| each(*reason, self.drops(*reason)));
     }
 }

@@ -25,7 +25,7 @@ pub struct Sent {
 }
 
 /// Whether runs go as GSO messages, and what has been held against it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Gso {
     pub(crate) on: bool,
     refusals: u32,

@@ -1,5 +1,6 @@
 //! A non-blocking UDP socket that receives and sends batches.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -17,12 +18,12 @@ use crate::sys;
 /// Errors of earlier datagrams that one receive passes over before it gives the event loop its turn back.
 const STALE_ERRORS_MAX: usize = 16;
 
-/// A non-blocking UDP socket. Owned by one thread; a `mio` source.
+/// A non-blocking UDP socket. Owned by one thread (it can move to another, but not be shared); a `mio` source.
 pub struct Socket {
     socket: socket2::Socket,
     local: SocketAddr,
     gro: bool,
-    gso: Gso,
+    gso: Cell<Gso>,
 }
 
 impl Socket {
@@ -40,7 +41,7 @@ impl Socket {
         let local = socket.local_addr()?.as_socket().ok_or_else(|| {
             io::Error::new(ErrorKind::AddrNotAvailable, "the socket has no internet address")
         })?;
-        let gso = Gso::new(sys::gso_is_known(socket.as_fd()));
+        let gso = Cell::new(Gso::new(sys::gso_is_known(socket.as_fd())));
         Ok(Socket { socket, local, gro: false, gso })
     }
 
@@ -65,12 +66,12 @@ impl Socket {
 
     /// Whether runs are sent as GSO messages: false on a kernel without it, or once it has refused them.
     pub fn gso_enabled(&self) -> bool {
-        self.gso.on
+        self.gso.get().on
     }
 
     /// Turns GSO off, for comparison.
-    pub fn disable_gso(&mut self) {
-        self.gso.on = false;
+    pub fn disable_gso(&self) {
+        self.gso.set(Gso::new(false));
     }
 
     /// Fills `batch` with what waits. Returns how many slots were filled; 0 means that nothing waits. `mio` is
@@ -100,10 +101,11 @@ impl Socket {
     ///
     /// # Errors
     /// Only of the socket itself (a closed descriptor); the batch is empty then, too.
-    pub fn send(&mut self, batch: &mut SendBatch) -> io::Result<Sent> {
+    pub fn send(&self, batch: &mut SendBatch) -> io::Result<Sent> {
         let fd = self.socket.as_fd();
-        let result =
-            flush(batch, &mut self.gso, self.local.is_ipv6(), |messages, first| messages.send(fd, first));
+        let mut gso = self.gso.get();
+        let result = flush(batch, &mut gso, self.local.is_ipv6(), |messages, first| messages.send(fd, first));
+        self.gso.set(gso);
         batch.clear();
         result
     }

@@ -32,7 +32,7 @@ fn frame() -> Vec<Vec<u8>> {
 }
 
 fn round_trip(a: &str, b: &str, towards: impl Fn(SocketAddr) -> SocketAddr) {
-    let (mut a, mut b) = (bind(a), bind(b));
+    let (a, b) = (bind(a), bind(b));
     let mut send = SendBatch::new(10_000, 8);
     let mut recv = RecvBatch::new(4, 1500);
     let room = send.reserve(100).unwrap();
@@ -69,7 +69,7 @@ fn an_ipv6_wildcard_serves_ipv4_peers_under_their_ipv4_address() {
 }
 
 fn frame_arrives(gso: bool, gro: bool) {
-    let (mut a, mut b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    let (a, mut b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     let mut recv = if gro { RecvBatch::new(4, GRO_SLOT_LEN) } else { RecvBatch::new(16, 1500) };
     if gro {
         b.enable_gro().unwrap();
@@ -114,7 +114,7 @@ fn gro_refuses_slots_that_would_cut_runs() {
 
 #[test]
 fn what_is_longer_than_a_slot_is_dropped_and_counted() {
-    let (mut a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     let mut send = SendBatch::new(10_000, 8);
     for len in [100, 101, 99] {
         assert!(send.push(b.local_addr(), &vec![1; len]));
@@ -129,7 +129,7 @@ fn what_is_longer_than_a_slot_is_dropped_and_counted() {
 
 #[test]
 fn a_refused_datagram_hurts_no_other() {
-    let (mut a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     let unreachable: SocketAddr = "[2001:db8::1]:9".parse().unwrap();
     let port_zero: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut send = SendBatch::new(100_000, 100);
@@ -147,7 +147,7 @@ fn a_refused_datagram_hurts_no_other() {
 
 #[test]
 fn a_refusal_after_a_closed_port_does_not_stop_receiving() {
-    let mut a = bind("127.0.0.1:0");
+    let a = bind("127.0.0.1:0");
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut send = SendBatch::new(1000, 10);
     for _ in 0..3 {
@@ -161,7 +161,7 @@ fn a_refusal_after_a_closed_port_does_not_stop_receiving() {
 
 #[test]
 fn mio_tells_of_arrivals() {
-    let (mut a, mut b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    let (a, mut b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     let mut poll = mio::Poll::new().unwrap();
     poll.registry().register(&mut b, mio::Token(3), mio::Interest::READABLE).unwrap();
     let mut send = SendBatch::new(100, 1);

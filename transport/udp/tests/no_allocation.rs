@@ -31,7 +31,7 @@ static COUNTING: Counting = Counting;
 #[test]
 fn the_steady_state_allocates_nothing() {
     let bind = || Socket::bind("127.0.0.1:0".parse().unwrap(), 4 << 20, 4 << 20).unwrap();
-    let (mut a, b) = (bind(), bind());
+    let (a, b) = (bind(), bind());
     let mut send = SendBatch::new(64 << 10, 64);
     let mut recv = RecvBatch::new(32, 1500);
     let mut timer = Timer::new().unwrap();
