@@ -1,0 +1,382 @@
+//! The ICE-lite agent (RFC 8445 section 2.5): it answers checks and sends none. What it decides is which
+//! addresses may speak to a session and which one address media goes to.
+
+use std::net::SocketAddr;
+
+use media::Time;
+use metrics::DropReason;
+
+use crate::stun::{Class, Message, Writer};
+
+/// Addresses of one peer that are remembered as valid. A browser has some candidates a network interface;
+/// beyond this the one longest not heard of is forgotten.
+pub const VALID_ADDRESSES_MAX: usize = 16;
+/// RFC 7675 section 5.1: consent expires 30 s after the last valid check.
+pub const CONSENT_MS: i64 = 30_000;
+
+const UFRAG_LEN: usize = 8;
+const PWD_LEN: usize = 24;
+
+/// One side's user name fragment and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// At least 4 characters (RFC 8839 section 5.4).
+    pub ufrag: String,
+    /// At least 22 characters.
+    pub pwd: String,
+}
+
+impl Credentials {
+    /// Credentials from 32 random bytes: a ufrag of 48 bits and a password of 144 (RFC 8445 section 5.3 asks
+    /// for 24 and 128).
+    pub fn from_entropy(entropy: &[u8; 32]) -> Credentials {
+        // RFC 8839 section 5.4: ice-char = ALPHA / DIGIT / "+" / "/", 64 of them.
+        let character = |byte: &u8| match byte & 63 {
+            n @ 0..26 => char::from(b'A'.wrapping_add(n)),
+            n @ 26..52 => char::from(b'a'.wrapping_add(n.wrapping_sub(26))),
+            n @ 52..62 => char::from(b'0'.wrapping_add(n.wrapping_sub(52))),
+            62 => '+',
+            _ => '/',
+        };
+        Credentials {
+            ufrag: entropy.iter().take(UFRAG_LEN).map(character).collect(),
+            pwd: entropy.iter().skip(UFRAG_LEN).take(PWD_LEN).map(character).collect(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    /// The password is a secret: it is not shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
+}
+
+/// What an authenticated check did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The address is valid; media goes where it went.
+    Checked,
+    /// Media goes to the check's address from now on.
+    Nominated,
+}
+
+/// The agent of one session.
+#[derive(Debug)]
+pub struct Lite {
+    local: Credentials,
+    remote: Credentials,
+    valid: Vec<Valid>,
+    nominated: Option<SocketAddr>,
+    /// Nominated by a check that may have been sniffed and sent again from elsewhere: ICE-lite asks nothing
+    /// back, so only a packet under the session's keys proves that the peer is there.
+    pending: Option<SocketAddr>,
+    secured: bool,
+    consent_until: Time,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Valid {
+    address: SocketAddr,
+    checked_at: Time,
+}
+
+impl Lite {
+    /// An agent that knows no address yet. Its consent runs from `now`.
+    pub fn new(local: Credentials, remote: Credentials, now: Time) -> Lite {
+        Lite {
+            local,
+            remote,
+            valid: Vec::new(),
+            nominated: None,
+            pending: None,
+            secured: false,
+            consent_until: now.plus_ms(CONSENT_MS),
+        }
+    }
+
+    /// Takes one STUN message. An authenticated check makes `from` valid and leaves its answer in `out`;
+    /// anything else changes nothing and leaves `out` empty.
+    pub fn handle_request(
+        &mut self,
+        message: &Message,
+        from: SocketAddr,
+        now: Time,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, DropReason> {
+        out.clear();
+        if message.class() != Class::Request {
+            // We send no checks, so there is no answer to expect; keep-alive indications need none.
+            return Err(DropReason::StunUnauthenticated);
+        }
+        // RFC 8445 section 7.2.2: USERNAME is "the username fragment provided by the peer", a colon, its own.
+        let name = message.username().ok_or(DropReason::StunUnauthenticated)?;
+        let ours = name.split_once(':') == Some((self.local.ufrag.as_str(), self.remote.ufrag.as_str()));
+        if !ours {
+            return Err(DropReason::StunUnknownUser);
+        }
+        if !message.check_integrity(&self.local.pwd) {
+            return Err(DropReason::StunUnauthenticated);
+        }
+
+        if message.is_controlled() {
+            // RFC 8445 section 7.3.1.1: a lite agent is controlled, so the peer has to control.
+            Writer::new(out, Class::Error, *message.transaction())
+                .error_code(487, "Role Conflict")
+                .finish(&self.local.pwd);
+            return Ok(Outcome::Checked);
+        }
+        let outcome = if message.use_candidate() { self.nominate(from) } else { Outcome::Checked };
+        self.remember(from, now);
+        if self.nominated.is_none() || self.nominated == Some(from) || self.pending == Some(from) {
+            self.consent_until = now.plus_ms(CONSENT_MS);
+        }
+        Writer::new(out, Class::Success, *message.transaction()).mapped_address(from).finish(&self.local.pwd);
+        Ok(outcome)
+    }
+
+    /// Whether an authenticated check came from `address`: only then may it speak DTLS or SRTP.
+    pub fn is_valid(&self, address: SocketAddr) -> bool {
+        self.nominated == Some(address) || self.valid.iter().any(|v| v.address == address)
+    }
+
+    /// Where media goes. `None` until the peer nominates a pair.
+    pub fn nominated(&self) -> Option<SocketAddr> {
+        self.nominated
+    }
+
+    /// The handshake gave keys: from now on a new nomination waits for a packet under them.
+    pub fn secure(&mut self) {
+        self.secured = true;
+    }
+
+    /// A packet under the session's keys came from `address`. True when that moves media there.
+    pub fn authenticated(&mut self, address: SocketAddr) -> bool {
+        if self.pending != Some(address) {
+            return false;
+        }
+        self.pending = None;
+        self.nominated = Some(address);
+        true
+    }
+
+    /// When consent ends unless another check comes.
+    pub fn consent_deadline(&self) -> Time {
+        self.consent_until
+    }
+
+    /// New credentials (ICE restart, RFC 8445 section 2.4). The old pair carries media until the new checks
+    /// nominate another.
+    pub fn restart(&mut self, local: Credentials, remote: Credentials) {
+        self.local = local;
+        self.remote = remote;
+        self.pending = None;
+    }
+
+    fn nominate(&mut self, from: SocketAddr) -> Outcome {
+        match self.nominated {
+            Some(nominated) if nominated == from => {
+                // The peer is still there: whoever nominated another address did not move it.
+                self.pending = None;
+                Outcome::Checked
+            }
+            Some(_) if self.secured => {
+                self.pending = Some(from);
+                Outcome::Checked
+            }
+            _ => {
+                self.nominated = Some(from);
+                Outcome::Nominated
+            }
+        }
+    }
+
+    fn remember(&mut self, address: SocketAddr, now: Time) {
+        if let Some(known) = self.valid.iter_mut().find(|v| v.address == address) {
+            known.checked_at = now;
+            return;
+        }
+        if self.valid.len() >= VALID_ADDRESSES_MAX {
+            let nominated = self.nominated;
+            let oldest = self
+                .valid
+                .iter()
+                .enumerate()
+                .filter(|(_, v)| Some(v.address) != nominated)
+                .min_by_key(|(_, v)| v.checked_at);
+            if let Some((at, _)) = oldest {
+                self.valid.swap_remove(at);
+            }
+        }
+        self.valid.push(Valid { address, checked_at: now });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_ms(1000);
+
+    fn credentials(seed: u8) -> Credentials {
+        Credentials::from_entropy(&std::array::from_fn(|i| seed.wrapping_mul(31).wrapping_add(i as u8 * 7)))
+    }
+
+    fn address(n: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], n))
+    }
+
+    fn agent() -> Lite {
+        Lite::new(credentials(1), credentials(2), NOW)
+    }
+
+    struct Check {
+        asked: String,
+        asks: String,
+        pwd: String,
+        nominate: bool,
+        controlled: bool,
+    }
+
+    fn good() -> Check {
+        let (l, r) = (credentials(1), credentials(2));
+        Check { asked: l.ufrag, asks: r.ufrag, pwd: l.pwd, nominate: false, controlled: false }
+    }
+
+    fn nominating() -> Check {
+        Check { nominate: true, ..good() }
+    }
+
+    fn send(
+        lite: &mut Lite,
+        check: &Check,
+        from: SocketAddr,
+        now: Time,
+    ) -> (Result<Outcome, DropReason>, Vec<u8>) {
+        let (mut bytes, mut out) = (Vec::new(), vec![1]);
+        let mut w = Writer::new(&mut bytes, Class::Request, [3; 12]).username(&check.asked, &check.asks);
+        w = if check.nominate { w.use_candidate() } else { w };
+        w = if check.controlled { w.controlled(5) } else { w.controlling(5) };
+        w.finish(&check.pwd);
+        let outcome = lite.handle_request(&Message::parse(&bytes).unwrap(), from, now, &mut out);
+        (outcome, out)
+    }
+
+    #[test]
+    fn credentials_are_long_enough_and_from_the_alphabet() {
+        let c = credentials(9);
+        assert!(c.ufrag.len() >= 4 && c.pwd.len() >= 22);
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+        assert!(c.ufrag.chars().chain(c.pwd.chars()).all(fine));
+        assert_ne!(credentials(8).pwd, c.pwd);
+        assert!(!format!("{c:?}").contains(&c.pwd));
+    }
+
+    #[test]
+    fn a_check_is_answered_with_its_address() {
+        let mut lite = agent();
+        assert!(!lite.is_valid(address(1)));
+        let (outcome, answer) = send(&mut lite, &good(), address(1), NOW);
+        assert_eq!(outcome, Ok(Outcome::Checked));
+        let message = Message::parse(&answer).unwrap();
+        assert_eq!(message.mapped_address(), Some(address(1)));
+        assert_eq!(message.transaction(), &[3; 12]);
+        assert!(message.check_integrity(&credentials(1).pwd));
+        assert!(lite.is_valid(address(1)));
+        assert_eq!(lite.nominated(), None, "a check alone moves no media");
+    }
+
+    #[test]
+    fn forged_checks_change_nothing_and_get_no_answer() {
+        let wrong_pwd = Check { pwd: credentials(3).pwd, ..nominating() };
+        let wrong_local = Check { asked: credentials(3).ufrag, ..nominating() };
+        let wrong_remote = Check { asks: credentials(3).ufrag, ..nominating() };
+        let mut lite = agent();
+        for (check, reason) in [
+            (wrong_pwd, DropReason::StunUnauthenticated),
+            (wrong_local, DropReason::StunUnknownUser),
+            (wrong_remote, DropReason::StunUnknownUser),
+        ] {
+            let (outcome, answer) = send(&mut lite, &check, address(1), NOW.plus_ms(5000));
+            assert_eq!(outcome, Err(reason));
+            assert!(answer.is_empty());
+        }
+        assert!(!lite.is_valid(address(1)));
+        assert_eq!(lite.nominated(), None);
+        assert_eq!(lite.consent_deadline(), NOW.plus_ms(CONSENT_MS));
+    }
+
+    #[test]
+    fn a_peer_that_wants_to_be_controlled_is_told_so() {
+        let mut lite = agent();
+        let (outcome, answer) = send(&mut lite, &Check { controlled: true, ..nominating() }, address(1), NOW);
+        assert_eq!(outcome, Ok(Outcome::Checked));
+        assert_eq!(Message::parse(&answer).unwrap().error_code(), Some(487));
+        assert!(!lite.is_valid(address(1)));
+    }
+
+    #[test]
+    fn before_keys_the_latest_nomination_wins() {
+        let mut lite = agent();
+        assert_eq!(send(&mut lite, &nominating(), address(1), NOW).0, Ok(Outcome::Nominated));
+        assert_eq!(send(&mut lite, &nominating(), address(2), NOW).0, Ok(Outcome::Nominated));
+        assert_eq!(lite.nominated(), Some(address(2)));
+    }
+
+    #[test]
+    fn with_keys_a_replayed_check_moves_nothing() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        lite.secure();
+        assert_eq!(send(&mut lite, &nominating(), address(66), NOW).0, Ok(Outcome::Checked));
+        assert_eq!(lite.nominated(), Some(address(1)));
+        // The real peer checks again: the other nomination is void, even for a later packet from there.
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        assert!(!lite.authenticated(address(66)));
+        assert_eq!(lite.nominated(), Some(address(1)));
+    }
+
+    #[test]
+    fn with_keys_an_authentic_packet_moves_media() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        lite.secure();
+        send(&mut lite, &nominating(), address(2), NOW).0.unwrap();
+        assert!(!lite.authenticated(address(1)));
+        assert!(lite.authenticated(address(2)));
+        assert_eq!(lite.nominated(), Some(address(2)));
+    }
+
+    #[test]
+    fn valid_addresses_are_bounded_and_the_nominated_one_stays() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        for n in 2..100 {
+            send(&mut lite, &good(), address(n), NOW.plus_ms(n.into())).0.unwrap();
+            assert!(lite.valid.len() <= VALID_ADDRESSES_MAX);
+        }
+        assert!(lite.is_valid(address(1)) && lite.is_valid(address(99)) && !lite.is_valid(address(2)));
+    }
+
+    #[test]
+    fn consent_lasts_from_check_to_check() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW.plus_ms(5000)).0.unwrap();
+        assert_eq!(lite.consent_deadline(), NOW.plus_ms(5000 + CONSENT_MS));
+        // A check from elsewhere does not keep a peer alive that has gone from its own address.
+        send(&mut lite, &good(), address(66), NOW.plus_ms(9000)).0.unwrap();
+        assert_eq!(lite.consent_deadline(), NOW.plus_ms(5000 + CONSENT_MS));
+    }
+
+    #[test]
+    fn a_restart_takes_new_credentials_and_keeps_the_pair() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        lite.restart(credentials(5), credentials(6));
+        assert_eq!(send(&mut lite, &nominating(), address(1), NOW).0, Err(DropReason::StunUnknownUser));
+        let (l, r) = (credentials(5), credentials(6));
+        let check = Check { asked: l.ufrag, asks: r.ufrag, pwd: l.pwd, ..nominating() };
+        assert_eq!(send(&mut lite, &check, address(1), NOW).0, Ok(Outcome::Checked));
+        assert_eq!(lite.nominated(), Some(address(1)));
+    }
+}
