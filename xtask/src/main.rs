@@ -1,2 +1,48 @@
-//! (being written)
-fn main(){}
+//! `cargo xtask VERB`: what a developer and CI both run. Standard library only.
+mod check;
+mod count;
+mod run;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask VERB
+
+  check          formatting, clippy (warnings are errors), licences and bans (cargo-deny, where it is installed), tests/tidy
+  test [--ci]    every test: units, tidy, the node from outside, and interop with ffmpeg and Chromium, which it installs
+                 when it may (root, apt-get, npm). Without them those tests are skipped, by name.
+                 --ci, or CI=true in the environment: a skipped interop test is a failure
+       [NAME]    only tests whose name contains NAME
+  bench [NAME]   the benchmarks of benches/
+  help           this text
+
+`check` and `test` close with a line `N passed, N failed, N skipped`, and fail when something failed.
+";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+    arguments.retain(|argument| {
+        ci |= argument == "--ci";
+        argument != "--ci"
+    });
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let good = match words[..] {
+        [_, "--help" | "-h"] | [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            true
+        }
+        ["check"] => check::run(),
+        ["test"] => test::run(ci, None),
+        ["test", name] => test::run(ci, Some(name)),
+        ["bench"] => run::cargo(&["bench", "--package", "millrace-bench"]).succeeds(),
+        ["bench", name] => run::cargo(&["bench", "--package", "millrace-bench", "--", name]).succeeds(),
+        _ => {
+            eprintln!("cargo xtask: cannot make sense of `{}`\n\n{HELP}", words.join(" "));
+            false
+        }
+    };
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

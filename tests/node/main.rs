@@ -1,0 +1,8 @@
+//! The node from outside, with nothing but sockets: signalling, the SRS-compatible API, operations, bad input.
+mod hostile;
+mod operations;
+mod publishers;
+mod slow_viewer;
+mod srs_api;
+mod viewers;
+mod whip;

@@ -1,0 +1,178 @@
+//! Start, health, metrics, drain, settings.
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::rtmp::{Client, Publisher};
+use support::{Node, http, node, scratch, unique};
+
+#[test]
+fn health_and_readiness_answer() {
+    let node = Node::start();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let response = http::get(&format!("http://{}{path}", node.ops));
+        assert_eq!(response.status, 200, "{path}");
+    }
+    let metrics = http::get(&format!("http://{}/metrics", node.ops));
+    assert!(
+        metrics.header("Content-Type").is_some_and(|it| it.starts_with("text/plain")),
+        "{:?}",
+        metrics.headers
+    );
+    // the public port does not tell strangers how busy the node is
+    assert_eq!(http::get(&node.url("/metrics")).status, 404);
+}
+
+#[test]
+fn the_pages_are_there() {
+    let node = Node::start();
+    for path in ["/", "/play/live/any", "/publish/live/any"] {
+        let response = http::get(&node.url(path));
+        assert_eq!(response.status, 200, "{path}");
+        assert!(response.header("Content-Type").is_some_and(|it| it.starts_with("text/html")), "{path}");
+    }
+    assert_eq!(http::get(&node.url("/no/such/page/at/all")).status, 404);
+}
+
+#[test]
+fn metrics_have_as_many_series_for_five_streams_as_for_one() {
+    let node = Node::start();
+    let name = unique("labelled");
+    let first = Publisher::start(node.rtmp, &name);
+    node.wait_live(&name);
+    http::get_for(&node.flv_url(&name), Duration::from_secs(1)).expect("FLV plays");
+    let before = node.metrics();
+    let more: Vec<(String, Publisher)> = (0..4)
+        .map(|_| {
+            let name = unique("labelled");
+            let publisher = Publisher::start(node.rtmp, &name);
+            node.wait_live(&name);
+            (name, publisher)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let after = node.metrics();
+    let new: Vec<_> = after.keys().filter(|key| !before.contains_key(*key)).collect();
+    assert!(new.is_empty(), "series that four more streams made: {new:?}");
+    for (name, _) in &more {
+        assert!(!after.keys().any(|key| key.contains(name.as_str())), "a label names the stream {name}");
+    }
+    assert!(
+        node.metric("millrace_streams") >= 5.0,
+        "millrace_streams counts {}",
+        node.metric("millrace_streams")
+    );
+    drop(first);
+}
+
+#[test]
+fn sigterm_drains_within_the_deadline_and_ends_well() {
+    let mut node = Node::start_with(&[("node.drain_deadline", "\"2s\"")]);
+    let name = unique("drained");
+    let _publisher = Publisher::start(node.rtmp, &name);
+    node.wait_live(&name);
+    let mut viewer = Client::connect(node.rtmp, "live").expect("an RTMP viewer connects");
+    viewer.play(&name).expect("an RTMP viewer plays");
+
+    let start = Instant::now();
+    node.process.signal("TERM");
+    let mut refused = false;
+    while node.process.ended().is_none() && start.elapsed() < Duration::from_secs(6) {
+        // while it drains it is alive but not ready: a load balancer sends nobody new
+        if let Ok(ready) = http::request("GET", &format!("http://{}/readyz", node.ops), &[], b"") {
+            refused |= ready.status == 503;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let status = node.process.wait(Duration::from_secs(1));
+    assert!(status.is_some_and(|it| it.success()), "{status:?} after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "2 s were set, it took {:?}", start.elapsed());
+    assert!(refused, "/readyz never said 503 while the node drained");
+    assert!(viewer.ended(Duration::from_secs(1)).is_some(), "the viewer's connection outlived the node");
+}
+
+#[test]
+fn an_idle_node_ends_at_once() {
+    let mut node = Node::start();
+    let start = Instant::now();
+    assert!(node.terminate(Duration::from_secs(5)).is_some_and(|it| it.success()));
+    assert!(start.elapsed() < Duration::from_secs(3), "nobody was there, it took {:?}", start.elapsed());
+}
+
+fn check(settings: &str) -> (bool, String) {
+    let file = scratch().join(format!("{}.toml", unique("check")));
+    std::fs::write(&file, settings).expect("a settings file can be written");
+    let output =
+        Command::new(node::binary()).arg("check").arg("--config").arg(&file).output().expect("it runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn check_accepts_good_settings() {
+    let (good, text) = check("[rtmp]\nlisten = \"127.0.0.1:1935\"\n[stream]\npublisher_grace = \"5s\"\n");
+    assert!(good, "{text}");
+    let (good, text) = check("");
+    assert!(good, "no settings are good settings: {text}");
+}
+
+#[test]
+fn check_refuses_an_unknown_key_with_its_line() {
+    let (good, text) = check("[rtmp]\nlisten = \"127.0.0.1:1935\"\n\n[stream]\npublisher_grase = \"5s\"\n");
+    assert!(!good, "{text}");
+    assert!(
+        text.contains("publisher_grase") && text.contains(":5"),
+        "the key and its line are named: {text}"
+    );
+}
+
+#[test]
+fn check_refuses_a_value_of_the_wrong_kind_with_its_line() {
+    let (good, text) = check("[rtmp]\nlisten = 1935\n");
+    assert!(!good && text.contains(":2"), "{text}");
+}
+
+#[test]
+fn a_public_address_without_authentication_is_refused_and_the_way_out_is_named() {
+    let settings = "[http]\nlisten = \"0.0.0.0:0\"\n";
+    let (good, text) = check(settings);
+    assert!(!good && text.contains("allow_open"), "{text}");
+    let (good, text) = check(&format!("[node]\nallow_open = true\n{settings}"));
+    assert!(good, "{text}");
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_is_checked_too() {
+    let file = scratch().join(format!("{}.toml", unique("check")));
+    std::fs::write(&file, "[node]\nname = \"from-the-file\"\n").expect("a settings file can be written");
+    let run = |variable: &str, value: &str| {
+        let mut command = Command::new(node::binary());
+        let output =
+            command.arg("check").arg("--config").arg(&file).env(variable, value).output().expect("it runs");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    };
+    let (good, text) = run("MILLRACE_NODE__NAME", "from-outside");
+    assert!(good && text.contains("from-outside"), "{text}");
+    let (good, text) = run("MILLRACE_NODE__NAMES", "x");
+    assert!(!good && text.contains("MILLRACE_NODE__NAMES"), "{text}");
+}
+
+#[test]
+fn a_taken_port_is_named_and_the_node_ends() {
+    let node = Node::start();
+    let file = scratch().join(format!("{}.toml", unique("taken")));
+    std::fs::write(&file, format!("[rtmp]\nlisten = \"{}\"\n", node.rtmp))
+        .expect("a settings file can be written");
+    let mut command = Command::new(node::binary());
+    command.arg("serve").arg("--config").arg(file);
+    let free = |it: std::net::SocketAddr| it.to_string();
+    command
+        .env("MILLRACE_HTTP__LISTEN", free(node::free_tcp()))
+        .env("MILLRACE_OPS__LISTEN", free(node::free_tcp()));
+    command.env("MILLRACE_WEBRTC__BASE_PORT", "0");
+    let mut second = support::process::Process::start(&unique("second"), &mut command);
+    let status = second.wait(Duration::from_secs(10));
+    assert!(status.is_some_and(|it| !it.success()), "{status:?}");
+    assert!(second.output().contains(&node.rtmp.to_string()), "{}", second.output());
+}

@@ -1,0 +1,183 @@
+//! WHIP (RFC 9725) and WHEP as HTTP: statuses and headers.
+use std::time::Duration;
+use support::http::{self, Response};
+use support::sdp::{Way, offer, values};
+use support::{Node, unique, until};
+
+const SDP: (&str, &str) = ("Content-Type", "application/sdp");
+const FRAGMENT: (&str, &str) = ("Content-Type", "application/trickle-ice-sdpfrag");
+
+fn post(url: &str, offer: &str) -> Response {
+    http::request("POST", url, &[SDP], offer.as_bytes()).expect("an answer")
+}
+
+fn session_url(node: &Node, response: &Response) -> String {
+    let location = response.header("Location").expect("RFC 9725 section 4.2: a Location");
+    if location.starts_with("http://") { location } else { node.url(&location) }
+}
+
+fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Response {
+    http::request(method, url, headers, body.as_bytes()).expect("an answer")
+}
+
+#[test]
+fn post_answers_201_with_all_that_the_client_needs() {
+    let node = Node::start();
+    let name = unique("posted");
+    for (way, url, direction) in
+        [(Way::Send, node.whip_url(&name), "a=recvonly"), (Way::Receive, node.whep_url(&name), "a=sendonly")]
+    {
+        let response = post(&url, &offer(way));
+        assert_eq!(response.status, 201, "{url}: {}", response.text());
+        assert_eq!(response.header("Content-Type").as_deref(), Some("application/sdp"));
+        // RFC 9725 section 4.3.1.1: an entity tag that identifies the ICE session, quoted and strong
+        let etag = response.header("ETag").expect("an ETag");
+        assert!(etag.starts_with('"') && etag.ends_with('"') && etag.len() > 2, "{etag}");
+        let session = session_url(&node, &response);
+        assert!(session.rsplit('/').next().is_some_and(|it| it.len() >= 16), "nobody guesses {session}");
+
+        let sdp = response.text();
+        assert_eq!(values(&sdp, direction).len(), 2, "{sdp}");
+        assert_eq!(values(&sdp, "a=group:BUNDLE"), [" 0 1"], "{sdp}");
+        assert!(sdp.contains("a=ice-lite"), "{sdp}");
+        assert!(values(&sdp, "a=setup:").iter().all(|it| *it == "passive"), "{sdp}");
+        assert_eq!(values(&sdp, "a=rtcp-mux").len(), 2, "{sdp}");
+        assert!(values(&sdp, "a=fingerprint:").iter().any(|it| it.starts_with("sha-256 ")), "{sdp}");
+        let candidates = values(&sdp, "a=candidate:");
+        let port = |line: &&str| line.split(' ').nth(5).and_then(|it| it.parse::<u16>().ok());
+        let ports: Vec<u16> = candidates.iter().filter_map(port).collect();
+        assert!(!ports.is_empty(), "{sdp}");
+        let own = |port: &u16| node.webrtc.iter().any(|it| it.port() == *port);
+        assert!(ports.iter().all(own), "candidates {ports:?}, the shards have {:?}", node.webrtc);
+    }
+}
+
+#[test]
+fn h264_is_answered_first_to_a_publisher_that_offers_it() {
+    let node = Node::start();
+    let response = post(&node.whip_url(&unique("first")), &offer(Way::Send));
+    let sdp = response.text();
+    let video = values(&sdp, "m=video ")[0];
+    let first = video.split(' ').nth(2).expect("a payload type");
+    assert_eq!(values(&sdp, &format!("a=rtpmap:{first} ")), ["H264/90000"], "{sdp}");
+    assert_eq!(first, "102", "the payload type is the offer's");
+
+    let node = Node::start_with(&[("webrtc.prefer_h264", "false")]);
+    let sdp = post(&node.whip_url(&unique("second")), &offer(Way::Send)).text();
+    assert_eq!(values(&sdp, "m=video ")[0].split(' ').nth(2), Some("96"), "the offer's order is kept: {sdp}");
+}
+
+#[test]
+fn every_part_is_readable_across_origins() {
+    let node = Node::start();
+    let url = node.whip_url(&unique("cors"));
+    let origin = ("Origin", "https://elsewhere.example");
+    let asked = [
+        origin,
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "content-type,authorization"),
+    ];
+    let preflight = send("OPTIONS", &url, &asked, "");
+    assert!(matches!(preflight.status, 200 | 204), "{}", preflight.status);
+    let allowed = preflight.header("Access-Control-Allow-Methods").expect("methods").to_uppercase();
+    for method in ["POST", "PATCH", "DELETE"] {
+        assert!(allowed.contains(method) || allowed == "*", "{method} is not in {allowed}");
+    }
+    let headers = preflight.header("Access-Control-Allow-Headers").expect("headers").to_lowercase();
+    for header in ["content-type", "authorization"] {
+        assert!(headers.contains(header), "{header} is not in {headers}");
+    }
+
+    // RFC 9725 section 4.2: OPTIONS says what may be posted
+    let options = send("OPTIONS", &url, &[], "");
+    assert!(matches!(options.status, 200 | 204), "{}", options.status);
+    assert_eq!(options.header("Accept-Post").as_deref(), Some("application/sdp"), "{:?}", options.headers);
+
+    let response = send("POST", &url, &[SDP, origin], &offer(Way::Send));
+    assert_eq!(response.status, 201);
+    assert!(response.header("Access-Control-Allow-Origin").is_some());
+    let exposed = response.header("Access-Control-Expose-Headers").unwrap_or_default().to_lowercase();
+    for header in ["location", "etag", "link"] {
+        assert!(exposed.contains(header) || exposed == "*", "{header} is not in {exposed:?}");
+    }
+}
+
+#[test]
+fn a_session_is_patched_and_deleted() {
+    let node = Node::start();
+    let response = post(&node.whip_url(&unique("patched")), &offer(Way::Send));
+    let (url, etag) = (session_url(&node, &response), response.header("ETag").expect("an ETag"));
+    let fragment = "a=ice-ufrag:t3st\r\na=ice-pwd:0123456789abcdef01234567\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
+        a=candidate:1 1 udp 2130706431 127.0.0.1 40000 typ host\r\na=end-of-candidates\r\n";
+    // RFC 9725 section 4.3.1.2: a trickled candidate is accepted without content
+    let patched = send("PATCH", &url, &[FRAGMENT, ("If-Match", &etag)], fragment);
+    assert_eq!(patched.status, 204, "{}", patched.text());
+    // RFC 9725 section 4.3.1.1: another entity tag is another ICE session
+    assert_eq!(send("PATCH", &url, &[FRAGMENT, ("If-Match", "\"another\"")], fragment).status, 412);
+    assert_eq!(send("PATCH", &url, &[("Content-Type", "text/plain"), ("If-Match", &etag)], "x").status, 415);
+    assert_eq!(send("PATCH", &url, &[FRAGMENT, ("If-Match", &etag)], "nonsense").status, 400);
+
+    assert_eq!(send("DELETE", &url, &[], "").status, 200);
+    assert_eq!(send("DELETE", &url, &[], "").status, 404, "it is gone");
+    assert_eq!(send("PATCH", &url, &[FRAGMENT, ("If-Match", &etag)], fragment).status, 404);
+}
+
+#[test]
+fn a_deleted_publisher_leaves_the_name_free() {
+    let node = Node::start();
+    let url = node.whip_url(&unique("freed"));
+    let first = post(&url, &offer(Way::Send));
+    assert_eq!(first.status, 201);
+    let second = post(&url, &offer(Way::Send));
+    assert_eq!(second.status, 409, "a second publisher conflicts: {}", second.text());
+    assert_eq!(send("DELETE", &session_url(&node, &first), &[], "").status, 200);
+    until("the name is free", Duration::from_secs(3), || {
+        (post(&url, &offer(Way::Send)).status == 201).then_some(())
+    });
+}
+
+#[test]
+fn what_is_no_offer_is_refused() {
+    let mut node = Node::start();
+    let url = node.whip_url(&unique("refused"));
+    assert_eq!(send("POST", &url, &[("Content-Type", "application/json")], "{}").status, 415);
+    let good = offer(Way::Send);
+    let no_fingerprint: String =
+        good.lines().filter(|it| !it.contains("fingerprint")).map(|it| format!("{it}\r\n")).collect();
+    let no_ice: String =
+        good.lines().filter(|it| !it.contains("ice-")).map(|it| format!("{it}\r\n")).collect();
+    let truncated = &good[..good.len() / 2];
+    let unknown = good.replace("VP8", "XYZ").replace("H264", "ABC").replace("opus", "nope");
+    let bad = [
+        ("empty", ""),
+        ("text", "hello"),
+        ("no fingerprint", &no_fingerprint),
+        ("no ICE", &no_ice),
+        ("truncated line", truncated),
+        ("no codec of ours", &unknown),
+        ("only a session", "v=0\r\no=- 1 1 IN IP4 0\r\ns=-\r\nt=0 0\r\n"),
+    ];
+    for (what, body) in bad {
+        let response = post(&url, body);
+        assert!((400..500).contains(&response.status), "{what}: {} {}", response.status, response.text());
+        assert!(!response.body.is_empty(), "{what}: the reason is said");
+    }
+    for method in ["GET", "PUT", "HEAD"] {
+        let status = send(method, &url, &[], "").status;
+        // RFC 9725 section 4.2: reserved for future use
+        assert_eq!(status, 405, "{method}");
+    }
+    assert_eq!(post(&url, &good).status, 201, "a good offer still works");
+    node.assert_well();
+}
+
+/// An offer that nobody follows up holds its name for a while only.
+#[test]
+fn an_offer_without_a_handshake_dies() {
+    let node = Node::start_with(&[("webrtc.session_timeout", "\"1s\"")]);
+    let url = node.whip_url(&unique("silent"));
+    assert_eq!(post(&url, &offer(Way::Send)).status, 201);
+    until("the silent session is gone", Duration::from_secs(12), || {
+        (post(&url, &offer(Way::Send)).status == 201).then_some(())
+    });
+}

@@ -1,0 +1,74 @@
+//! Which outside programs are here. A test that lacks one says so by name and is counted as skipped, by the line
+//! `SKIPPED name: why` on standard error, which `cargo xtask test` counts.
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// An outside program a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// `ffmpeg` and `ffprobe`.
+    Ffmpeg,
+    /// Chromium, Node.js, and playwright-core in tests/interop/node_modules.
+    Browser,
+}
+
+impl Tool {
+    /// What of it is not here; `None` when all is.
+    pub fn missing(self) -> Option<String> {
+        let mut absent: Vec<String> = Vec::new();
+        match self {
+            Tool::Ffmpeg => {
+                absent.extend(
+                    ["ffmpeg", "ffprobe"]
+                        .iter()
+                        .filter(|it| !runs(it, "-version"))
+                        .map(|it| format!("no {it}")),
+                );
+            }
+            Tool::Browser => {
+                if !chromium().exists() {
+                    absent.push(format!("no {} (or set CHROMIUM)", chromium().display()));
+                }
+                if !runs("node", "--version") {
+                    absent.push("no node".into());
+                }
+                if !crate::root().join("tests/interop/node_modules/playwright-core").exists() {
+                    absent.push("no playwright-core (`npm ci` in tests/interop)".into());
+                }
+            }
+        }
+        (!absent.is_empty()).then(|| absent.join(", "))
+    }
+}
+
+/// Where Chromium is: `$CHROMIUM`, or Debian's place.
+pub fn chromium() -> PathBuf {
+    std::env::var_os("CHROMIUM").map_or_else(|| Path::new("/usr/bin/chromium").into(), PathBuf::from)
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Says that a test did not run. Written past the test harness's capture, so that a passing run shows it too.
+pub fn skipped(name: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
+}
+
+/// Returns from the test, counted as skipped, unless every tool named is here: `need!(Ffmpeg, Browser)`.
+#[macro_export]
+macro_rules! need {
+    ($($tool:ident),+) => {
+        fn here() {}
+        for tool in [$($crate::tools::Tool::$tool),+] {
+            if let Some(why) = tool.missing() {
+                let name = std::any::type_name_of_val(&here).trim_end_matches("::here");
+                $crate::tools::skipped(name, &why);
+                return;
+            }
+        }
+    };
+}
