@@ -1,1 +1,14 @@
-//! (being written)
+//! The Millrace node: sockets, clocks, threads, HTTP, settings. The only place that touches the operating system.
+
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod convert;
+pub mod demo;
+pub mod http;
+pub mod media_plane;
+pub mod node;
+pub mod ops;
+pub mod rtmp_server;
+pub mod serve;
+pub mod stream;

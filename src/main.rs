@@ -1,2 +1,93 @@
-//! (being written)
-fn main(){}
+//! The `millrace` program: `serve`, `check`, `demo`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use millrace::config::{Config, LogFormat};
+use millrace::{demo, serve};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A live-media edge node: RTMP and WebRTC in, WebRTC, RTMP and HTTP-FLV out.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the node. Without settings it binds loopback only and is open.
+    Serve {
+        /// Settings file (TOML); every key can be overridden by MILLRACE_SECTION__KEY.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Parse the settings and say what is wrong, with the line.
+    Check {
+        /// Settings file (TOML).
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run a node that publishes a clip with a clock and a beep to itself, and print the page to open.
+    Demo {
+        /// Settings file (TOML).
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "millrace: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Verb::Check { config } => {
+            let config = load(Some(config))?;
+            config.check(&mut std::io::stdout().lock())?;
+            Ok(())
+        }
+        Verb::Serve { config } => start(load(config)?, |config| async move { serve::run(config).await }),
+        Verb::Demo { config } => start(load(config)?, |config| async move { demo::run(config).await }),
+    }
+}
+
+fn load(path: Option<PathBuf>) -> anyhow::Result<Config> {
+    // Text that is not UTF-8 is in no setting of ours.
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    Ok(Config::load(path.as_deref(), env)?)
+}
+
+fn start<F: Future<Output = anyhow::Result<()>>>(config: Config, run: impl FnOnce(Config) -> F) -> anyhow::Result<()> {
+    log_to_stderr(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build()?;
+    runtime.block_on(run(config))
+}
+
+fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = match config.log.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(terminal).with_target(false).init();
+    }
+    Ok(())
+}

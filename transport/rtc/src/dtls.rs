@@ -35,6 +35,9 @@ const OUTPUTS_MAX: usize = 256;
 const HANDSHAKE: u8 = 22;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 
+/// A SHA-512, the longest that we take.
+const DIGEST_LEN_MAX: usize = 64;
+
 /// Hashes of certificates that we compare (RFC 8122 section 5). SHA-1 and MD5 are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hash {
@@ -91,23 +94,28 @@ impl Fingerprint {
     /// Parses the value of `a=fingerprint`, for example `sha-256 AB:CD:...`; letters in either case.
     pub fn parse(text: &str) -> Result<Fingerprint, FingerprintError> {
         let (name, bytes) = text.trim().split_once(' ').ok_or(FingerprintError::Shape)?;
-        // RFC 8122 section 5: the hash's name is case-insensitive.
-        let hash = Hash::ALL.into_iter().find(|h| h.name().eq_ignore_ascii_case(name));
-        let hash = hash.ok_or(FingerprintError::Hash)?;
-        let mut digest = Vec::with_capacity(hash.algorithm().output_len());
+        let mut digest = Vec::with_capacity(DIGEST_LEN_MAX);
         for byte in bytes.trim().split(':') {
             if byte.len() != 2 || !byte.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(FingerprintError::Shape);
             }
-            if digest.len() >= hash.algorithm().output_len() {
+            if digest.len() >= DIGEST_LEN_MAX {
                 return Err(FingerprintError::Length);
             }
             digest.push(u8::from_str_radix(byte, 16).map_err(|_| FingerprintError::Shape)?);
         }
+        Fingerprint::new(name, &digest)
+    }
+
+    /// From the hash's name and the digest.
+    pub fn new(hash: &str, digest: &[u8]) -> Result<Fingerprint, FingerprintError> {
+        // RFC 8122 section 5: the hash's name is case-insensitive.
+        let hash = Hash::ALL.into_iter().find(|h| h.name().eq_ignore_ascii_case(hash));
+        let hash = hash.ok_or(FingerprintError::Hash)?;
         if digest.len() != hash.algorithm().output_len() {
             return Err(FingerprintError::Length);
         }
-        Ok(Fingerprint { hash, digest })
+        Ok(Fingerprint { hash, digest: digest.to_vec() })
     }
 
     /// The fingerprint of a certificate in DER.

@@ -1,0 +1,225 @@
+//! What goes in and out of a shard besides datagrams.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use media::{Codec, Kind, Packet};
+
+/// A shard's number: also its UDP port's offset from the base port.
+pub type ShardId = usize;
+
+/// A WebRTC session's id, unique in the process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerId(pub u64);
+
+/// A stream's id, unique in the process; names are for people.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u64);
+
+/// Who feeds a stream: drawn anew for each publisher and each conversion, rising. It fences: a track takes packets of the highest
+/// it has seen and refuses older ones, so two sources never mix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SourceId(pub u64);
+
+/// One track of one stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TrackKey {
+    /// The stream.
+    pub stream: StreamId,
+    /// Audio or video.
+    pub kind: Kind,
+}
+
+/// Orders from the control plane. They are never dropped.
+#[derive(Debug)]
+pub enum Command {
+    /// A session was negotiated; its browser's first check may arrive any moment.
+    AddPeer(Box<PeerConfig>),
+    /// The session ends (DELETE, kick, drain).
+    RemovePeer(PeerId, CloseReason),
+    /// Give the packets of a track to the control plane too ([`Event::Tapped`]), from the last key frame on.
+    Tap(TrackKey),
+    /// Stop giving them.
+    Untap(TrackKey),
+    /// Somebody outside this shard needs a key frame of a track that lives here.
+    RequestKeyFrame(TrackKey),
+    /// A maker of [`Mail::Packets`] stops.
+    EndSource(TrackKey, SourceId),
+}
+
+/// What shards tell each other, and what the control plane's packetizers send them. Media may be dropped when a mailbox is
+/// full, and is counted there.
+#[derive(Clone, Debug)]
+pub enum Mail {
+    /// Packets made outside the media plane (from RTMP), in their source's own numbering.
+    Packets {
+        /// The track, at home on the receiving shard.
+        track: TrackKey,
+        /// Their maker.
+        source: SourceId,
+        /// In order.
+        packets: Arc<[Packet]>,
+    },
+    /// Packets of a track at home on another shard, in the track's numbering.
+    Mirrored {
+        /// The track.
+        track: TrackKey,
+        /// As the home shard's ring has them.
+        packets: Arc<[Packet]>,
+    },
+    /// The sender has its first subscriber of a track that is at home here.
+    Mirror(TrackKey, ShardId),
+    /// The sender's last subscriber of the track is gone.
+    Unmirror(TrackKey, ShardId),
+    /// A subscriber on another shard needs a key frame.
+    RequestKeyFrame(TrackKey),
+}
+
+/// What a shard tells the control plane.
+#[derive(Debug)]
+pub enum Event {
+    /// DTLS is through; media may flow.
+    Connected(PeerId),
+    /// The session is over and forgotten here.
+    Closed(PeerId, CloseReason),
+    /// A published track's first packet, or its first of another codec.
+    Codec(PeerId, TrackKey, Codec),
+    /// Packets of a tapped track, in arrival order, once a tick.
+    Tapped(TrackKey, Vec<Packet>),
+}
+
+/// Why a session ended. The text is shown in logs and the API.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// The client sent DELETE or a DTLS close_notify.
+    Left,
+    /// The client ended DTLS with an alert.
+    DtlsFailed,
+    /// ICE and DTLS did not end in time.
+    NotConnected,
+    /// No authenticated consent check within 30 s (RFC 7675).
+    ConsentLost,
+    /// The peer's certificate is not the one its SDP announced.
+    WrongFingerprint,
+    /// The source's codec was not negotiated with this viewer.
+    CodecNotNegotiated(Codec),
+    /// An operator's API call.
+    Kicked,
+    /// The node is stopping.
+    Drained,
+    /// The publisher was replaced by a newer session.
+    Replaced,
+    /// A bug here; counted, and the others go on.
+    Internal,
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CloseReason::Left => f.write_str("the client left"),
+            CloseReason::DtlsFailed => f.write_str("the client ended DTLS with an alert"),
+            CloseReason::NotConnected => f.write_str("ICE and DTLS did not complete in time"),
+            CloseReason::ConsentLost => f.write_str("the client stopped answering (no consent check for 30 s)"),
+            CloseReason::WrongFingerprint => f.write_str("the DTLS certificate is not the one of the SDP"),
+            CloseReason::CodecNotNegotiated(codec) => {
+                write!(f, "the stream is {}, which this session did not negotiate", codec.name())
+            }
+            CloseReason::Kicked => f.write_str("ended by the operator"),
+            CloseReason::Drained => f.write_str("the node is stopping"),
+            CloseReason::Replaced => f.write_str("replaced by a newer publisher"),
+            CloseReason::Internal => f.write_str("internal error"),
+        }
+    }
+}
+
+impl From<rtc::session::CloseReason> for CloseReason {
+    fn from(reason: rtc::session::CloseReason) -> CloseReason {
+        use rtc::session::CloseReason as Why;
+        match reason {
+            Why::PeerClosed => CloseReason::Left,
+            Why::PeerAlert => CloseReason::DtlsFailed,
+            Why::HandshakeTimeout => CloseReason::NotConnected,
+            Why::FingerprintMismatch => CloseReason::WrongFingerprint,
+            Why::ConsentExpired => CloseReason::ConsentLost,
+            Why::Local => CloseReason::Drained,
+        }
+    }
+}
+
+/// All a shard needs to serve one session.
+#[derive(Debug)]
+pub struct PeerConfig {
+    /// Its id.
+    pub id: PeerId,
+    /// ICE, DTLS and SRTP.
+    pub session: rtc::session::SessionConfig,
+    /// What SDP agreed on.
+    pub negotiated: rtc::sdp::Negotiated,
+    /// Publisher or subscriber.
+    pub role: PeerRole,
+    /// The stream's tracks are at home on this shard.
+    pub home: ShardId,
+    /// Figures the API reads.
+    pub stats: Arc<PeerStats>,
+    /// RTCP CNAME and SSRCs towards a subscriber are drawn from here.
+    pub seed: u64,
+}
+
+/// What a session does.
+#[derive(Clone, Debug)]
+pub enum PeerRole {
+    /// Sends a stream to us.
+    Publish {
+        /// The stream.
+        stream: StreamId,
+        /// Its fence.
+        source: SourceId,
+    },
+    /// Takes a stream from us.
+    Subscribe {
+        /// The stream.
+        stream: StreamId,
+        /// SSRC of audio.
+        audio_ssrc: u32,
+        /// SSRC of video.
+        video_ssrc: u32,
+        /// SSRC of retransmitted video (RFC 4588), used where RTX was negotiated.
+        video_rtx_ssrc: u32,
+    },
+}
+
+/// One session's figures: the shard writes, anybody reads.
+#[derive(Default, Debug)]
+pub struct PeerStats {
+    /// RTP bytes received, headers included, SRTP tags not.
+    pub bytes_in: AtomicU64,
+    /// RTP packets received.
+    pub packets_in: AtomicU64,
+    /// RTP bytes sent.
+    pub bytes_out: AtomicU64,
+    /// RTP packets sent, retransmissions included.
+    pub packets_out: AtomicU64,
+    /// Retransmissions sent.
+    pub resent: AtomicU64,
+    /// Sequence numbers the peer asked for again.
+    pub nacks_in: AtomicU64,
+    /// Sequence numbers we asked the peer for again.
+    pub nacks_out: AtomicU64,
+    /// Packets a publisher lost for good.
+    pub lost: AtomicU64,
+    /// Key frames the peer asked for.
+    pub plis_in: AtomicU64,
+    /// Key frames we asked the peer for.
+    pub plis_out: AtomicU64,
+    /// Video frames received (packets with the marker bit).
+    pub frames_in: AtomicU64,
+    /// Round-trip time in microseconds; 0 while unknown.
+    pub rtt_us: AtomicI64,
+    /// Last reported fraction lost, of 256.
+    pub fraction_lost: AtomicU64,
+}
+
+/// Adds without a locked instruction: each figure has one writer, its shard.
+pub(crate) fn bump(figure: &AtomicU64, by: u64) {
+    figure.store(figure.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}

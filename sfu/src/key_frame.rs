@@ -1,0 +1,108 @@
+//! Key-frame requests: merged and throttled at the source and for each receiver.
+
+use media::Time;
+
+/// Asks a source at most once per 200 ms and twice a second on average, whoever wants it (jitsi-videobridge#2442: relayed requests once
+/// went round the limit); repeats until the key frame comes.
+#[derive(Debug)]
+pub(crate) struct SourceThrottle {
+    wanted: bool,
+    last: Option<Time>,
+    /// Requests saved up, in thousandths: at most two.
+    tokens_milli: i64,
+    refilled: Time,
+}
+
+const SPACING_US_MIN: i64 = 200_000;
+const RETRY_US: i64 = 500_000;
+const TOKENS_MILLI_MAX: i64 = 2_000;
+
+impl SourceThrottle {
+    pub(crate) fn new() -> SourceThrottle {
+        SourceThrottle { wanted: false, last: None, tokens_milli: TOKENS_MILLI_MAX, refilled: Time::ZERO }
+    }
+
+    /// Somebody needs a key frame.
+    pub(crate) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// A key frame starts.
+    pub(crate) fn arrived(&mut self) {
+        self.wanted = false;
+    }
+
+    /// Whether to ask the source now.
+    pub(crate) fn poll(&mut self, now: Time) -> bool {
+        if !self.wanted || self.last.is_some_and(|last| now.since(last) < SPACING_US_MIN) {
+            return false;
+        }
+        // 2 a second is 2 thousandths a millisecond.
+        let earned = now.since(self.refilled).max(0) / 500;
+        self.tokens_milli = self.tokens_milli.saturating_add(earned).min(TOKENS_MILLI_MAX);
+        self.refilled = self.refilled.plus_us(earned * 500);
+        if self.tokens_milli < 1_000 {
+            return false;
+        }
+        self.tokens_milli -= 1_000;
+        self.last = Some(now);
+        true
+    }
+
+    /// When to poll again: while a key frame is wanted.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.wanted.then(|| self.last.map_or(Time::ZERO, |last| last.plus_us(RETRY_US)))
+    }
+}
+
+/// A receiver is heard three times in ten seconds.
+#[derive(Debug, Default)]
+pub(crate) struct ReceiverThrottle {
+    heard: [Option<Time>; 3],
+}
+
+impl ReceiverThrottle {
+    /// Whether this request counts.
+    pub(crate) fn allow(&mut self, now: Time) -> bool {
+        let oldest = &mut self.heard[0];
+        if oldest.is_some_and(|at| now.since(at) < 10_000_000) {
+            return false;
+        }
+        *oldest = Some(now);
+        self.heard.rotate_left(1);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_costs_the_source_two_requests_a_second() {
+        let mut throttle = SourceThrottle::new();
+        let mut asked = 0;
+        for ms in 0..10_000 {
+            throttle.want();
+            asked += i32::from(throttle.poll(Time::from_ms(ms)));
+        }
+        assert!((20..=22).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn one_want_is_asked_at_once_and_ends_with_the_key_frame() {
+        let mut throttle = SourceThrottle::new();
+        throttle.want();
+        assert!(throttle.poll(Time::from_ms(5)));
+        throttle.arrived();
+        assert!(!throttle.poll(Time::from_ms(5_000)));
+    }
+
+    #[test]
+    fn a_receiver_is_heard_three_times_in_ten_seconds() {
+        let mut throttle = ReceiverThrottle::default();
+        let heard = (0..100).filter(|i| throttle.allow(Time::from_ms(i * 99))).count();
+        assert_eq!(heard, 3);
+        assert!(throttle.allow(Time::from_ms(10_001)));
+    }
+}

@@ -1,0 +1,361 @@
+//! A peer: one WebRTC session on its shard, publisher or subscriber. It turns plaintext RTP into a track's packets, and RTCP
+//! into work for forwarders; the shard decides the order of things.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use media::{Codec, Kind, Time, payload};
+use metrics::DropReason;
+use rtc::rtcp;
+use rtc::rtp;
+use rtc::sdp::NegotiatedMedia;
+use rtc::session::Session;
+
+use crate::command::{PeerId, PeerStats, SourceId, bump};
+use crate::forward::Forwarder;
+use crate::key_frame::ReceiverThrottle;
+use crate::receive::{Arrival, NackGenerator, Reception};
+use crate::shard::Egress;
+use crate::track::Incoming;
+
+/// Distinct SSRCs one publisher may send: two media with RTX, and some that changed on the way.
+const STREAMS_MAX: usize = 16;
+/// Receiver reports and sender reports (RFC 3550 6.2 would allow 5 s; 1 s keeps round trips and lip sync fresh).
+pub(crate) const REPORT_US: i64 = 1_000_000;
+/// Transport-wide feedback to publishers: mediasoup's 100 ms, the slow end of what GCC wants.
+const FEEDBACK_US: i64 = 100_000;
+
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) session: Session,
+    pub(crate) ufrag: String,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) stats: Arc<PeerStats>,
+    pub(crate) role: Role,
+}
+
+#[derive(Debug)]
+pub(crate) enum Role {
+    Publish(Publisher),
+    Subscribe(Subscriber),
+}
+
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    pub(crate) source: SourceId,
+    pub(crate) medias: Vec<Published>,
+    streams: Vec<Stream>,
+    twcc: Option<(u8, rtcp::twcc::TwccRecorder)>,
+    /// The publisher's NTP clock minus ours, fixed by its first report: one for audio and video, so they stay together.
+    ntp_offset_us: Option<i64>,
+    next_feedback: Time,
+    next_report: Time,
+    own_ssrc: u32,
+    ask: Vec<u64>,
+}
+
+/// One negotiated m-line of a publisher.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) media: NegotiatedMedia,
+    /// Its track's slot.
+    pub(crate) track: usize,
+    /// The codec its last packet had.
+    pub(crate) codec: Option<Codec>,
+    receive: Option<Receive>,
+}
+
+#[derive(Debug)]
+struct Receive {
+    ssrc: u32,
+    numbers: rtp::Unwrapper,
+    reception: Reception,
+    nack: NackGenerator,
+}
+
+/// What an SSRC carries.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    ssrc: u32,
+    media: usize,
+    rtx: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) forwarders: Vec<Subscribed>,
+    pub(crate) cname: String,
+    pub(crate) rtt_us: i64,
+}
+
+/// A forwarder and the slot of its track.
+#[derive(Debug)]
+pub(crate) struct Subscribed {
+    pub(crate) track: usize,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) throttle: ReceiverThrottle,
+}
+
+/// What a publisher's RTP packet was.
+pub(crate) struct Received {
+    /// Index of its m-line.
+    pub(crate) media: usize,
+    pub(crate) incoming: Incoming,
+    /// A hole too large to repair lies before it, or repair was given up.
+    pub(crate) hole: bool,
+}
+
+impl Publisher {
+    pub(crate) fn new(source: SourceId, medias: Vec<Published>, own_ssrc: u32) -> Publisher {
+        let mut streams = Vec::new();
+        for (index, published) in medias.iter().enumerate() {
+            let rtx = |ssrc: u32| published.media.rtx_of.iter().any(|(_, rtx)| *rtx == ssrc);
+            for &ssrc in &published.media.ssrcs {
+                if streams.len() < STREAMS_MAX {
+                    streams.push(Stream { ssrc, media: index, rtx: rtx(ssrc) });
+                }
+            }
+        }
+        let twcc_id = medias.iter().find_map(|m| m.media.twcc_ext_id);
+        Publisher {
+            source,
+            medias,
+            streams,
+            twcc: twcc_id.map(|id| (id, rtcp::twcc::TwccRecorder::new())),
+            ntp_offset_us: None,
+            next_feedback: Time::ZERO,
+            next_report: Time::ZERO,
+            own_ssrc,
+            ask: Vec::new(),
+        }
+    }
+
+    /// An authenticated RTP packet. `copy` puts its payload where it is shared.
+    pub(crate) fn on_rtp(
+        &mut self,
+        packet: &[u8],
+        now: Time,
+        stats: &PeerStats,
+        copy: impl FnOnce(&[u8]) -> Bytes,
+    ) -> Result<Received, DropReason> {
+        let header = rtp::Header::parse(packet).map_err(|_| DropReason::RtpMalformed)?;
+        bump(&stats.packets_in, 1);
+        bump(&stats.bytes_in, packet.len() as u64);
+        if let Some((id, recorder)) = &mut self.twcc {
+            if let Some(&[high, low]) = header.extension(*id) {
+                recorder.on_packet(u16::from_be_bytes([high, low]), now);
+            }
+        }
+        let stream = self.stream_of(&header)?;
+        let published = &mut self.medias[stream.media];
+        let mut body = header.payload(packet);
+        let (mut payload_type, mut sequence_number) = (header.payload_type, header.sequence_number);
+        if stream.rtx {
+            // RFC 4588 section 4: the original sequence number leads the payload; padding alone is a probe.
+            let Some((original, rest)) = body.split_first_chunk::<2>() else { return Err(DropReason::Empty) };
+            let primary = published.media.by_rtx_pt(payload_type);
+            payload_type = primary.ok_or(DropReason::NotNegotiated)?.pt;
+            sequence_number = u16::from_be_bytes(*original);
+            body = rest;
+        }
+        let codec = published.media.by_pt(payload_type).ok_or(DropReason::NotNegotiated)?.codec;
+
+        let primary_ssrc = if stream.rtx { published.receive.as_ref().map(|r| r.ssrc) } else { Some(header.ssrc) };
+        let ssrc = primary_ssrc.ok_or(DropReason::NotNegotiated)?;
+        let receive = match &mut published.receive {
+            Some(receive) if receive.ssrc == ssrc => receive,
+            other => other.insert(Receive {
+                ssrc,
+                numbers: rtp::Unwrapper::new(),
+                reception: Reception::default(),
+                nack: NackGenerator::default(),
+            }),
+        };
+        let seq = receive.numbers.seq(sequence_number);
+        let timestamp = receive.numbers.timestamp(header.timestamp);
+        let arrival = receive.nack.arrived(seq, now);
+        if !stream.rtx {
+            receive.reception.arrived(seq, timestamp, codec.clock_hz(), now);
+        }
+        if body.is_empty() {
+            return Err(DropReason::Empty);
+        }
+        let key_start = payload::key_start(codec, body);
+        if key_start && codec.kind() == Kind::Video {
+            receive.nack.key_frame(seq);
+        }
+        if header.marker && codec.kind() == Kind::Video && arrival == Arrival::New {
+            bump(&stats.frames_in, 1);
+        }
+        Ok(Received {
+            media: stream.media,
+            hole: arrival == Arrival::Hole,
+            incoming: Incoming {
+                seq,
+                timestamp,
+                codec,
+                marker: header.marker,
+                capture: None,
+                key_start,
+                discardable: payload::discardable(codec, body),
+                payload: copy(body),
+            },
+        })
+    }
+
+    /// Which m-line an SSRC belongs to: announced in SDP, or learned from MID or the payload type (RFC 8843 9.2).
+    fn stream_of(&mut self, header: &rtp::Header<'_>) -> Result<Stream, DropReason> {
+        if let Some(stream) = self.streams.iter().find(|s| s.ssrc == header.ssrc) {
+            return Ok(*stream);
+        }
+        let by_mid = |m: &Published| {
+            m.media.mid_ext_id.and_then(|id| header.extension(id)) == Some(m.media.mid.as_bytes())
+        };
+        let by_type = |m: &Published| {
+            m.media.by_pt(header.payload_type).or_else(|| m.media.by_rtx_pt(header.payload_type)).is_some()
+        };
+        let media = self.medias.iter().position(by_mid).or_else(|| self.medias.iter().position(by_type));
+        let media = media.ok_or(DropReason::NotNegotiated)?;
+        if self.streams.len() >= STREAMS_MAX {
+            return Err(DropReason::TooManySources);
+        }
+        let rtx = self.medias[media].media.by_rtx_pt(header.payload_type).is_some();
+        let stream = Stream { ssrc: header.ssrc, media, rtx };
+        self.streams.push(stream);
+        Ok(stream)
+    }
+
+    /// A sender report. Gives the m-line, the extended RTP time and the capture time on our line.
+    pub(crate) fn on_sender_report(&mut self, ssrc: u32, ntp: u64, rtp: u32, now: Time) -> Option<(usize, i64, Time)> {
+        let media = self.medias.iter().position(|m| m.receive.as_ref().is_some_and(|r| r.ssrc == ssrc))?;
+        let receive = self.medias[media].receive.as_mut()?;
+        receive.reception.last_report = Some(((ntp >> 16) as u32, now));
+        if ntp == 0 {
+            return None; // RFC 3550 6.4.1: no wall clock
+        }
+        let timestamp = receive.numbers.timestamp(rtp);
+        let ntp_us = rtcp::unix_us_from_ntp(ntp);
+        let offset = *self.ntp_offset_us.get_or_insert(ntp_us - now.us());
+        let capture = Time(ntp_us - offset);
+        // A report that is wildly off (the publisher's clock was set) starts a new line rather than throw lips off by minutes.
+        if capture.since(now).abs() > 5_000_000 {
+            self.ntp_offset_us = Some(ntp_us - now.us());
+            return Some((media, timestamp, now));
+        }
+        Some((media, timestamp, capture))
+    }
+
+    /// NACKs, feedback and reports that are due. Returns m-lines whose repair was given up.
+    pub(crate) fn poll<E: Egress>(
+        &mut self,
+        session: &mut Session,
+        stats: &PeerStats,
+        now: Time,
+        out: &mut E,
+    ) -> [bool; 2] {
+        let mut gave_up = [false; 2];
+        let mut compound = Vec::new();
+        let send = |compound: &mut Vec<u8>, session: &mut Session, out: &mut E| {
+            // Each is a packet of its own (RFC 5506): together they might not fit a datagram. No nominated pair, nobody to tell.
+            if !compound.is_empty() {
+                let _ = session.send_rtcp(compound, &mut |to, bytes: &[u8]| push(out, to, bytes));
+                compound.clear();
+            }
+        };
+        for (index, published) in self.medias.iter_mut().enumerate() {
+            let Some(receive) = &mut published.receive else { continue };
+            if !receive.nack.is_waiting() {
+                continue;
+            }
+            let nackable = published.media.codecs.iter().any(|c| Some(c.codec) == published.codec && c.nack);
+            self.ask.clear();
+            let lost = receive.nack.poll(now, &mut self.ask);
+            bump(&stats.lost, lost as u64);
+            if lost > 0 && let Some(flag) = gave_up.get_mut(index) {
+                *flag = published.media.kind == Kind::Video;
+            }
+            if receive.nack.rtt_us() > 0 {
+                stats.rtt_us.store(receive.nack.rtt_us(), Ordering::Relaxed);
+            }
+            if nackable && !self.ask.is_empty() {
+                bump(&stats.nacks_out, self.ask.len() as u64);
+                let numbers: Vec<u16> = self.ask.iter().map(|s| *s as u16).collect();
+                rtcp::nack(&mut compound, self.own_ssrc, receive.ssrc, &numbers);
+                send(&mut compound, session, out);
+            }
+        }
+        if now >= self.next_feedback {
+            self.next_feedback = now.plus_us(FEEDBACK_US);
+            let media_ssrc = self.medias.iter().find_map(|m| m.receive.as_ref()).map(|r| r.ssrc);
+            if let (Some((_, recorder)), Some(ssrc)) = (&mut self.twcc, media_ssrc) {
+                while recorder.deadline().is_some_and(|due| due <= now)
+                    && recorder.build(now, self.own_ssrc, ssrc, &mut compound)
+                {
+                    send(&mut compound, session, out);
+                }
+            }
+        }
+        if now >= self.next_report {
+            self.next_report = now.plus_us(REPORT_US);
+            let blocks: Vec<rtcp::ReportBlock> = self
+                .medias
+                .iter_mut()
+                .filter_map(|m| m.receive.as_mut())
+                .filter_map(|r| {
+                    let b = r.reception.report(now)?;
+                    Some(rtcp::ReportBlock {
+                        ssrc: r.ssrc,
+                        fraction_lost: b.fraction_lost,
+                        cumulative_lost: b.cumulative_lost as i32,
+                        highest_seq: b.highest,
+                        jitter: b.jitter,
+                        lsr: b.lsr,
+                        dlsr: b.dlsr,
+                    })
+                })
+                .collect();
+            if !blocks.is_empty() {
+                rtcp::receiver_report(&mut compound, self.own_ssrc, &blocks, "");
+                send(&mut compound, session, out);
+            }
+        }
+        gave_up
+    }
+
+    /// Asks for a key frame of the m-line that feeds `track`.
+    pub(crate) fn request_key_frame<E: Egress>(
+        &mut self,
+        track: usize,
+        session: &mut Session,
+        stats: &PeerStats,
+        out: &mut E,
+    ) {
+        let published = self.medias.iter().find(|m| m.track == track);
+        let Some(receive) = published.and_then(|m| m.receive.as_ref()) else { return };
+        let mut message = Vec::new();
+        rtcp::pli(&mut message, self.own_ssrc, receive.ssrc);
+        bump(&stats.plis_out, 1);
+        let _ = session.send_rtcp(&message, &mut |to, bytes: &[u8]| push(out, to, bytes));
+    }
+
+    /// Whether a NACK may be due before the next slow tick.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.medias.iter().any(|m| m.receive.as_ref().is_some_and(|r| r.nack.is_waiting()))
+    }
+}
+
+impl Published {
+    pub(crate) fn new(media: NegotiatedMedia, track: usize) -> Published {
+        Published { media, track, codec: None, receive: None }
+    }
+}
+
+/// A whole datagram into the batch; dropped (and counted by the batch) when there is no room.
+pub(crate) fn push<E: Egress>(out: &mut E, to: SocketAddr, bytes: &[u8]) {
+    if let Some(buffer) = out.reserve(bytes.len()) {
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        out.commit(bytes.len(), to);
+    }
+}

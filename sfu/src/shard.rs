@@ -1,0 +1,660 @@
+//! A shard of the media plane, and the order of things in it: datagram -> session (demultiplex, authenticate, decrypt) -> track (numbering) -> ring ->
+//! fan-out -> forwarder (rewrite) -> session (encrypt) -> batch. The work is in the stages; this file is the way through them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use media::{Kind, Packet, Time};
+use metrics::{DropReason, PacketKind, ShardMetrics};
+use rtc::rtcp;
+use rtc::session::{Input, Protocol, Session};
+use rtc::stun;
+use slab::Slab;
+
+use crate::command::{
+    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, TrackKey, bump,
+};
+use crate::forward::Forwarder;
+use crate::key_frame::ReceiverThrottle;
+use crate::peer::{Peer, Published, Publisher, REPORT_US, Role, Subscribed, Subscriber, push};
+use crate::track::{Incoming, Subscription, Track, Upstream};
+
+/// Where datagrams go: a batch that the caller sends. Packets are encrypted in place in what `reserve` gives.
+pub trait Egress {
+    /// Room for a datagram of up to `len` bytes, or `None` when it must be dropped (the implementation counts it).
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]>;
+    /// The first `len` bytes of the last reservation go to `to`.
+    fn commit(&mut self, len: usize, to: SocketAddr);
+}
+
+/// What a shard is told once.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Its number.
+    pub id: ShardId,
+    /// Microseconds of the Unix epoch at `Time::ZERO`, for sender reports.
+    pub unix_us_at_zero: i64,
+    /// Draws the RTCP SSRC; media SSRCs come with each session.
+    pub seed: u64,
+}
+
+/// Payload copies are carved from blocks of this size: one allocation for about fifty packets, none for each.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// Addresses that one session may be reached by; a browser has a handful.
+const ADDRESSES_MAX: usize = 16;
+/// While NACKs or catch-ups are under way.
+const TICK_BUSY_US: i64 = 5_000;
+/// Otherwise: reports and time-outs are in no hurry.
+const TICK_IDLE_US: i64 = 20_000;
+/// A WebRTC publisher can be asked for a key frame, which is there in a round trip; its GOP is replayed only while it is this young.
+const REPLAY_PEER_US: i64 = 1_500_000;
+
+/// One thread's part of the media plane.
+pub struct Shard {
+    config: ShardConfig,
+    peers: Slab<Peer>,
+    peer_by_id: HashMap<PeerId, usize>,
+    peer_by_ufrag: HashMap<String, usize>,
+    peer_by_address: HashMap<SocketAddr, usize>,
+    tracks: Slab<Track>,
+    track_by_key: HashMap<TrackKey, usize>,
+    dirty: Vec<usize>,
+    block: BytesMut,
+    mail: Vec<(ShardId, Mail)>,
+    events: Vec<Event>,
+    next_tick: Time,
+    current: Option<usize>,
+    metrics: Arc<ShardMetrics>,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub fn new(config: ShardConfig, metrics: Arc<ShardMetrics>) -> Shard {
+        Shard {
+            config,
+            peers: Slab::new(),
+            peer_by_id: HashMap::new(),
+            peer_by_ufrag: HashMap::new(),
+            peer_by_address: HashMap::new(),
+            tracks: Slab::new(),
+            track_by_key: HashMap::new(),
+            dirty: Vec::new(),
+            block: BytesMut::new(),
+            mail: Vec::new(),
+            events: Vec::new(),
+            next_tick: Time::ZERO,
+            current: None,
+            metrics,
+        }
+    }
+
+    /// Phase 1: an order of the control plane.
+    pub fn handle_command<E: Egress>(&mut self, command: Command, now: Time, out: &mut E) {
+        match command {
+            Command::AddPeer(config) => self.add_peer(*config, now),
+            Command::RemovePeer(id, reason) => {
+                if let Some(&peer) = self.peer_by_id.get(&id) {
+                    self.close(peer, reason, now, out);
+                }
+            }
+            Command::Tap(key) => {
+                let track = self.track_at_home(key);
+                let track = &mut self.tracks[track];
+                track.tapped = true;
+                let backlog = track.ring.key().into_iter().flat_map(|k| track.ring.from(k).cloned()).collect::<Vec<_>>();
+                if backlog.is_empty() {
+                    track.key_frames.want();
+                }
+                self.events.push(Event::Tapped(key, backlog));
+            }
+            Command::Untap(key) => {
+                if let Some(&track) = self.track_by_key.get(&key) {
+                    self.tracks[track].tapped = false;
+                    self.forget_if_idle(track);
+                }
+            }
+            Command::RequestKeyFrame(key) => {
+                if let Some(&track) = self.track_by_key.get(&key) {
+                    self.tracks[track].key_frames.want();
+                }
+            }
+            Command::EndSource(key, source) => {
+                if let Some(&track) = self.track_by_key.get(&key) {
+                    self.tracks[track].orphan(source);
+                    self.forget_if_idle(track);
+                }
+            }
+        }
+    }
+
+    /// Phase 2: a datagram. It is decrypted in place; what it brings is in the ring when this returns.
+    pub fn handle_datagram<E: Egress>(&mut self, datagram: &mut [u8], from: SocketAddr, now: Time, out: &mut E) {
+        if let Err(reason) = self.datagram(datagram, from, now, out) {
+            self.metrics.dropped(reason);
+        }
+        self.current = None;
+    }
+
+    fn datagram<E: Egress>(
+        &mut self,
+        datagram: &mut [u8],
+        from: SocketAddr,
+        now: Time,
+        out: &mut E,
+    ) -> Result<(), DropReason> {
+        let is_stun = Protocol::of(datagram)? == Protocol::Stun;
+        let peer = if is_stun {
+            let ufrag = stun::peek_ufrag(datagram).ok_or(DropReason::StunMalformed)?;
+            *self.peer_by_ufrag.get(ufrag).ok_or(DropReason::StunUnknownUser)?
+        } else {
+            *self.peer_by_address.get(&from).ok_or(DropReason::AddressNotValidated)?
+        };
+        self.current = Some(peer);
+        let session = &mut self.peers[peer].session;
+        let input = session.handle_datagram(datagram, from, now, &mut |to, bytes: &[u8]| push(out, to, bytes))?;
+        match input {
+            Input::Nothing if is_stun => self.remember_address(peer, from),
+            Input::Nothing => {}
+            Input::Connected => self.connected(peer, now, out),
+            Input::Rtp(packet) => return self.rtp(peer, packet, now),
+            Input::Rtcp(compound) => return self.rtcp(peer, &compound, now, out),
+            Input::Closed(reason) => self.close(peer, reason.into(), now, out),
+        }
+        Ok(())
+    }
+
+    /// Phase 3: media and requests from other threads.
+    pub fn handle_mail(&mut self, mail: Mail, now: Time) {
+        self.metrics.mailbox_in.add(1);
+        match mail {
+            Mail::Packets { track: key, source, packets } => {
+                let slot = self.track_at_home(key);
+                let track = &mut self.tracks[slot];
+                if !track.adopt(source, Upstream::External) {
+                    self.metrics.dropped(DropReason::NoTrack);
+                    return;
+                }
+                for p in packets.iter() {
+                    let incoming = Incoming {
+                        seq: p.seq,
+                        timestamp: p.timestamp,
+                        codec: p.codec,
+                        marker: p.marker,
+                        capture: Some(p.capture),
+                        key_start: p.key_start,
+                        discardable: p.discardable,
+                        payload: p.payload.clone(),
+                    };
+                    if let Err(reason) = track.ingest(incoming, now) {
+                        self.metrics.dropped(reason);
+                    }
+                }
+                self.dirty.push(slot);
+            }
+            Mail::Mirrored { track: key, packets } => {
+                let Some(&slot) = self.track_by_key.get(&key) else { return self.metrics.dropped(DropReason::NoTrack) };
+                for packet in packets.iter() {
+                    if let Err(reason) = self.tracks[slot].store(packet.clone(), now) {
+                        self.metrics.dropped(reason);
+                    }
+                }
+                self.dirty.push(slot);
+            }
+            Mail::Mirror(key, shard) => {
+                let slot = self.track_at_home(key);
+                let track = &mut self.tracks[slot];
+                if !track.mirrors.contains(&shard) {
+                    track.mirrors.push(shard);
+                }
+                let backlog: Arc<[Packet]> =
+                    track.ring.key().into_iter().flat_map(|k| track.ring.from(k).cloned()).collect();
+                if !backlog.is_empty() {
+                    self.mail.push((shard, Mail::Mirrored { track: key, packets: backlog }));
+                }
+            }
+            Mail::Unmirror(key, shard) => {
+                if let Some(&slot) = self.track_by_key.get(&key) {
+                    self.tracks[slot].mirrors.retain(|s| *s != shard);
+                    self.forget_if_idle(slot);
+                }
+            }
+            Mail::RequestKeyFrame(key) => {
+                if let Some(&slot) = self.track_by_key.get(&key) {
+                    self.tracks[slot].key_frames.want();
+                }
+            }
+        }
+    }
+
+    /// Phase 4: everything that came since the last call goes out, subscriber by subscriber, so that what goes to one is a run.
+    pub fn fan_out<E: Egress>(&mut self, now: Time, out: &mut E) {
+        let mut doomed = Vec::new();
+        while let Some(slot) = self.dirty.pop() {
+            let Some(track) = self.tracks.get_mut(slot) else { continue };
+            if track.fresh.is_empty() {
+                continue;
+            }
+            for at in &track.subscribers {
+                let Some(peer) = self.peers.get_mut(at.peer) else { continue };
+                let (Some(to), Role::Subscribe(subscriber)) = (peer.session.remote(), &mut peer.role) else { continue };
+                if !peer.session.is_connected() {
+                    continue;
+                }
+                let forwarder = &mut subscriber.forwarders[at.forwarder].forwarder;
+                let before = forwarder.sent;
+                let mut awaited = false;
+                for packet in track.fresh.iter().filter_map(|seq| track.ring.get(*seq)) {
+                    match forwarder.forward(packet, &mut peer.session, to, out) {
+                        Ok(()) => {}
+                        Err(DropReason::CodecNotNegotiated) => {
+                            doomed.push((at.peer, CloseReason::CodecNotNegotiated(packet.codec)));
+                            break;
+                        }
+                        Err(reason) => {
+                            awaited |= reason == DropReason::AwaitKeyFrame;
+                            self.metrics.dropped(reason);
+                        }
+                    }
+                }
+                if awaited {
+                    track.key_frames.want();
+                }
+                let (packets, bytes) =
+                    (forwarder.sent.packets - before.packets, forwarder.sent.wire_bytes - before.wire_bytes);
+                count_out(&self.metrics, &peer.stats, packets, bytes);
+            }
+            if !track.mirrors.is_empty() || track.tapped {
+                let packets: Vec<Packet> = track.fresh.iter().filter_map(|s| track.ring.get(*s)).cloned().collect();
+                if !track.mirrors.is_empty() {
+                    let shared: Arc<[Packet]> = packets.clone().into();
+                    for &shard in &track.mirrors {
+                        self.mail.push((shard, Mail::Mirrored { track: track.key, packets: shared.clone() }));
+                    }
+                }
+                if track.tapped {
+                    self.events.push(Event::Tapped(track.key, packets));
+                }
+            }
+            track.fresh.clear();
+            self.poll_key_frame(slot, now, out);
+        }
+        for (peer, reason) in doomed {
+            self.close(peer, reason, now, out);
+        }
+    }
+
+    /// Phase 5: what is due by time: NACKs, reports, catch-ups, time-outs.
+    pub fn handle_timeout<E: Egress>(&mut self, now: Time, out: &mut E) {
+        if now < self.next_tick {
+            return;
+        }
+        self.metrics.ticks.add(1);
+        let mut busy = false;
+        let mut doomed = Vec::new();
+        for (slot, peer) in &mut self.peers {
+            let session = &mut peer.session;
+            if now >= session.next_timeout()
+                && let Some(reason) = session.handle_timeout(now, &mut |to, bytes: &[u8]| push(out, to, bytes))
+            {
+                doomed.push((slot, CloseReason::from(reason)));
+                continue;
+            }
+            if !session.is_connected() {
+                busy = true;
+                continue;
+            }
+            match &mut peer.role {
+                Role::Publish(publisher) => {
+                    let gave_up = publisher.poll(session, &peer.stats, now, out);
+                    busy |= publisher.is_busy();
+                    for (media, _) in publisher.medias.iter().zip(gave_up).filter(|(_, lost)| *lost) {
+                        self.tracks[media.track].key_frames.want();
+                    }
+                }
+                Role::Subscribe(subscriber) => {
+                    let Some(to) = session.remote() else { continue };
+                    for subscribed in &mut subscriber.forwarders {
+                        let forwarder = &mut subscribed.forwarder;
+                        let track = &mut self.tracks[subscribed.track];
+                        let before = forwarder.sent;
+                        if forwarder.is_catching_up() {
+                            match forwarder.catch_up(&track.ring, session, to, out) {
+                                Ok(more) => busy |= more,
+                                Err(DropReason::CodecNotNegotiated) => {
+                                    let codec = track.ring.key().and_then(|k| track.ring.get(k)).map(|p| p.codec);
+                                    doomed.push((slot, codec.map_or(CloseReason::Internal, CloseReason::CodecNotNegotiated)));
+                                }
+                                Err(reason) => self.metrics.dropped(reason),
+                            }
+                            if forwarder.awaits_key_frame() {
+                                track.key_frames.want();
+                            }
+                        }
+                        let (packets, bytes) =
+                            (forwarder.sent.packets - before.packets, forwarder.sent.wire_bytes - before.wire_bytes);
+                        count_out(&self.metrics, &peer.stats, packets, bytes);
+                    }
+                    report(subscriber, session, self.config.unix_us_at_zero, now, out);
+                }
+            }
+        }
+        for (peer, reason) in doomed {
+            self.close(peer, reason, now, out);
+        }
+        let waiting: Vec<usize> =
+            self.tracks.iter().filter(|(_, t)| t.key_frames.deadline().is_some_and(|d| d <= now)).map(|(s, _)| s).collect();
+        for slot in waiting {
+            self.poll_key_frame(slot, now, out);
+        }
+        self.metrics.peers.set(self.peers.len() as u64);
+        self.metrics.tracks.set(self.tracks.len() as u64);
+        self.metrics.subscribers.set(self.tracks.iter().map(|(_, t)| t.subscribers.len() as u64).sum());
+        self.next_tick = now.plus_us(if busy { TICK_BUSY_US } else { TICK_IDLE_US });
+    }
+
+    /// When [`Shard::handle_timeout`] has work again.
+    pub fn next_timeout(&self) -> Time {
+        if self.peers.is_empty() { Time::MAX } else { self.next_tick }
+    }
+
+    /// What goes to other shards.
+    pub fn take_mail(&mut self) -> std::vec::Drain<'_, (ShardId, Mail)> {
+        self.mail.drain(..)
+    }
+
+    /// What goes to the control plane.
+    pub fn take_events(&mut self) -> std::vec::Drain<'_, Event> {
+        self.events.drain(..)
+    }
+
+    /// The caller caught a panic: the session that was being worked on ends, the others go on.
+    pub fn end_current<E: Egress>(&mut self, now: Time, out: &mut E) {
+        if let Some(peer) = self.current.take()
+            && self.peers.contains(peer)
+        {
+            self.close(peer, CloseReason::Internal, now, out);
+        }
+    }
+
+    fn add_peer(&mut self, config: PeerConfig, now: Time) {
+        let (id, ufrag) = (config.id, config.session.local.ufrag.clone());
+        let home = config.home;
+        let stream = match config.role {
+            PeerRole::Publish { stream, .. } | PeerRole::Subscribe { stream, .. } => stream,
+        };
+        let slot = self.peers.vacant_key();
+        let medias = config.negotiated.medias;
+        let role = match config.role {
+            PeerRole::Publish { source, .. } => {
+                let mut published = Vec::new();
+                for media in medias {
+                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
+                    published.push(Published::new(media, track));
+                }
+                let own_ssrc = (self.config.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as u32 | 1;
+                Role::Publish(Publisher::new(source, published, own_ssrc))
+            }
+            PeerRole::Subscribe { audio_ssrc, video_ssrc, video_rtx_ssrc, .. } => {
+                let mut forwarders = Vec::new();
+                for media in medias {
+                    let (ssrc, rtx_ssrc) = match media.kind {
+                        Kind::Audio => (audio_ssrc, 0),
+                        Kind::Video => (video_ssrc, video_rtx_ssrc),
+                    };
+                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
+                    self.tracks[track].subscribers.push(Subscription { peer: slot, forwarder: forwarders.len() });
+                    let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
+                    forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
+                }
+                Role::Subscribe(Subscriber { forwarders, cname: format!("millrace-{}", stream.0), rtt_us: 0 })
+            }
+        };
+        let session = Session::new(config.session, now);
+        let peer = Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
+        self.peers.insert(peer);
+        self.peer_by_id.insert(id, slot);
+        self.peer_by_ufrag.insert(ufrag, slot);
+        self.next_tick = now;
+    }
+
+    fn connected<E: Egress>(&mut self, slot: usize, now: Time, _out: &mut E) {
+        let peer = &mut self.peers[slot];
+        self.events.push(Event::Connected(peer.id));
+        if let Role::Subscribe(subscriber) = &mut peer.role {
+            for subscribed in &mut subscriber.forwarders {
+                let track = &mut self.tracks[subscribed.track];
+                if track.key.kind == Kind::Audio {
+                    continue; // sound starts at the live point
+                }
+                let replay = match track.upstream {
+                    Upstream::Peer(_) | Upstream::None => REPLAY_PEER_US,
+                    Upstream::External | Upstream::Home(_) => i64::MAX,
+                };
+                if subscribed.forwarder.start(&track.ring, now, replay) {
+                    track.key_frames.want();
+                }
+            }
+        }
+        self.next_tick = now;
+    }
+
+    fn rtp(&mut self, slot: usize, packet: &[u8], now: Time) -> Result<(), DropReason> {
+        let peer = &mut self.peers[slot];
+        let Role::Publish(publisher) = &mut peer.role else { return Err(DropReason::NotNegotiated) };
+        self.metrics.received(PacketKind::Rtp, packet.len());
+        let block = &mut self.block;
+        let received = publisher.on_rtp(packet, now, &peer.stats, |payload| copy(block, payload))?;
+        let published = &mut publisher.medias[received.media];
+        let track = &mut self.tracks[published.track];
+        if !track.adopt(publisher.source, Upstream::Peer(slot)) {
+            return Err(DropReason::NoTrack);
+        }
+        let codec = received.incoming.codec;
+        if published.codec != Some(codec) {
+            published.codec = Some(codec);
+            self.events.push(Event::Codec(peer.id, track.key, codec));
+        }
+        if received.hole && track.key.kind == Kind::Video && track.is_watched() {
+            track.key_frames.want();
+        }
+        track.ingest(received.incoming, now)?;
+        if self.dirty.last() != Some(&published.track) {
+            self.dirty.push(published.track);
+        }
+        Ok(())
+    }
+
+    fn rtcp<E: Egress>(&mut self, slot: usize, compound: &Bytes, now: Time, out: &mut E) -> Result<(), DropReason> {
+        let Some(peer) = self.peers.get_mut(slot) else { return Ok(()) };
+        self.metrics.received(PacketKind::Rtcp, compound.len());
+        let (stats, metrics, tracks) = (&peer.stats, &self.metrics, &mut self.tracks);
+        let unix_us = self.config.unix_us_at_zero + now.us();
+        let (session, role) = (&mut peer.session, &mut peer.role);
+        let parsed = rtcp::parse(compound, |event| match (&mut *role, event) {
+            (Role::Publish(publisher), rtcp::Event::SenderReport { ssrc, ntp, rtp, .. }) => {
+                if let Some((media, timestamp, capture)) = publisher.on_sender_report(ssrc, ntp, rtp, now) {
+                    tracks[publisher.medias[media].track].sender_report(publisher.source, timestamp, capture);
+                }
+            }
+            (Role::Subscribe(subscriber), rtcp::Event::Report { fraction_lost, lsr, dlsr, .. }) => {
+                stats.fraction_lost.store(u64::from(fraction_lost), Ordering::Relaxed);
+                let now_middle = rtcp::ntp_middle(rtcp::ntp_from_unix_us(unix_us));
+                if let Some(rtt_us) = rtcp::rtt_us(now_middle, lsr, dlsr) {
+                    subscriber.rtt_us = rtt_us;
+                    stats.rtt_us.store(rtt_us, Ordering::Relaxed);
+                }
+            }
+            (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {
+                let rtt_us = subscriber.rtt_us;
+                let wanted = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc);
+                let (Some(subscribed), Some(to)) = (wanted, session.remote()) else { return };
+                let before = subscribed.forwarder.sent;
+                let ring = &tracks[subscribed.track].ring;
+                for seq in seqs.iter().copied() {
+                    bump(&stats.nacks_in, 1);
+                    metrics.nacks_in.add(1);
+                    match subscribed.forwarder.resend(seq, ring, rtt_us, now, session, to, out) {
+                        Ok(()) => {
+                            bump(&stats.resent, 1);
+                            metrics.retransmissions_out.add(1);
+                        }
+                        Err(reason) => metrics.dropped(reason),
+                    }
+                }
+                let sent = subscribed.forwarder.sent;
+                count_out(metrics, stats, sent.packets - before.packets, sent.wire_bytes - before.wire_bytes);
+            }
+            (Role::Subscribe(subscriber), rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. }) => {
+                bump(&stats.plis_in, 1);
+                metrics.plis_in.add(1);
+                let Some(subscribed) = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc) else { return };
+                if !subscribed.throttle.allow(now) {
+                    return;
+                }
+                let track = &mut tracks[subscribed.track];
+                let replayed = track.upstream == Upstream::External && subscribed.forwarder.rewind(&track.ring);
+                if !replayed {
+                    track.key_frames.want();
+                }
+            }
+            _ => {}
+        });
+        self.next_tick = self.next_tick.min(now.plus_us(TICK_BUSY_US));
+        parsed.map_err(|_| DropReason::RtcpMalformed)
+    }
+
+    /// Passes a wanted key frame on to who can make one, as often as the throttle allows.
+    fn poll_key_frame<E: Egress>(&mut self, slot: usize, now: Time, out: &mut E) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        if track.key.kind == Kind::Audio || matches!(track.upstream, Upstream::None | Upstream::External) {
+            return;
+        }
+        if !track.key_frames.poll(now) {
+            return;
+        }
+        match track.upstream {
+            Upstream::Peer(peer) => {
+                if let Some(peer) = self.peers.get_mut(peer)
+                    && let Role::Publish(publisher) = &mut peer.role
+                {
+                    publisher.request_key_frame(slot, &mut peer.session, &peer.stats, out);
+                    self.metrics.plis_out.add(1);
+                }
+            }
+            Upstream::Home(shard) => self.mail.push((shard, Mail::RequestKeyFrame(track.key))),
+            Upstream::None | Upstream::External => {}
+        }
+    }
+
+    fn remember_address(&mut self, slot: usize, from: SocketAddr) {
+        let before = self.peer_by_address.insert(from, slot);
+        if before == Some(slot) {
+            return;
+        }
+        if let Some(other) = before.and_then(|other| self.peers.get_mut(other)) {
+            other.addresses.retain(|a| *a != from);
+        }
+        let peer = &mut self.peers[slot];
+        if peer.addresses.len() == ADDRESSES_MAX {
+            let oldest = peer.addresses.remove(0);
+            self.peer_by_address.remove(&oldest);
+        }
+        peer.addresses.push(from);
+    }
+
+    fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
+        let Some(mut peer) = self.peers.try_remove(slot) else { return };
+        peer.session.close(now, &mut |to, bytes: &[u8]| push(out, to, bytes));
+        self.peer_by_id.remove(&peer.id);
+        self.peer_by_ufrag.remove(&peer.ufrag);
+        for address in &peer.addresses {
+            self.peer_by_address.remove(address);
+        }
+        let tracks: Vec<usize> = match &peer.role {
+            Role::Publish(publisher) => publisher.medias.iter().map(|m| m.track).collect(),
+            Role::Subscribe(subscriber) => subscriber.forwarders.iter().map(|s| s.track).collect(),
+        };
+        for track_slot in tracks {
+            let track = &mut self.tracks[track_slot];
+            track.subscribers.retain(|s| s.peer != slot);
+            if let Role::Publish(publisher) = &peer.role {
+                track.orphan(publisher.source);
+            }
+            self.forget_if_idle(track_slot);
+        }
+        self.events.push(Event::Closed(peer.id, reason));
+    }
+
+    fn track_at_home(&mut self, key: TrackKey) -> usize {
+        self.track(key, self.config.id)
+    }
+
+    /// The track's slot; made when there is none, as a mirror when its home is elsewhere.
+    fn track(&mut self, key: TrackKey, home: ShardId) -> usize {
+        if let Some(&slot) = self.track_by_key.get(&key) {
+            return slot;
+        }
+        let upstream = if home == self.config.id { Upstream::None } else { Upstream::Home(home) };
+        if let Upstream::Home(home) = upstream {
+            self.mail.push((home, Mail::Mirror(key, self.config.id)));
+        }
+        let slot = self.tracks.insert(Track::new(key, upstream));
+        self.track_by_key.insert(key, slot);
+        slot
+    }
+
+    fn forget_if_idle(&mut self, slot: usize) {
+        // A publisher that has sent nothing yet is bound by its slot only.
+        let published = |p: &Peer| matches!(&p.role, Role::Publish(p) if p.medias.iter().any(|m| m.track == slot));
+        if !self.tracks[slot].is_idle() || self.peers.iter().any(|(_, p)| published(p)) {
+            return;
+        }
+        let track = self.tracks.remove(slot);
+        self.track_by_key.remove(&track.key);
+        if let Upstream::Home(home) = track.upstream {
+            self.mail.push((home, Mail::Unmirror(track.key, self.config.id)));
+        }
+    }
+}
+
+/// A sender report for each forwarder that is due: at once after the first packet, then each second.
+fn report<E: Egress>(subscriber: &mut Subscriber, session: &mut Session, unix_us_at_zero: i64, now: Time, out: &mut E) {
+    for subscribed in &mut subscriber.forwarders {
+        let forwarder = &mut subscribed.forwarder;
+        if forwarder.last_report.is_some_and(|last| now.since(last) < REPORT_US) {
+            continue;
+        }
+        let Some(time) = forwarder.sender_time(now) else { continue };
+        forwarder.last_report = Some(now);
+        let mut compound = Vec::with_capacity(96);
+        let ntp = rtcp::ntp_from_unix_us(unix_us_at_zero + time.at.us());
+        let info = rtcp::SenderInfo {
+            ssrc: forwarder.ssrc,
+            ntp,
+            rtp: time.rtp,
+            packets: forwarder.sent.packets as u32,
+            octets: forwarder.sent.payload_bytes as u32,
+        };
+        rtcp::sender_report(&mut compound, &info, &[], &subscriber.cname);
+        let _ = session.send_rtcp(&compound, &mut |to, bytes: &[u8]| push(out, to, bytes));
+    }
+}
+
+fn count_out(metrics: &ShardMetrics, stats: &crate::command::PeerStats, packets: u64, bytes: u64) {
+    if packets > 0 {
+        bump(&stats.packets_out, packets);
+        bump(&stats.bytes_out, bytes);
+        metrics.sent_n(PacketKind::Rtp, packets as usize, bytes as usize);
+    }
+}
+
+fn copy(block: &mut BytesMut, payload: &[u8]) -> Bytes {
+    if block.capacity() < payload.len() {
+        *block = BytesMut::with_capacity(BLOCK_BYTES.max(payload.len()));
+    }
+    block.extend_from_slice(payload);
+    block.split().freeze()
+}

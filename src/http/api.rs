@@ -1,0 +1,182 @@
+//! The API in SRS's shapes, with our own fields beside them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use media::{Codec, TrackConfig};
+use serde_json::{Value, json};
+
+use super::{Answer, Refused};
+use crate::node::{Client, Node};
+use crate::stream::{Ingest, Stream};
+
+/// GET /api/v1/versions
+pub async fn versions(State(node): State<Arc<Node>>) -> Answer {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
+    let (major, minor, revision) = (parts.next(), parts.next(), parts.next());
+    let data = json!({ "major": major, "minor": minor, "revision": revision, "version": version });
+    Ok(Json(wrap(&node, "data", data)).into_response())
+}
+
+/// GET /api/v1/streams/
+pub async fn streams(State(node): State<Arc<Node>>) -> Answer {
+    let mut streams = node.streams.all();
+    streams.retain(|s| s.is_live() || s.viewers() != [0; 3]);
+    streams.sort_by(|a, b| a.name.cmp(&b.name));
+    let streams = streams.iter().map(|s| describe_stream(&node, s)).collect::<Vec<_>>();
+    Ok(Json(wrap(&node, "streams", streams.into())).into_response())
+}
+
+/// GET /api/v1/streams/ID
+pub async fn stream(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+    let id = number(&id, "stream")?;
+    let stream = node.streams.by_id(sfu::StreamId(id)).ok_or_else(|| missing("stream"))?;
+    Ok(Json(wrap(&node, "stream", describe_stream(&node, &stream))).into_response())
+}
+
+/// GET /api/v1/clients/
+pub async fn clients(State(node): State<Arc<Node>>) -> Answer {
+    let mut all: Vec<Arc<Client>> = node.clients.iter().map(|c| c.clone()).collect();
+    all.sort_by_key(|c| c.id);
+    let clients = all.iter().map(|c| describe_client(&node, c)).collect::<Vec<_>>();
+    Ok(Json(wrap(&node, "clients", clients.into())).into_response())
+}
+
+/// GET /api/v1/clients/ID
+pub async fn client(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+    let id = number(&id, "client")?;
+    let client = node.clients.get(&id).map(|c| c.clone()).ok_or_else(|| missing("client"))?;
+    Ok(Json(wrap(&node, "client", describe_client(&node, &client))).into_response())
+}
+
+/// DELETE /api/v1/clients/ID
+pub async fn kick(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+    let id = number(&id, "client")?;
+    if !node.kick(id) {
+        return Err(missing("client"));
+    }
+    tracing::info!(client = id, "ended by the API");
+    Ok(Json(json!({ "code": 0 })).into_response())
+}
+
+fn wrap(node: &Node, key: &str, value: Value) -> Value {
+    let server = format!("vid-{}", node.config.node.name);
+    json!({ "code": 0, "server": server, "service": "millrace", "pid": std::process::id().to_string(), key: value })
+}
+
+fn number(id: &str, what: &str) -> Result<u64, Refused> {
+    let id = id.strip_prefix("vid-").unwrap_or(id);
+    id.parse().map_err(|_| Refused(StatusCode::NOT_FOUND, format!("no such {what}; ids are numbers")))
+}
+
+fn missing(what: &str) -> Refused {
+    Refused(StatusCode::NOT_FOUND, format!("no such {what}"))
+}
+
+fn describe_stream(node: &Node, stream: &Stream) -> Value {
+    let now = node.clock.now();
+    let publisher = stream.publisher();
+    let [audio_codec, video_codec] = stream.codecs();
+    let (audio, video) = stream.log.configs();
+    let (fps, kbps) = stream.log.rates();
+    let live = publisher.is_some();
+    let video = match (video_codec, video.as_deref()) {
+        (Some(codec), Some(TrackConfig::H264(config))) if codec == Codec::H264 => json!({
+            "codec": codec.name(), "profile": profile(config.sps.get(1).copied()),
+            "level": config.sps.get(3).map(|l| format!("{}.{}", l / 10, l % 10)),
+            "width": config.width, "height": config.height, "fps": config.fps.map_or(fps, f64::from),
+        }),
+        (Some(codec), _) => json!({ "codec": codec.name() }),
+        (None, _) => Value::Null,
+    };
+    let audio = match (audio_codec, audio.as_deref()) {
+        (Some(Codec::Aac), Some(TrackConfig::Aac(config))) => json!({
+            "codec": "AAC", "sample_rate": config.sample_rate_hz, "channel": config.channels,
+            "profile": if config.object_type == 2 { "LC" } else { "HE" },
+        }),
+        (Some(codec), _) => json!({ "codec": codec.name(), "sample_rate": codec.clock_hz() }),
+        (None, _) => Value::Null,
+    };
+    let (mut received, mut sent) = (stream.bytes_in.load(Ordering::Relaxed), stream.bytes_out.load(Ordering::Relaxed));
+    for client in node.clients.iter().filter(|c| c.stream == stream.name && c.peer.is_some()) {
+        let (bytes_in, bytes_out) = client.bytes();
+        received += bytes_in;
+        sent += bytes_out;
+    }
+    let seconds = (now.since(publisher.as_ref().map_or(stream.created, |p| p.since)) as f64 / 1e6).max(1.0);
+    let in_kbps = match publisher.as_ref().map(|p| p.ingest) {
+        Some(Ingest::Rtmp) => kbps[0] + kbps[1],
+        _ => received as f64 * 8.0 / 1000.0 / seconds,
+    };
+    let [whep, rtmp, flv] = stream.viewers();
+    json!({
+        "id": stream.id.0.to_string(),
+        "name": stream.name.name(),
+        "app": stream.name.app(),
+        "vhost": "__defaultVhost__",
+        "tcUrl": format!("rtmp://__defaultVhost__/{}", stream.name.app()),
+        "url": format!("/{}", stream.name),
+        "live_ms": (node.clock.unix_us_at_zero() + stream.created.us()) / 1000,
+        "uptime_s": publisher.as_ref().map_or(0, |p| now.since(p.since) / 1_000_000),
+        "clients": whep + rtmp + flv + usize::from(live),
+        "viewers": { "whep": whep, "rtmp": rtmp, "flv": flv },
+        "recv_bytes": received,
+        "send_bytes": sent,
+        "kbps": { "recv_30s": in_kbps.round(), "send_30s": (sent as f64 * 8.0 / 1000.0 / seconds).round() },
+        "publish": { "active": live, "cid": publisher.as_ref().map(|p| p.client.to_string()) },
+        "source": publisher.as_ref().map(|p| p.ingest.as_str()),
+        "video": video,
+        "audio": audio,
+        "refused": stream.refused(),
+    })
+}
+
+fn describe_client(node: &Node, client: &Client) -> Value {
+    let (received, sent) = client.bytes();
+    let alive = node.clock.now().since(client.since) as f64 / 1e6;
+    let kbps = |bytes: u64| (bytes as f64 * 8.0 / 1000.0 / alive.max(1.0)).round();
+    let mut value = json!({
+        "id": client.id.to_string(),
+        "vhost": "__defaultVhost__",
+        "stream": client.stream.name(),
+        "ip": client.ip.to_string(),
+        "url": format!("/{}", client.stream),
+        "name": client.stream.name(),
+        "type": client.kind.srs(),
+        "publish": client.kind.publishes(),
+        "alive": alive,
+        "recv_bytes": received,
+        "send_bytes": sent,
+        "kbps": { "recv_30s": kbps(received), "send_30s": kbps(sent) },
+        "frames_dropped": client.frames_dropped.load(Ordering::Relaxed),
+    });
+    if let (Some(peer), Some(object)) = (&client.peer, value.as_object_mut()) {
+        let read = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+        let rtc = json!({
+            "packets_in": read(&peer.packets_in), "packets_out": read(&peer.packets_out),
+            "frames_in": read(&peer.frames_in), "lost": read(&peer.lost), "resent": read(&peer.resent),
+            "nacks_in": read(&peer.nacks_in), "nacks_out": read(&peer.nacks_out),
+            "plis_in": read(&peer.plis_in), "plis_out": read(&peer.plis_out),
+            "rtt_ms": peer.rtt_us.load(Ordering::Relaxed) as f64 / 1000.0,
+            "fraction_lost": read(&peer.fraction_lost) as f64 / 256.0,
+        });
+        object.insert("rtc".into(), rtc);
+    }
+    value
+}
+
+fn profile(profile_idc: Option<u8>) -> &'static str {
+    match profile_idc {
+        Some(66) => "Baseline",
+        Some(77) => "Main",
+        Some(88) => "Extended",
+        Some(100) => "High",
+        Some(_) => "Other",
+        None => "Unknown",
+    }
+}

@@ -1,0 +1,169 @@
+//! The HTTP door: WHIP and WHEP, FLV, the API, pages. Plain HTTP/1.1; a proxy in front brings TLS.
+
+mod api;
+mod flv;
+mod pages;
+mod srs;
+mod whip;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use metrics::Route;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::node::Node;
+
+/// A request's head, and then its body, must be there by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once; a viewer of FLV holds one.
+const CONNECTIONS_MAX: usize = 20_000;
+
+/// An answer that is not what was asked for: its status, and a text that says what is wrong.
+#[derive(Debug)]
+pub struct Refused(pub StatusCode, pub String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = (self.0, self.1 + "\n").into_response();
+        if self.0 == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+type Answer = Result<Response, Refused>;
+
+/// Serves until the node drains, then lets requests under way end.
+pub async fn serve(node: Arc<Node>, listener: TcpListener) {
+    let app = router(node.clone());
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut draining = node.draining.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = draining.wait_for(|d| *d) => return,
+        };
+        let (socket, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "http accept");
+                tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: not a busy loop
+                continue;
+            }
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let _ = socket.set_nodelay(true);
+        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(crate::rtmp_server::SEND_BUFFER_BYTES);
+        let app = app.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(ConnectInfo(from));
+                let app = app.clone();
+                async move { tower::ServiceExt::oneshot(app, request.map(Body::new)).await }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(64 * 1024)
+                .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
+                .with_upgrades();
+            if let Err(error) = connection.await {
+                tracing::debug!(%from, %error, "http connection");
+            }
+        });
+    }
+}
+
+fn router(node: Arc<Node>) -> Router {
+    let body_max = node.config.http.request_body_bytes_max;
+    Router::new()
+        .route("/whip/{app}/{stream}", post(whip::publish).options(whip::options))
+        .route("/whep/{app}/{stream}", post(whip::play).options(whip::options))
+        .route("/session/{token}", get(whip::look).patch(whip::patch).delete(whip::delete).options(whip::options))
+        .route("/rtc/v1/whip/", post(srs::whip).options(whip::options))
+        .route("/rtc/v1/whep/", post(srs::whep).options(whip::options))
+        .route("/rtc/v1/whip-play/", post(srs::whep).options(whip::options))
+        .route("/rtc/v1/publish/", post(srs::publish))
+        .route("/rtc/v1/play/", post(srs::play))
+        .route("/api/v1/versions", get(api::versions))
+        .route("/api/v1/streams", get(api::streams))
+        .route("/api/v1/streams/", get(api::streams))
+        .route("/api/v1/streams/{id}", get(api::stream))
+        .route("/api/v1/clients", get(api::clients))
+        .route("/api/v1/clients/", get(api::clients))
+        .route("/api/v1/clients/{id}", get(api::client).delete(api::kick))
+        .route("/", get(pages::console))
+        .route("/play/{app}/{stream}", get(pages::play))
+        .route("/publish/{app}/{stream}", get(pages::publish))
+        .route("/assets/{*name}", get(pages::asset))
+        .route("/favicon.ico", get(pages::icon))
+        .route("/{app}/{file}", get(flv::get))
+        .layer(cors(&node))
+        .layer(middleware::from_fn_with_state(node.clone(), count))
+        .layer(DefaultBodyLimit::max(body_max))
+        .with_state(node)
+}
+
+fn cors(node: &Node) -> CorsLayer {
+    let origins = &node.config.http.cors_origins;
+    let origin = if origins.iter().any(|o| o == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|o| HeaderValue::from_str(o).ok()))
+    };
+    // RFC 9725 4.9: Location, ETag, Link and Accept-Patch must be readable by scripts of other origins.
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
+        .expose_headers([header::LOCATION, header::ETAG, header::LINK, HeaderName::from_static("accept-patch")])
+        .max_age(Duration::from_secs(3600))
+}
+
+async fn count(State(node): State<Arc<Node>>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let route = match path.as_ref().map_or("", |p| p.as_str()) {
+        p if p.starts_with("/whip") => Route::Whip,
+        p if p.starts_with("/whep") => Route::Whep,
+        p if p.starts_with("/session") => Route::Whep,
+        p if p.starts_with("/rtc/v1/") => Route::SrsRtc,
+        p if p.starts_with("/api/") => Route::Api,
+        "/{app}/{file}" => Route::Flv,
+        "" => Route::Other,
+        _ => Route::Page,
+    };
+    let response = next.run(request).await;
+    node.metrics.http_request(route, response.status().as_u16());
+    response
+}
+
+/// A whole body, within its time; its size is bounded by the settings.
+async fn body_text(body: Body, max: usize) -> Result<String, Refused> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, max)).await;
+    let bytes: Bytes = match read {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => {
+            return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max} bytes, or broke off")));
+        }
+        Err(_) => return Err(Refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time".into())),
+    };
+    String::from_utf8(bytes.into()).map_err(|_| Refused(StatusCode::BAD_REQUEST, "the body is not UTF-8 text".into()))
+}
+
+/// Where a client is.
+pub type From = ConnectInfo<SocketAddr>;

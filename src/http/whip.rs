@@ -1,0 +1,291 @@
+//! WHIP (RFC 9725) and WHEP: an offer in, an answer and a session URL out. The session itself lives on its shard.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use media::{Codec, StreamName};
+use metrics::{Protocol, Refusal};
+use rtc::dtls;
+use rtc::ice;
+use rtc::sdp::{self, AnswerParams, Offer, PlayTracks};
+use rtc::session::SessionConfig;
+use sfu::{CloseReason, Command, PeerConfig, PeerId, PeerRole, PeerStats};
+
+use super::{Answer, From, Refused, body_text};
+use crate::auth::Action;
+use crate::media_plane::Order;
+use crate::node::{ClientKind, Node, RtcSession};
+use crate::stream::{Ingest, Watch};
+
+const SDP_TYPE: &str = "application/sdp";
+const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
+
+/// POST /whip/APP/STREAM
+pub async fn publish(
+    State(node): State<Arc<Node>>,
+    from: From,
+    Path((app, stream)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    created(&node, from.0.ip(), Action::Publish, (&app, &stream), query.as_deref(), &headers, body).await
+}
+
+/// POST /whep/APP/STREAM
+pub async fn play(
+    State(node): State<Arc<Node>>,
+    from: From,
+    Path((app, stream)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    created(&node, from.0.ip(), Action::Play, (&app, &stream), query.as_deref(), &headers, body).await
+}
+
+/// The POST of both, also for SRS's paths: 201, the answer, and where the session is.
+pub async fn created(
+    node: &Arc<Node>,
+    ip: IpAddr,
+    action: Action,
+    name: (&str, &str),
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Answer {
+    content_type(headers, SDP_TYPE)?;
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    node.admit(action, query.unwrap_or(""), authorization).map_err(|denied| {
+        node.metrics.refused.of(Refusal::Unauthorized).add(1);
+        Refused(StatusCode::UNAUTHORIZED, denied.to_string())
+    })?;
+    let offer = body_text(body, node.config.http.request_body_bytes_max).await?;
+    let session = negotiate(node, ip, action, name, &offer)?;
+    let location = format!("/session/{}", session.token);
+    let headers = [
+        (header::CONTENT_TYPE, SDP_TYPE.to_owned()),
+        (header::LOCATION, location),
+        (header::ETAG, session.etag),
+        // RFC 9725 4.3.2: says that PATCH is understood.
+        (header::HeaderName::from_static("accept-patch"), FRAGMENT_TYPE.to_owned()),
+    ];
+    Ok((StatusCode::CREATED, headers, session.answer).into_response())
+}
+
+/// A session that was made.
+pub struct Made {
+    /// The answer.
+    pub answer: String,
+    /// The unguessable part of its URL.
+    pub token: String,
+    /// Its ICE session's entity tag.
+    pub etag: String,
+}
+
+/// Offer to answer: the session is on its shard before this returns, so the browser's first check finds it.
+pub fn negotiate(
+    node: &Arc<Node>,
+    ip: IpAddr,
+    action: Action,
+    (app, stream): (&str, &str),
+    offer: &str,
+) -> Result<Made, Refused> {
+    let refuse = |refusal: Refusal, status: StatusCode, why: String| {
+        node.metrics.refused.of(refusal).add(1);
+        tracing::info!(app, stream, %ip, why, "session refused");
+        Refused(status, why)
+    };
+    let bad = |why: String| refuse(Refusal::BadRequest, StatusCode::BAD_REQUEST, why);
+    if *node.draining.borrow() {
+        return Err(refuse(Refusal::Draining, StatusCode::SERVICE_UNAVAILABLE, "the node is stopping".into()));
+    }
+    if node.sessions.len() >= node.config.webrtc.sessions_max {
+        let why = "the node has as many sessions as webrtc.sessions_max allows".into();
+        return Err(refuse(Refusal::TooMany, StatusCode::SERVICE_UNAVAILABLE, why));
+    }
+    let name = StreamName::new(app, stream).map_err(|e| bad(e.to_string()))?;
+    let offer = Offer::parse(offer).map_err(|e| bad(e.to_string()))?;
+    let stream = node.streams.get_or_create(&name);
+
+    let shard = match action {
+        Action::Publish => stream.home.clone(),
+        Action::Play => node.streams.shared().viewer_shard(&stream.home),
+    };
+    let local = ice::Credentials::from_entropy(&node.random_bytes());
+    let fingerprint = node.identity.fingerprint().to_string();
+    let fingerprint = fingerprint.split_once(' ').map_or(fingerprint.as_str(), |(_, bytes)| bytes);
+    let candidates: Vec<SocketAddr> = node.candidate_ips.iter().map(|ip| SocketAddr::new(*ip, shard.port)).collect();
+    let id = node.streams.shared().draw_id();
+    let seed = u64::from_le_bytes(node.random_bytes());
+    let [audio_ssrc, video_ssrc, video_rtx_ssrc] = ssrcs(seed);
+    let [_, video_codec] = stream.codecs();
+    let play_first = [video_codec.unwrap_or(Codec::H264)];
+    let publish_first: &[Codec] = if node.config.webrtc.prefer_h264 { &[Codec::H264] } else { &[] };
+    let cname = format!("millrace-{}", stream.id.0);
+    let (role, prefer_video): (sdp::Role<'_>, &[Codec]) = match action {
+        Action::Publish => (sdp::Role::Publish, publish_first),
+        Action::Play => {
+            let tracks = PlayTracks {
+                cname: &cname,
+                stream_id: &cname,
+                audio_ssrc: Some(audio_ssrc),
+                video_ssrc: Some(video_ssrc),
+                video_rtx_ssrc: Some(video_rtx_ssrc),
+                stereo: true,
+                twcc: false,
+            };
+            (sdp::Role::Play(tracks), &play_first)
+        }
+    };
+    let params = AnswerParams {
+        role,
+        ufrag: &local.ufrag,
+        pwd: &local.pwd,
+        fingerprint,
+        candidates: &candidates,
+        session_id: seed,
+        prefer_video,
+    };
+    let (answer, negotiated) = sdp::answer(&offer, &params).map_err(|e| bad(e.to_string()))?;
+    let remote = ice::Credentials { ufrag: negotiated.ice.ufrag.clone(), pwd: negotiated.ice.pwd.clone() };
+    let remote_ufrag = remote.ufrag.clone();
+    // The first fingerprint of a hash that we take; SHA-1 alone is refused (RFC 8122 section 5 has better ones).
+    let remote_fingerprint = negotiated
+        .fingerprints
+        .iter()
+        .find_map(|f| dtls::Fingerprint::new(&f.hash, &f.bytes).ok())
+        .ok_or_else(|| bad("a=fingerprint has no hash that is accepted: sha-256, sha-384 or sha-512".into()))?;
+
+    let client_kind = if action == Action::Publish { ClientKind::RtcPublish } else { ClientKind::RtcPlay };
+    let (publishing, watching, role) = match action {
+        Action::Publish => {
+            let guard = stream.publish(id, Ingest::Whip).map_err(|e| {
+                refuse(Refusal::NameTaken, StatusCode::CONFLICT, e.to_string())
+            })?;
+            let source = guard.source;
+            (Some(guard), None, PeerRole::Publish { stream: stream.id, source })
+        }
+        Action::Play => {
+            let guard = stream.watch(Watch::Whep);
+            let role = PeerRole::Subscribe { stream: stream.id, audio_ssrc, video_ssrc, video_rtx_ssrc };
+            (None, Some(guard), role)
+        }
+    };
+    let peer = PeerId(id);
+    let stats = Arc::new(PeerStats::default());
+    let token = node.random_text::<16>();
+    let etag = format!("\"{}\"", node.random_text::<8>());
+    let client = node.add_peer_client(id, client_kind, ip, name.clone(), (peer, shard.clone(), stats.clone()));
+    let session = RtcSession {
+        peer,
+        shard: shard.clone(),
+        token: token.clone(),
+        etag: etag.clone(),
+        remote_ufrag,
+        stream: name,
+        client,
+        publishing,
+        watching,
+    };
+    node.session_of.insert(peer, token.clone());
+    node.sessions.insert(token.clone(), Arc::new(session));
+    let config = PeerConfig {
+        id: peer,
+        session: SessionConfig {
+            local,
+            remote,
+            remote_fingerprint,
+            identity: node.identity.clone(),
+            base: node.clock.base(),
+            role: dtls::Role::Passive,
+            connect_timeout_ms: node.config.webrtc.session_timeout.as_millis() as i64,
+        },
+        negotiated,
+        role,
+        home: stream.home.id,
+        stats,
+        seed,
+    };
+    if shard.order(Order::Shard(Command::AddPeer(Box::new(config)))).is_err() {
+        node.forget_session(peer);
+        let why = "the media plane is overloaded".into();
+        return Err(refuse(Refusal::Internal, StatusCode::SERVICE_UNAVAILABLE, why));
+    }
+    let counter = if action == Action::Publish { &node.metrics.publishes } else { &node.metrics.plays };
+    counter.of(Protocol::WebRtc).add(1);
+    tracing::info!(client = id, stream = %stream.name, %ip, shard = shard.id, kind = client_kind.srs(), "session");
+    Ok(Made { answer, token, etag })
+}
+
+/// PATCH /session/TOKEN: trickled candidates are taken and need no answer, as the node waits to be checked (ICE-lite).
+pub async fn patch(State(node): State<Arc<Node>>, Path(token): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+    content_type(&headers, FRAGMENT_TYPE)?;
+    let session = find(&node, &token)?;
+    if let Some(wanted) = headers.get(header::IF_MATCH)
+        && wanted.as_bytes() != session.etag.as_bytes()
+        && wanted.as_bytes() != b"*"
+    {
+        // RFC 9725 4.3.1.
+        return Err(Refused(StatusCode::PRECONDITION_FAILED, "If-Match is not this session's entity tag".into()));
+    }
+    let text = body_text(body, node.config.http.request_body_bytes_max).await?;
+    let fragment = sdp::parse_fragment(&text).map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
+    if fragment.ufrag.is_some_and(|ufrag| ufrag != session.remote_ufrag) {
+        // RFC 9725 4.3.3: a server that does not restart ICE says so, and the client makes a new session.
+        return Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, "ICE restart is not supported; make a new session".into()));
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// DELETE /session/TOKEN
+pub async fn delete(State(node): State<Arc<Node>>, Path(token): Path<String>) -> Answer {
+    let session = find(&node, &token)?;
+    let remove = Command::RemovePeer(session.peer, CloseReason::Left);
+    session.shard.order(Order::Shard(remove)).map_err(|e| Refused(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    // The name is free for the next publisher as soon as the answer is read.
+    node.forget_session(session.peer);
+    Ok(StatusCode::OK.into_response())
+}
+
+/// GET /session/TOKEN has no meaning (RFC 9725 4.2).
+pub async fn look() -> Answer {
+    let mut response =
+        Refused(StatusCode::METHOD_NOT_ALLOWED, "a session takes PATCH and DELETE".into()).into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("PATCH, DELETE, OPTIONS"));
+    Ok(response)
+}
+
+/// OPTIONS without CORS's preflight headers: what POST takes.
+pub async fn options() -> Response {
+    let headers = [
+        (header::HeaderName::from_static("accept-post"), SDP_TYPE),
+        (header::ALLOW, "POST, PATCH, DELETE, OPTIONS"),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+fn find(node: &Node, token: &str) -> Result<Arc<RtcSession>, Refused> {
+    let gone = || Refused(StatusCode::NOT_FOUND, "no such session; it may have ended".into());
+    node.sessions.get(token).map(|s| s.clone()).ok_or_else(gone)
+}
+
+fn content_type(headers: &HeaderMap, wanted: &str) -> Result<(), Refused> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let essence = given.split(';').next().unwrap_or("").trim();
+    if essence.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("the content type must be {wanted}, not {given:?}")))
+}
+
+fn ssrcs(seed: u64) -> [u32; 3] {
+    // Three different, non-zero numbers from one seed.
+    let base = (seed as u32 & 0x3fff_ffff) << 2 | 1;
+    [base, base + 1, base + 2]
+}
+

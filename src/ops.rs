@@ -1,0 +1,52 @@
+//! The operations listener, apart from the public ones: /metrics, /livez, /readyz.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics::{Protocol, Registry, Route};
+use tokio::net::TcpListener;
+
+use crate::node::{ClientKind, Node};
+
+struct Ops {
+    node: Arc<Node>,
+    registry: Registry,
+}
+
+/// Serves until the process ends.
+pub async fn serve(node: Arc<Node>, listener: TcpListener) {
+    let registry = Registry::new(node.shards.iter().map(|s| s.metrics.clone()).collect(), node.metrics.clone());
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(Arc::new(Ops { node, registry }));
+    if let Err(error) = axum::serve(listener, app).await {
+        tracing::error!(%error, "the operations listener ended");
+    }
+}
+
+async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
+    let (node, metrics) = (&ops.node, &ops.node.metrics);
+    metrics.streams.set(node.streams.all().len() as i64);
+    let count = |kind: ClientKind| node.clients.iter().filter(|c| c.kind == kind).count() as i64;
+    metrics.publishers.of(Protocol::Rtmp).set(count(ClientKind::RtmpPublish));
+    metrics.publishers.of(Protocol::WebRtc).set(count(ClientKind::RtcPublish));
+    metrics.viewers.of(Protocol::Rtmp).set(count(ClientKind::RtmpPlay));
+    metrics.viewers.of(Protocol::HttpFlv).set(count(ClientKind::FlvPlay));
+    metrics.viewers.of(Protocol::WsFlv).set(count(ClientKind::WsFlvPlay));
+    metrics.viewers.of(Protocol::WebRtc).set(count(ClientKind::RtcPlay));
+    metrics.http_request(Route::Ops, 200);
+    ([(header::CONTENT_TYPE, Registry::CONTENT_TYPE)], ops.registry.render()).into_response()
+}
+
+async fn ready(State(ops): State<Arc<Ops>>) -> Response {
+    if *ops.node.draining.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    "ready\n".into_response()
+}

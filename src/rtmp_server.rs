@@ -1,0 +1,374 @@
+//! The RTMP door: one task a connection around the sans-IO `rtmp::Server`. A publisher's frames go into its stream's log; a player is a reader
+//! of one, and what it is sent was encoded once for all players.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use media::{StreamName, flv};
+use metrics::{Protocol, Refusal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::auth::Action;
+use crate::node::{ClientKind, Kicked, Node};
+use crate::stream::log::{Ended, Headers, Read, Reader, rtmp_header};
+use crate::stream::{Ingest, Stream, Watch};
+
+/// A connection that has neither published nor played by then is closed.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+/// A publisher that sends nothing for so long is gone (MediaMTX: 10 s; phones change networks in less than 15).
+const PUBLISHER_SILENCE: Duration = Duration::from_secs(15);
+/// A player whose window stays shut for so long is closed.
+const WRITE_STALL: Duration = Duration::from_secs(10);
+const READ_BYTES: usize = 16 * 1024;
+/// The kernel's part of a player's queue: 20 Mbit/s at 100 ms.
+pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Accepts until the node drains.
+pub async fn serve(node: Arc<Node>, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(node.config.rtmp.connections_max));
+    let mut draining = node.draining.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = draining.wait_for(|d| *d) => return,
+        };
+        let (socket, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "rtmp accept");
+                tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: not a busy loop
+                continue;
+            }
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            node.metrics.refused.of(Refusal::TooMany).add(1);
+            continue;
+        };
+        let node = node.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            node.metrics.rtmp_connections_total.add(1);
+            let mut connection = Connection::new(node.clone(), socket, from);
+            match connection.run().await {
+                Ok(()) => tracing::debug!(%from, "rtmp connection ended"),
+                Err(error) => tracing::info!(%from, %error, "rtmp connection closed"),
+            }
+        });
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CloseError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("protocol error: {0}")]
+    Rtmp(#[from] rtmp::Error),
+    #[error("bad media: {0}")]
+    Flv(#[from] flv::Error),
+    #[error("no publish or play within {} s", COMMAND_DEADLINE.as_secs())]
+    Idle,
+    #[error("the publisher sent nothing for {} s", PUBLISHER_SILENCE.as_secs())]
+    Silent,
+    #[error("the player took nothing for {} s", WRITE_STALL.as_secs())]
+    Stalled,
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("ended by the node")]
+    Kicked,
+}
+
+struct Connection {
+    node: Arc<Node>,
+    socket: TcpStream,
+    from: SocketAddr,
+    server: rtmp::Server,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    fn new(node: Arc<Node>, socket: TcpStream, from: SocketAddr) -> Connection {
+        let _ = socket.set_nodelay(true);
+        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES);
+        let server = rtmp::Server::new(node.random_bytes(), rtmp::Limits::default());
+        Connection { node, socket, from, server, buffer: vec![0; READ_BYTES] }
+    }
+
+    async fn run(&mut self) -> Result<(), CloseError> {
+        let deadline = Instant::now() + COMMAND_DEADLINE;
+        loop {
+            while let Some(event) = self.server.poll_event() {
+                match event {
+                    rtmp::Event::Publish { app, name, query } => {
+                        return self.publish(&app, &name, &query).await;
+                    }
+                    rtmp::Event::Play { app, name, query } => return self.play(&app, &name, &query).await,
+                    _ => {}
+                }
+            }
+            match timeout_at(deadline, self.read()).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(CloseError::Idle),
+            }
+        }
+    }
+
+    /// Reads once and answers what is due. `false` at the end of the connection.
+    async fn read(&mut self) -> Result<bool, CloseError> {
+        let count = self.socket.read(&mut self.buffer).await?;
+        if count == 0 {
+            return Ok(false);
+        }
+        self.take(count).await?;
+        Ok(true)
+    }
+
+    async fn take(&mut self, count: usize) -> Result<(), CloseError> {
+        let result = self.server.handle_input(&self.buffer[..count]);
+        self.answer().await?;
+        Ok(result?)
+    }
+
+    async fn answer(&mut self) -> Result<(), CloseError> {
+        let output = self.server.take_output();
+        if output.is_empty() { Ok(()) } else { write(&mut self.socket, &[output]).await }
+    }
+
+    fn admit(&self, action: Action, app: &str, name: &str, query: &str) -> Result<StreamName, (Refusal, String)> {
+        let name = StreamName::new(app, name).map_err(|e| (Refusal::BadRequest, e.to_string()))?;
+        match self.node.admit(action, query, None) {
+            Ok(()) => Ok(name),
+            Err(denied) => Err((Refusal::Unauthorized, denied.to_string())),
+        }
+    }
+
+    fn ip(&self) -> IpAddr {
+        self.from.ip()
+    }
+
+    async fn publish(&mut self, app: &str, name: &str, query: &str) -> Result<(), CloseError> {
+        let admitted = self.admit(Action::Publish, app, name, query).and_then(|name| {
+            let stream = self.node.streams.get_or_create(&name);
+            let (client, kicked) = self.node.add_task_client(ClientKind::RtmpPublish, self.ip(), name);
+            let guard = stream.publish(client.client.id, Ingest::Rtmp);
+            let guard = guard.map_err(|e| (Refusal::NameTaken, e.to_string()))?;
+            Ok((stream, client, kicked, guard))
+        });
+        let (stream, client, mut kicked, guard) = match admitted {
+            Ok(admitted) => admitted,
+            Err((refusal, why)) => {
+                self.node.metrics.refused.of(refusal).add(1);
+                self.server.reject_publish("NetStream.Publish.BadName", &why);
+                self.answer().await?;
+                return Err(CloseError::Refused(why));
+            }
+        };
+        self.server.accept_publish()?;
+        self.answer().await?;
+        self.node.metrics.publishes.of(Protocol::Rtmp).add(1);
+        tracing::info!(client = client.client.id, stream = %stream.name, from = %self.from, "rtmp publish");
+        let mut demuxer = flv::Demuxer::new();
+        let result = loop {
+            let mut ended = false;
+            while let Some(event) = self.server.poll_event() {
+                match event {
+                    rtmp::Event::Media { type_id, timestamp_ms, body } => {
+                        let input = match demuxer.push(type_id, timestamp_ms, body) {
+                            Ok(input) => input,
+                            Err(error) => return self.bad_media(&stream, error).await,
+                        };
+                        if let Some(flv::Input::Frame(frame)) = input {
+                            stream.set_codec(guard.source, frame.config.codec());
+                            stream.log.push(guard.source, frame, self.node.clock.now());
+                        }
+                    }
+                    rtmp::Event::Unpublish => ended = true,
+                    _ => {}
+                }
+            }
+            if ended {
+                break Ok(());
+            }
+            let read = tokio::select! {
+                read = timeout(PUBLISHER_SILENCE, self.socket.read(&mut self.buffer)) => read,
+                _ = kicked.wait() => break Err(CloseError::Kicked),
+            };
+            match read {
+                Ok(Ok(0)) => break Ok(()),
+                Ok(Ok(count)) => {
+                    client.client.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+                    stream.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+                    if let Err(error) = self.take(count).await {
+                        break Err(error);
+                    }
+                }
+                Ok(Err(error)) => break Err(error.into()),
+                Err(_) => break Err(CloseError::Silent),
+            }
+        };
+        tracing::info!(client = client.client.id, stream = %stream.name, mended = demuxer.mended(), skipped = demuxer.skipped(), "rtmp publish ended");
+        result
+    }
+
+    async fn bad_media(&mut self, stream: &Stream, error: flv::Error) -> Result<(), CloseError> {
+        tracing::warn!(stream = %stream.name, from = %self.from, %error, "publisher closed");
+        self.node.metrics.refused.of(Refusal::UnsupportedCodec).add(1);
+        self.server.reject_publish("NetStream.Publish.Rejected", &error.to_string());
+        self.answer().await?;
+        Err(error.into())
+    }
+
+    async fn play(&mut self, app: &str, name: &str, query: &str) -> Result<(), CloseError> {
+        let name = match self.admit(Action::Play, app, name, query) {
+            Ok(name) => name,
+            Err((refusal, why)) => {
+                self.node.metrics.refused.of(refusal).add(1);
+                self.server.reject_play("NetStream.Play.Failed", &why);
+                self.answer().await?;
+                return Err(CloseError::Refused(why));
+            }
+        };
+        let stream = self.node.streams.get_or_create(&name);
+        let (client, kicked) = self.node.add_task_client(ClientKind::RtmpPlay, self.ip(), name);
+        let _watching = stream.watch(Watch::Rtmp);
+        self.node.metrics.plays.of(Protocol::Rtmp).add(1);
+        tracing::info!(client = client.client.id, stream = %stream.name, from = %self.from, "rtmp play");
+        let result = self.send_stream(&stream, &client.client, kicked).await;
+        tracing::info!(client = client.client.id, stream = %stream.name, sent = client.client.bytes().1, "rtmp play ended");
+        result
+    }
+
+    async fn send_stream(
+        &mut self,
+        stream: &Arc<Stream>,
+        client: &crate::node::Client,
+        mut kicked: Kicked,
+    ) -> Result<(), CloseError> {
+        self.server.accept_play()?;
+        self.answer().await?;
+        let clock = self.node.clock;
+        let ready = tokio::select! {
+            ready = timeout(self.node.config.stream.publisher_grace, start(stream, clock)) => ready,
+            gone = closed(&mut self.socket, &mut self.server) => return gone,
+            _ = kicked.wait() => return Err(CloseError::Kicked),
+        };
+        let (mut reader, metadata) = match ready {
+            Ok(Ok(ready)) => ready,
+            Ok(Err(Ended::Refused(why))) => return self.end_play(rtmp::EndReason::Codec, &why).await,
+            Ok(Err(Ended::Over)) => return self.end_play(rtmp::EndReason::Unpublished, "the stream is over").await,
+            Err(_) => return self.end_play(rtmp::EndReason::Unpublished, "nobody publishes this stream").await,
+        };
+        let body = flv::metadata_body(&metadata);
+        let first = rtmp::encode_message(rtmp::csid::DATA, rtmp::message::DATA, 0, rtmp::PLAY_STREAM_ID, &body, rtmp::CHUNK_SIZE_OUT);
+        write(&mut self.socket, &[first]).await?;
+        let mut headers = Headers::default();
+        let mut parts = Vec::new();
+        loop {
+            let read = tokio::select! {
+                read = reader.next() => read,
+                gone = closed(&mut self.socket, &mut self.server) => return gone,
+                _ = kicked.wait() => return self.end_play(rtmp::EndReason::Shutdown, "ended by the node").await,
+            };
+            let entries = match read {
+                Read::Entries(entries) => entries,
+                Read::Ended(Ended::Over) => return self.end_play(rtmp::EndReason::Unpublished, "the stream is over").await,
+                Read::Ended(Ended::Refused(why)) => return self.end_play(rtmp::EndReason::Codec, &why).await,
+            };
+            parts.clear();
+            for entry in &entries {
+                if let Some(header) = headers.before(entry) {
+                    parts.push(rtmp_header(entry, &header));
+                }
+                parts.push(entry.rtmp());
+            }
+            let bytes: u64 = parts.iter().map(|p| p.len() as u64).sum();
+            write(&mut self.socket, &parts).await?;
+            client.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+            stream.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+            let dropped = reader.take_dropped();
+            if dropped > 0 {
+                client.frames_dropped.fetch_add(dropped, Ordering::Relaxed);
+                self.node.metrics.viewer_frames_dropped.of(Protocol::Rtmp).add(dropped);
+            }
+        }
+    }
+
+    async fn end_play(&mut self, reason: rtmp::EndReason, why: &str) -> Result<(), CloseError> {
+        tracing::info!(from = %self.from, why, "rtmp play ends");
+        self.server.end_play(reason);
+        self.answer().await?;
+        self.socket.shutdown().await?;
+        Ok(())
+    }
+}
+
+/// A reader at the point where a new viewer starts, and what its metadata says. Asks a browser that publishes for a key frame when the
+/// newest is old.
+pub async fn start(stream: &Arc<Stream>, clock: crate::clock::Clock) -> Result<(Reader, flv::Metadata), Ended> {
+    /// A GOP older than this is not worth the delay it would start with, when another can be had.
+    const KEY_AGE_US_MAX: i64 = 1_500_000;
+    let mut reader = stream.log.reader();
+    let metadata = reader.tracks(|| clock.now()).await?;
+    let old = |at: Option<media::Time>| at.is_none_or(|at| clock.now().since(at) > KEY_AGE_US_MAX);
+    let from_browser = stream.publisher().is_some_and(|p| p.ingest == Ingest::Whip);
+    if metadata.has_video && from_browser && old(stream.log.key_arrival()) {
+        stream.want_key_frame();
+        let fresh = async {
+            while old(stream.log.key_arrival()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = timeout(Duration::from_millis(800), fresh).await;
+    }
+    Ok((stream.log.reader(), metadata))
+}
+
+/// Resolves when the player goes away; reads and answers what it says meanwhile.
+async fn closed(socket: &mut TcpStream, server: &mut rtmp::Server) -> Result<(), CloseError> {
+    let mut buffer = [0u8; 1024];
+    loop {
+        socket.readable().await?;
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                server.handle_input(&buffer[..count])?;
+                while let Some(event) = server.poll_event() {
+                    if matches!(event, rtmp::Event::Stop) {
+                        return Ok(());
+                    }
+                }
+                let output = server.take_output();
+                if !output.is_empty() {
+                    write(socket, &[output]).await?;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Writes all parts, several in one system call; fails when the peer takes nothing for [`WRITE_STALL`].
+async fn write(socket: &mut TcpStream, parts: &[Bytes]) -> Result<(), CloseError> {
+    const SLICES: usize = 64;
+    for some in parts.chunks(SLICES) {
+        let mut slices: Vec<std::io::IoSlice<'_>> = some.iter().map(|p| std::io::IoSlice::new(p)).collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            let written = timeout(WRITE_STALL, socket.write_vectored(left)).await.map_err(|_| CloseError::Stalled)??;
+            if written == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
+            }
+            std::io::IoSlice::advance_slices(&mut left, written);
+        }
+    }
+    Ok(())
+}
+

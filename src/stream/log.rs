@@ -1,0 +1,527 @@
+//! The frame log: a stream's last frames, shared by every RTMP and FLV viewer. A viewer is a cursor; the bytes it sends are made once a
+//! stream. It is the GOP cache, and a slow viewer's bound: who falls behind is moved to the newest key frame.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use media::flv::{self, Metadata};
+use media::{Frame, Kind, Time, TrackConfig};
+use sfu::SourceId;
+use tokio::sync::watch;
+
+/// How much the log keeps, and how far behind a viewer may be.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// Frame bytes kept at most: one endless GOP cannot grow it.
+    pub bytes_max: usize,
+    /// The GOP cache's longest, in microseconds.
+    pub gop_us_max: i64,
+    /// A viewer this far behind live is moved to the newest key frame.
+    pub lag_us_max: i64,
+    /// Likewise in bytes.
+    pub lag_bytes_max: usize,
+}
+
+/// A frame with its place in the log and the bytes that players share.
+#[derive(Debug)]
+pub struct Entry {
+    /// The frame, on the stream's time line.
+    pub frame: Frame,
+    /// When it came.
+    pub arrival: Time,
+    rtmp: OnceLock<Bytes>,
+    flv: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// The frame as RTMP chunks, the same for all players.
+    pub fn rtmp(&self) -> Bytes {
+        self.rtmp.get_or_init(|| rtmp_message(self.frame.kind(), self.frame.dts, &flv::frame_body(&self.frame))).clone()
+    }
+
+    /// The frame as an FLV tag.
+    pub fn flv(&self) -> Bytes {
+        let body = || flv::frame_body(&self.frame);
+        self.flv.get_or_init(|| flv::tag(flv::type_id(self.frame.kind()), wire_ms(self.frame.dts), &body())).clone()
+    }
+}
+
+/// RTMP and FLV count milliseconds in 32 bits that wrap.
+pub fn wire_ms(time: Time) -> u32 {
+    time.ms() as u32
+}
+
+fn rtmp_message(kind: Kind, time: Time, body: &[u8]) -> Bytes {
+    let csid = match kind {
+        Kind::Audio => rtmp::csid::AUDIO,
+        Kind::Video => rtmp::csid::VIDEO,
+    };
+    rtmp::encode_message(csid, flv::type_id(kind), wire_ms(time), rtmp::PLAY_STREAM_ID, body, rtmp::CHUNK_SIZE_OUT)
+}
+
+/// Why a log gives no more frames.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The publisher left and did not come back in time.
+    Over,
+    /// What is published cannot be carried in frames; the text says what and why.
+    Refused(String),
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: VecDeque<Arc<Entry>>,
+    first: u64,
+    bytes: usize,
+    key: Option<u64>,
+    audio: Option<Arc<TrackConfig>>,
+    video: Option<Arc<TrackConfig>>,
+    rates: Rates,
+    source: SourceId,
+    rebase: bool,
+    offset_us: i64,
+    last: Option<(Time, Time)>,
+    last_dts: [Option<Time>; 2],
+    source_began: Option<Time>,
+    ended: Option<Ended>,
+}
+
+/// Bits per second of each track, over about the last seconds, for onMetaData and the API.
+#[derive(Debug, Default, Clone, Copy)]
+struct Rates {
+    bytes: [u64; 2],
+    frames: u64,
+    since: Time,
+    kbps: [f64; 2],
+    fps: f64,
+}
+
+/// A stream's last frames.
+#[derive(Debug)]
+pub struct FrameLog {
+    inner: Mutex<Inner>,
+    head: watch::Sender<u64>,
+    limits: LogLimits,
+}
+
+impl FrameLog {
+    /// An empty log.
+    pub fn new(limits: LogLimits) -> FrameLog {
+        FrameLog { inner: Mutex::default(), head: watch::Sender::new(0), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while holding it leaves whole entries behind: go on with what is there.
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A new source starts: its time goes on from the last frame's, by what passed on the clock.
+    pub fn begin(&self, source: SourceId) {
+        let mut inner = self.lock();
+        if source > inner.source {
+            inner.source = source;
+            inner.rebase = true;
+            inner.ended = None;
+            inner.source_began = None;
+            (inner.audio, inner.video) = (None, None);
+        }
+    }
+
+    /// Appends a frame of `source`; an older source's is refused (`false`).
+    pub fn push(&self, source: SourceId, mut frame: Frame, now: Time) -> bool {
+        let mut inner = self.lock();
+        if source != inner.source {
+            return false;
+        }
+        if inner.rebase {
+            inner.rebase = false;
+            let (dts, at) = inner.last.unwrap_or((Time::ZERO, now));
+            let goes_on_at = if inner.last.is_some() { dts.plus_us(now.since(at).max(1_000)) } else { dts };
+            inner.offset_us = goes_on_at.since(frame.dts);
+            // References of the old source mean nothing now: viewers start at the new one's first key frame.
+            inner.clear();
+        }
+        inner.source_began.get_or_insert(now);
+        let cts = frame.pts.since(frame.dts).max(0);
+        let kind = frame.kind();
+        frame.dts = frame.dts.plus_us(inner.offset_us);
+        let last = &mut inner.last_dts[kind as usize];
+        frame.dts = last.map_or(frame.dts, |last| frame.dts.max(last));
+        *last = Some(frame.dts);
+        frame.pts = frame.dts.plus_us(cts);
+        inner.last = Some((inner.last.map_or(frame.dts, |(dts, _)| dts.max(frame.dts)), now));
+        let slot = match kind {
+            Kind::Audio => &mut inner.audio,
+            Kind::Video => &mut inner.video,
+        };
+        if slot.as_ref().is_none_or(|config| !Arc::ptr_eq(config, &frame.config)) {
+            *slot = Some(frame.config.clone());
+        }
+        inner.rates.count(kind, frame.data.len(), now);
+        inner.bytes += frame.data.len();
+        let seq = inner.first + inner.entries.len() as u64;
+        if kind == Kind::Video && frame.key {
+            inner.key = Some(seq);
+        }
+        inner.entries.push_back(Arc::new(Entry { frame, arrival: now, rtmp: OnceLock::new(), flv: OnceLock::new() }));
+        inner.trim(&self.limits, now);
+        drop(inner);
+        self.head.send_replace(seq + 1);
+        true
+    }
+
+    /// No more frames come; readers are told when they have read what is left.
+    pub fn end(&self, why: Ended) {
+        self.lock().ended = Some(why);
+        self.head.send_modify(|_| {});
+    }
+
+    /// The tracks' configurations: audio, video.
+    pub fn configs(&self) -> (Option<Arc<TrackConfig>>, Option<Arc<TrackConfig>>) {
+        let inner = self.lock();
+        (inner.audio.clone(), inner.video.clone())
+    }
+
+    /// onMetaData's numbers, none of them zero for a track that is there.
+    pub fn metadata(&self) -> Metadata {
+        let inner = self.lock();
+        inner.metadata()
+    }
+
+    /// Why it ended, if it did.
+    pub fn ended(&self) -> Option<Ended> {
+        self.lock().ended.clone()
+    }
+
+    /// When the newest key frame came.
+    pub fn key_arrival(&self) -> Option<Time> {
+        let inner = self.lock();
+        inner.key.and_then(|key| inner.get(key)).map(|e| e.arrival)
+    }
+
+    /// Measured frames per second and kilobits per second (audio, video).
+    pub fn rates(&self) -> (f64, [f64; 2]) {
+        let inner = self.lock();
+        (inner.rates.fps, inner.rates.kbps)
+    }
+
+    /// A viewer's cursor, at the newest key frame (or at live, without video). Frames older than that are not for it.
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        let inner = self.lock();
+        let head = inner.first + inner.entries.len() as u64;
+        let cursor = inner.key.unwrap_or(head);
+        drop(inner);
+        Reader { log: self.clone(), head: self.head.subscribe(), cursor, started: false, dropped: 0 }
+    }
+}
+
+impl Inner {
+    fn get(&self, seq: u64) -> Option<&Arc<Entry>> {
+        self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+    }
+
+    fn clear(&mut self) {
+        self.first += self.entries.len() as u64;
+        self.entries.clear();
+        self.bytes = 0;
+        self.key = None;
+    }
+
+    fn trim(&mut self, limits: &LogLimits, now: Time) {
+        // What a viewer may lag is kept even when a newer key frame came; what is before the last key frame and older than that is not.
+        while let Some(front) = self.entries.front() {
+            let over = self.bytes > limits.bytes_max || now.since(front.arrival) > limits.gop_us_max.max(limits.lag_us_max);
+            let done = self.key.is_none_or(|key| self.first < key) && now.since(front.arrival) > limits.lag_us_max;
+            if !(over || done) || self.entries.len() == 1 {
+                break;
+            }
+            self.bytes -= front.frame.data.len();
+            if self.key == Some(self.first) {
+                self.key = None; // the GOP was cut: no viewer can start in it
+            }
+            self.entries.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn metadata(&self) -> Metadata {
+        let mut meta = Metadata::default();
+        if let Some(TrackConfig::H264(video)) = self.video.as_deref() {
+            meta.has_video = true;
+            (meta.width, meta.height) = (video.width, video.height);
+            let measured = if self.rates.fps > 0.0 { self.rates.fps } else { 25.0 };
+            meta.fps = video.fps.map_or(measured, f64::from);
+            meta.video_kbps = self.rates.kbps[Kind::Video as usize].max(1.0);
+        }
+        if let Some(TrackConfig::Aac(audio)) = self.audio.as_deref() {
+            meta.has_audio = true;
+            // A zero audiodatarate leaves some players (WeChat live-player) without picture.
+            meta.audio_kbps = self.rates.kbps[Kind::Audio as usize].max(1.0);
+            meta.audio_sample_rate_hz = audio.sample_rate_hz;
+            meta.audio_channels = audio.channels;
+        }
+        meta
+    }
+}
+
+impl Rates {
+    fn count(&mut self, kind: Kind, bytes: usize, now: Time) {
+        self.bytes[kind as usize] += bytes as u64;
+        self.frames += u64::from(kind == Kind::Video);
+        let passed = now.since(self.since);
+        let first = self.kbps == [0.0, 0.0];
+        if passed >= 2_000_000 || (first && passed >= 200_000) {
+            let seconds = passed as f64 / 1e6;
+            if self.since != Time::ZERO {
+                self.kbps = self.bytes.map(|b| b as f64 * 8.0 / 1000.0 / seconds);
+                self.fps = self.frames as f64 / seconds;
+            }
+            if self.since == Time::ZERO || passed >= 2_000_000 {
+                (self.bytes, self.frames, self.since) = ([0, 0], 0, now);
+            }
+        }
+    }
+}
+
+/// A viewer's place in a log.
+#[derive(Debug)]
+pub struct Reader {
+    log: Arc<FrameLog>,
+    head: watch::Receiver<u64>,
+    cursor: u64,
+    started: bool,
+    dropped: u64,
+}
+
+/// What a reader got.
+#[derive(Debug)]
+pub enum Read {
+    /// Frames in order.
+    Entries(Vec<Arc<Entry>>),
+    /// Nothing more will come.
+    Ended(Ended),
+}
+
+/// Frames handed out at once: about what one write should carry.
+const ENTRIES_MAX: usize = 64;
+
+impl Reader {
+    /// Waits for the next frames. The first one given is a key frame when the stream has video.
+    pub async fn next(&mut self) -> Read {
+        loop {
+            self.head.borrow_and_update();
+            if let Some(read) = self.poll() {
+                return read;
+            }
+            if self.head.changed().await.is_err() {
+                return Read::Ended(Ended::Over);
+            }
+        }
+    }
+
+    /// Waits until the tracks are known: both, or one and a second passed (nobody waits for the other track for ever).
+    pub async fn tracks(&mut self, now: impl Fn() -> Time) -> Result<Metadata, Ended> {
+        loop {
+            self.head.borrow_and_update();
+            {
+                let inner = self.log.lock();
+                let both = inner.audio.is_some() && inner.video.is_some();
+                let waited = inner.source_began.is_some_and(|at| now().since(at) > 1_000_000);
+                if both || (waited && (inner.audio.is_some() || inner.video.is_some())) {
+                    return Ok(inner.metadata());
+                }
+                if let Some(ended) = &inner.ended {
+                    return Err(ended.clone());
+                }
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), self.head.changed()).await;
+        }
+    }
+
+    /// Frames this viewer lost by falling behind, since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn poll(&mut self) -> Option<Read> {
+        let inner = self.log.lock();
+        let end = inner.first + inner.entries.len() as u64;
+        if self.cursor < end && self.started {
+            let front = inner.get(self.cursor.max(inner.first));
+            let newest = inner.entries.back();
+            let lag = front.zip(newest).map_or(0, |(f, n)| n.arrival.since(f.arrival));
+            let behind = self.cursor < inner.first || lag > self.log.limits.lag_us_max;
+            let bytes_behind = || -> usize {
+                let skip = usize::try_from(self.cursor.saturating_sub(inner.first)).unwrap_or(usize::MAX);
+                inner.entries.iter().skip(skip).map(|e| e.frame.data.len()).sum()
+            };
+            if behind || (end - self.cursor > 64 && bytes_behind() > self.log.limits.lag_bytes_max) {
+                // Behind: on to the newest key frame, or wait for the next one.
+                let target = match (inner.key, &inner.video) {
+                    (Some(key), _) if key > self.cursor => key,
+                    (_, None) => end,
+                    _ => end,
+                };
+                self.dropped += target - self.cursor;
+                self.cursor = target;
+                self.started = target != end || inner.video.is_none();
+            }
+        }
+        self.cursor = self.cursor.max(inner.first);
+        let mut batch = Vec::new();
+        while let Some(entry) = inner.get(self.cursor) {
+            if batch.len() == ENTRIES_MAX {
+                break;
+            }
+            if !self.started {
+                // Without video in sight an audio frame starts; otherwise a key frame does.
+                let starts = match entry.frame.kind() {
+                    Kind::Video => entry.frame.key,
+                    Kind::Audio => inner.video.is_none(),
+                };
+                if !starts {
+                    self.cursor += 1;
+                    continue;
+                }
+                self.started = true;
+            }
+            batch.push(entry.clone());
+            self.cursor += 1;
+        }
+        if !batch.is_empty() {
+            return Some(Read::Entries(batch));
+        }
+        inner.ended.clone().map(Read::Ended)
+    }
+}
+
+/// What a player must be told before its first frame and whenever a configuration changes.
+#[derive(Debug, Default)]
+pub struct Headers {
+    sent: [Option<Arc<TrackConfig>>; 2],
+}
+
+impl Headers {
+    /// The sequence header to send before `entry`, as a message body, when its configuration is new to this player.
+    pub fn before(&mut self, entry: &Entry) -> Option<Bytes> {
+        let sent = &mut self.sent[entry.frame.kind() as usize];
+        if sent.as_ref().is_some_and(|config| Arc::ptr_eq(config, &entry.frame.config)) {
+            return None;
+        }
+        *sent = Some(entry.frame.config.clone());
+        Some(flv::sequence_header(&entry.frame.config))
+    }
+}
+
+/// A sequence header as RTMP chunks at the time of the frame it comes before.
+pub fn rtmp_header(entry: &Entry, body: &[u8]) -> Bytes {
+    rtmp_message(entry.frame.kind(), entry.frame.dts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use media::AudioConfig;
+
+    use super::*;
+
+    const LIMITS: LogLimits =
+        LogLimits { bytes_max: 1_000_000, gop_us_max: 20_000_000, lag_us_max: 3_000_000, lag_bytes_max: 400_000 };
+
+    fn video() -> Arc<TrackConfig> {
+        Arc::new(TrackConfig::H264(media::VideoConfig {
+            avcc: Bytes::new(),
+            sps: Bytes::new(),
+            pps: Bytes::new(),
+            width: 640,
+            height: 360,
+            fps: None,
+        }))
+    }
+
+    fn frame(config: &Arc<TrackConfig>, ms: i64, key: bool) -> Frame {
+        let (dts, pts) = (Time::from_ms(ms), Time::from_ms(ms));
+        Frame { config: config.clone(), dts, pts, key, discardable: false, data: Bytes::from(vec![0; 1000]) }
+    }
+
+    fn entries(read: Option<Read>) -> Vec<Arc<Entry>> {
+        match read {
+            Some(Read::Entries(entries)) => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_viewer_starts_at_the_newest_key_frame() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let config = video();
+        for i in 0..70 {
+            log.push(SourceId(1), frame(&config, i * 33, i % 30 == 0), Time::from_ms(i * 33));
+        }
+        let first = entries(log.reader().poll()).remove(0);
+        assert!(first.frame.key);
+        assert_eq!(first.frame.dts, Time::from_ms(60 * 33));
+    }
+
+    #[test]
+    fn time_goes_on_when_the_publisher_comes_back() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let config = video();
+        log.push(SourceId(1), frame(&config, 5_000, true), Time::from_ms(100));
+        let mut reader = log.reader();
+        assert_eq!(entries(reader.poll())[0].frame.dts, Time::ZERO);
+        log.begin(SourceId(2));
+        log.push(SourceId(2), frame(&config, 900_000, true), Time::from_ms(4_100));
+        assert!(!log.push(SourceId(1), frame(&config, 5_033, false), Time::from_ms(4_200)), "the old source is fenced");
+        assert_eq!(entries(reader.poll())[0].frame.dts, Time::from_ms(4_000));
+    }
+
+    #[test]
+    fn a_viewer_that_falls_behind_is_moved_to_the_newest_key_frame_and_counted() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let config = video();
+        log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
+        let mut reader = log.reader();
+        assert_eq!(entries(reader.poll()).len(), 1);
+        for i in 1..200 {
+            log.push(SourceId(1), frame(&config, i * 33, i % 30 == 0), Time::from_ms(i * 33));
+        }
+        let next = entries(reader.poll());
+        assert!(next[0].frame.key);
+        assert_eq!(next[0].frame.dts, Time::from_ms(180 * 33));
+        assert_eq!(reader.take_dropped(), 179);
+    }
+
+    #[test]
+    fn one_endless_gop_stays_within_the_bound() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let config = video();
+        for i in 0..5_000 {
+            log.push(SourceId(1), frame(&config, i * 33, i == 0), Time::from_ms(i));
+        }
+        assert!(log.lock().bytes <= LIMITS.bytes_max);
+        assert!(log.key_arrival().is_none(), "the cut GOP is nothing to start from");
+    }
+
+    #[test]
+    fn audio_alone_starts_at_once() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let config = Arc::new(TrackConfig::Aac(AudioConfig {
+            asc: Bytes::from_static(&[0x11, 0x90]),
+            object_type: 2,
+            sample_rate_hz: 48_000,
+            channels: 2,
+        }));
+        let mut reader = log.reader();
+        log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
+        assert_eq!(entries(reader.poll()).len(), 1);
+        log.end(Ended::Over);
+        assert!(matches!(reader.poll(), Some(Read::Ended(Ended::Over))));
+    }
+}

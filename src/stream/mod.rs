@@ -1,0 +1,476 @@
+//! Streams: a name, who publishes, who watches, and the two conversions between packets and frames, each running only while somebody
+//! needs it. A stream is not its publisher's connection: publishers come back, viewers stay.
+
+pub mod log;
+pub mod to_frames;
+pub mod to_packets;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use media::{Codec, Kind, StreamName, Time};
+use sfu::{Command, SourceId, StreamId, TrackKey};
+use tokio::task::AbortHandle;
+
+use crate::clock::Clock;
+use crate::config::{BFrames, Config};
+use crate::media_plane::{Order, ShardHandle};
+use log::{Ended, FrameLog, LogLimits};
+
+/// How a publisher sends: frames or packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ingest {
+    /// RTMP: frames.
+    Rtmp,
+    /// WHIP: packets.
+    Whip,
+}
+
+impl Ingest {
+    /// As the API says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Ingest::Rtmp => "rtmp",
+            Ingest::Whip => "whip",
+        }
+    }
+}
+
+/// How a viewer takes a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Watch {
+    /// WebRTC.
+    Whep,
+    /// RTMP play.
+    Rtmp,
+    /// FLV over HTTP or WebSocket.
+    Flv,
+}
+
+/// Why a name cannot be published now.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Somebody publishes it, and `stream.replace_publisher` is off.
+    #[error("{0} already has a publisher")]
+    Busy(StreamName),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Draining,
+}
+
+/// Who publishes a stream now.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    /// The client's id in the API.
+    pub client: u64,
+    /// Frames or packets.
+    pub ingest: Ingest,
+    /// Its fence.
+    pub source: SourceId,
+    /// Since when.
+    pub since: Time,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    publisher: Option<Publisher>,
+    left: Option<Time>,
+    viewers: [usize; 3],
+    codecs: [Option<Codec>; 2],
+    to_packets: Option<Conversion>,
+    to_frames: Option<Conversion>,
+    refused: Option<String>,
+}
+
+#[derive(Debug)]
+struct Conversion {
+    source: SourceId,
+    task: AbortHandle,
+}
+
+/// A stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its id.
+    pub id: StreamId,
+    /// Its name.
+    pub name: StreamName,
+    /// The shard its tracks are at home on.
+    pub home: ShardHandle,
+    /// Its frames.
+    pub log: Arc<FrameLog>,
+    /// When it was made.
+    pub created: Time,
+    /// Bytes in from the publisher and out to frame viewers; WebRTC sessions count their own.
+    pub bytes_in: AtomicU64,
+    /// Bytes out to frame viewers.
+    pub bytes_out: AtomicU64,
+    state: Mutex<State>,
+    shared: Arc<Shared>,
+    me: Weak<Stream>,
+}
+
+/// What all streams of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The clock.
+    pub clock: Clock,
+    /// The media plane.
+    pub shards: Vec<ShardHandle>,
+    /// Settings of conversions.
+    pub convert: ConvertSettings,
+    /// Counters.
+    pub metrics: Arc<metrics::NodeMetrics>,
+    limits: LogLimits,
+    grace: Duration,
+    replace: bool,
+    next_id: AtomicU64,
+    /// Ends a publisher's connection (replaced, or refused).
+    kick: Kick,
+}
+
+/// Ends the client of that id.
+pub struct Kick(pub Box<dyn Fn(u64) + Send + Sync>);
+
+impl std::fmt::Debug for Kick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kick")
+    }
+}
+
+/// Settings of the conversions.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvertSettings {
+    /// Opus bits per second for stereo.
+    pub opus_bps: u32,
+    /// AAC bits per second.
+    pub aac_bps: u32,
+    /// B-frames towards WebRTC.
+    pub b_frames: BFrames,
+}
+
+/// Settings of streams.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamSettings {
+    /// Bounds of the frame log.
+    pub limits: LogLimits,
+    /// How long a stream waits for its publisher to come back.
+    pub grace: Duration,
+    /// A new publisher of a live name takes it over.
+    pub replace: bool,
+    /// Conversions.
+    pub convert: ConvertSettings,
+}
+
+impl From<&Config> for StreamSettings {
+    fn from(config: &Config) -> StreamSettings {
+        let us = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+        StreamSettings {
+            limits: LogLimits {
+                bytes_max: config.stream.gop_bytes_max,
+                gop_us_max: us(config.stream.gop_duration_max),
+                lag_us_max: us(config.stream.viewer_lag_max),
+                lag_bytes_max: config.stream.viewer_queue_bytes_max,
+            },
+            grace: config.stream.publisher_grace,
+            replace: config.stream.replace_publisher,
+            convert: ConvertSettings {
+                opus_bps: config.audio.opus_kbps * 1000,
+                aac_bps: config.audio.aac_kbps * 1000,
+                b_frames: config.video.b_frames,
+            },
+        }
+    }
+}
+
+/// All streams of the node.
+#[derive(Debug)]
+pub struct Streams {
+    by_name: DashMap<StreamName, Arc<Stream>>,
+    shared: Arc<Shared>,
+}
+
+impl Streams {
+    /// No streams yet. `kick` ends a client by its id.
+    pub fn new(
+        clock: Clock,
+        shards: Vec<ShardHandle>,
+        settings: StreamSettings,
+        metrics: Arc<metrics::NodeMetrics>,
+        kick: Kick,
+    ) -> Streams {
+        let shared = Shared {
+            clock,
+            shards,
+            convert: settings.convert,
+            metrics,
+            limits: settings.limits,
+            grace: settings.grace,
+            replace: settings.replace,
+            next_id: AtomicU64::new(1),
+            kick,
+        };
+        Streams { by_name: DashMap::new(), shared: Arc::new(shared) }
+    }
+
+    /// The stream of that name, made when there is none.
+    pub fn get_or_create(&self, name: &StreamName) -> Arc<Stream> {
+        match self.by_name.entry(name.clone()) {
+            Entry::Occupied(there) => there.get().clone(),
+            Entry::Vacant(free) => {
+                let id = StreamId(self.shared.draw_id());
+                // Streams are spread over the shards in turn; viewers of a large one are spread by `viewer_shard`.
+                let home = self.shared.shards[id.0 as usize % self.shared.shards.len()].clone();
+                let stream = Arc::new_cyclic(|me| Stream {
+                    id,
+                    name: name.clone(),
+                    home,
+                    log: Arc::new(FrameLog::new(self.shared.limits)),
+                    created: self.shared.clock.now(),
+                    bytes_in: AtomicU64::new(0),
+                    bytes_out: AtomicU64::new(0),
+                    state: Mutex::default(),
+                    shared: self.shared.clone(),
+                    me: me.clone(),
+                });
+                free.insert(stream.clone());
+                stream
+            }
+        }
+    }
+
+    /// The stream of that name, if somebody publishes or watches it.
+    pub fn get(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        self.by_name.get(name).map(|s| s.clone())
+    }
+
+    /// The stream with that id.
+    pub fn by_id(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.by_name.iter().find(|s| s.id == id).map(|s| s.clone())
+    }
+
+    /// All streams.
+    pub fn all(&self) -> Vec<Arc<Stream>> {
+        self.by_name.iter().map(|s| s.clone()).collect()
+    }
+
+    /// Forgets streams that nobody publishes, watches or may come back to; ends logs whose grace is over. Call it each second.
+    pub fn sweep(&self) {
+        let now = self.shared.clock.now();
+        for stream in self.all() {
+            stream.sweep(now);
+        }
+        self.by_name.retain(|_, stream| Arc::strong_count(stream) > 1 || !stream.is_idle(now));
+    }
+
+    /// The id generator that sources, clients and streams draw from.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Shared {
+    /// A number never drawn before, rising.
+    pub fn draw_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where to put a new viewer: its stream's home while that is not loaded, else the shard with the fewest sessions.
+    pub fn viewer_shard(&self, home: &ShardHandle) -> ShardHandle {
+        const HOME_PEERS: u64 = 50;
+        if home.metrics.peers.get() < HOME_PEERS {
+            return home.clone();
+        }
+        self.shards.iter().min_by_key(|s| s.metrics.peers.get()).unwrap_or(home).clone()
+    }
+}
+
+impl Stream {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Takes the name for a publisher; the guard gives it back.
+    pub fn publish(&self, client: u64, ingest: Ingest) -> Result<PublishGuard, PublishError> {
+        let mut state = self.lock();
+        if let Some(publisher) = &state.publisher {
+            if !self.shared.replace {
+                return Err(PublishError::Busy(self.name.clone()));
+            }
+            (self.shared.kick.0)(publisher.client);
+        }
+        let source = SourceId(self.shared.draw_id());
+        state.publisher = Some(Publisher { client, ingest, source, since: self.shared.clock.now() });
+        state.left = None;
+        state.codecs = [None, None];
+        state.refused = None;
+        if ingest == Ingest::Rtmp {
+            self.log.begin(source);
+        }
+        self.reconcile(&mut state);
+        drop(state);
+        let stream = self.me.upgrade();
+        Ok(PublishGuard { stream, source })
+    }
+
+    /// Counts a viewer in; the guard counts it out.
+    pub fn watch(&self, watch: Watch) -> WatchGuard {
+        let mut state = self.lock();
+        state.viewers[watch as usize] += 1;
+        self.reconcile(&mut state);
+        drop(state);
+        WatchGuard { stream: self.me.upgrade(), watch }
+    }
+
+    /// A published track's codec became known.
+    pub fn set_codec(&self, source: SourceId, codec: Codec) {
+        let mut state = self.lock();
+        if state.publisher.as_ref().is_some_and(|p| p.source == source) {
+            state.codecs[codec.kind() as usize] = Some(codec);
+        }
+    }
+
+    /// The publisher's codecs, audio and video, as far as known.
+    pub fn codecs(&self) -> [Option<Codec>; 2] {
+        self.lock().codecs
+    }
+
+    /// Who publishes.
+    pub fn publisher(&self) -> Option<Publisher> {
+        self.lock().publisher.clone()
+    }
+
+    /// Somebody publishes, or left so recently that it may come back.
+    pub fn is_live(&self) -> bool {
+        let state = self.lock();
+        state.publisher.is_some() || state.left.is_some()
+    }
+
+    /// Viewers by kind: WHEP, RTMP, FLV.
+    pub fn viewers(&self) -> [usize; 3] {
+        self.lock().viewers
+    }
+
+    /// Why frame viewers get nothing, if so.
+    pub fn refused(&self) -> Option<String> {
+        self.lock().refused.clone()
+    }
+
+    /// A conversion found that what is published cannot be carried in frames.
+    pub fn refuse_frames(&self, source: SourceId, why: String) {
+        let mut state = self.lock();
+        if state.publisher.as_ref().is_some_and(|p| p.source == source) {
+            tracing::warn!(stream = %self.name, why, "RTMP and FLV viewers cannot have this stream");
+            state.refused = Some(why.clone());
+            drop(state);
+            self.log.end(Ended::Refused(why));
+        }
+    }
+
+    /// A frame viewer joined: if the newest key frame is old, a WebRTC publisher is asked for another.
+    pub fn want_key_frame(&self) {
+        if self.publisher().is_some_and(|p| p.ingest == Ingest::Whip) {
+            let key = TrackKey { stream: self.id, kind: Kind::Video };
+            let _ = self.home.order(Order::Shard(Command::RequestKeyFrame(key)));
+        }
+    }
+
+    /// The clock and the rest that streams share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn unpublish(&self, source: SourceId) {
+        let mut state = self.lock();
+        if state.publisher.as_ref().is_none_or(|p| p.source != source) {
+            return;
+        }
+        state.publisher = None;
+        state.left = Some(self.shared.clock.now());
+        self.reconcile(&mut state);
+    }
+
+    fn unwatch(&self, watch: Watch) {
+        let mut state = self.lock();
+        state.viewers[watch as usize] -= 1;
+        self.reconcile(&mut state);
+    }
+
+    fn sweep(&self, now: Time) {
+        let mut state = self.lock();
+        let over = state.left.is_some_and(|left| now - left > self.shared.grace);
+        if over && state.publisher.is_none() {
+            state.left = None;
+            drop(state);
+            self.log.end(Ended::Over);
+        }
+    }
+
+    fn is_idle(&self, _now: Time) -> bool {
+        let state = self.lock();
+        state.publisher.is_none() && state.left.is_none() && state.viewers == [0; 3]
+    }
+
+    /// Starts and ends the conversions, so that what runs is what is needed.
+    fn reconcile(&self, state: &mut State) {
+        let Some(me) = self.me.upgrade() else { return };
+        let source_of = |ingest: Ingest| state.publisher.as_ref().filter(|p| p.ingest == ingest).map(|p| p.source);
+        let packets = source_of(Ingest::Rtmp).filter(|_| state.viewers[Watch::Whep as usize] > 0);
+        let frames = source_of(Ingest::Whip)
+            .filter(|_| state.viewers[Watch::Rtmp as usize] + state.viewers[Watch::Flv as usize] > 0);
+        settle(&mut state.to_packets, packets, |_| {
+            let fence = SourceId(self.shared.draw_id());
+            tokio::spawn(to_packets::run(me.clone(), fence)).abort_handle()
+        });
+        settle(&mut state.to_frames, frames, |publisher| {
+            let fence = SourceId(self.shared.draw_id());
+            tokio::spawn(to_frames::run(me.clone(), publisher, fence)).abort_handle()
+        });
+    }
+}
+
+fn settle(running: &mut Option<Conversion>, wanted: Option<SourceId>, start: impl FnOnce(SourceId) -> AbortHandle) {
+    if running.as_ref().is_some_and(|r| Some(r.source) != wanted || r.task.is_finished())
+        && let Some(old) = running.take()
+    {
+        old.task.abort();
+    }
+    if let (None, Some(source)) = (&running, wanted) {
+        *running = Some(Conversion { source, task: start(source) });
+    }
+}
+
+/// Holds a name for a publisher.
+#[derive(Debug)]
+pub struct PublishGuard {
+    stream: Option<Arc<Stream>>,
+    /// The publisher's fence.
+    pub source: SourceId,
+}
+
+impl Drop for PublishGuard {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            stream.unpublish(self.source);
+        }
+    }
+}
+
+/// Counts a viewer.
+#[derive(Debug)]
+pub struct WatchGuard {
+    stream: Option<Arc<Stream>>,
+    watch: Watch,
+}
+
+impl Drop for WatchGuard {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            stream.unwatch(self.watch);
+        }
+    }
+}
+

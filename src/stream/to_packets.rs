@@ -1,0 +1,182 @@
+//! Frames to packets: what an RTMP publisher sends, made ready for WebRTC. H.264 is cut into RTP payloads, AAC becomes Opus. It is one more reader of the
+//! frame log, started with the first WebRTC viewer and ended with the last.
+
+use std::sync::Arc;
+
+use media::payload;
+use media::{Codec, Frame, Kind, Packet, Time};
+use metrics::Conversion;
+use sfu::{Command, Mail, SourceId, TrackKey};
+
+use super::Stream;
+use super::log::{Entry, Read};
+use crate::config::BFrames;
+use crate::convert::AacToOpus;
+use crate::media_plane::Order;
+
+/// Runs until it is aborted or the log ends. `fence` is this conversion's source.
+pub async fn run(stream: Arc<Stream>, fence: SourceId) {
+    let mut converter = Converter::new(stream.clone(), fence);
+    let mut reader = stream.log.reader();
+    loop {
+        match reader.next().await {
+            Read::Entries(entries) => {
+                for entry in entries {
+                    converter.convert(&entry);
+                }
+                converter.flush();
+                tokio::task::yield_now().await;
+            }
+            Read::Ended(_) => return,
+        }
+    }
+}
+
+struct Converter {
+    stream: Arc<Stream>,
+    fence: SourceId,
+    /// Arrival minus decode time of the first frame: one for audio and video, so that sender reports keep lips in step.
+    base_us: Option<i64>,
+    video_seq: u64,
+    audio_seq: u64,
+    reorders: bool,
+    refused: bool,
+    payloads: Vec<payload::RtpPayload>,
+    video: Vec<Packet>,
+    audio: Vec<Packet>,
+    opus: Option<(Arc<media::TrackConfig>, Option<AacToOpus>)>,
+    opus_frames: Vec<crate::convert::OpusFrame>,
+}
+
+impl Converter {
+    fn new(stream: Arc<Stream>, fence: SourceId) -> Converter {
+        Converter {
+            stream,
+            fence,
+            base_us: None,
+            video_seq: 0,
+            audio_seq: 0,
+            reorders: false,
+            refused: false,
+            payloads: Vec::new(),
+            video: Vec::new(),
+            audio: Vec::new(),
+            opus: None,
+            opus_frames: Vec::new(),
+        }
+    }
+
+    fn convert(&mut self, entry: &Entry) {
+        self.base_us.get_or_insert(entry.arrival.since(entry.frame.dts));
+        match entry.frame.kind() {
+            Kind::Video => self.convert_video(&entry.frame),
+            Kind::Audio => self.convert_audio(&entry.frame),
+        }
+    }
+
+    fn capture(&self, time: Time) -> Time {
+        time.plus_us(self.base_us.unwrap_or(0))
+    }
+
+    fn convert_video(&mut self, frame: &Frame) {
+        if frame.pts > frame.dts && !self.reorders {
+            self.reorders = true;
+            let policy = self.stream.shared().convert.b_frames;
+            tracing::warn!(stream = %self.stream.name, ?policy, "the source has B-frames, which WebRTC viewers do not reorder");
+        }
+        if self.reorders {
+            match self.stream.shared().convert.b_frames {
+                BFrames::Drop if frame.discardable => {
+                    self.stream.shared().metrics.conversion_frames_dropped.of(Conversion::FramesToPackets).add(1);
+                    return;
+                }
+                BFrames::Refuse => {
+                    self.refused = true;
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.payloads.clear();
+        payload::h264::packetize(frame, payload::PAYLOAD_LEN_MAX, &mut self.payloads);
+        let timestamp = frame.pts.ticks(Codec::H264.clock_hz());
+        let capture = self.capture(frame.pts);
+        for one in self.payloads.drain(..) {
+            self.video.push(Packet {
+                seq: self.video_seq,
+                timestamp,
+                arrival: capture,
+                capture,
+                codec: Codec::H264,
+                marker: one.marker,
+                key_start: one.key_start,
+                discardable: frame.discardable,
+                fresh_source: false,
+                payload: one.bytes,
+            });
+            self.video_seq += 1;
+        }
+        self.stream.shared().metrics.conversion_frames.of(Conversion::FramesToPackets).add(1);
+    }
+
+    fn convert_audio(&mut self, frame: &Frame) {
+        if self.opus.as_ref().is_none_or(|(config, _)| !Arc::ptr_eq(config, &frame.config)) {
+            let made = AacToOpus::new(frame.config.clone(), self.stream.shared().convert.opus_bps);
+            if let Err(error) = &made {
+                tracing::warn!(stream = %self.stream.name, %error, "WebRTC viewers get no sound: the AAC cannot be converted");
+                self.stream.shared().metrics.conversion_errors.of(Conversion::AacToOpus).add(1);
+            }
+            self.opus = Some((frame.config.clone(), made.ok()));
+        }
+        let Some((_, Some(converter))) = &mut self.opus else { return };
+        self.opus_frames.clear();
+        if let Err(error) = converter.push(frame, &mut self.opus_frames) {
+            tracing::warn!(stream = %self.stream.name, %error, "WebRTC viewers get no more sound");
+            self.stream.shared().metrics.conversion_errors.of(Conversion::AacToOpus).add(1);
+            self.opus = Some((frame.config.clone(), None));
+            return;
+        }
+        for opus in std::mem::take(&mut self.opus_frames) {
+            let capture = self.capture(opus.pts);
+            self.audio.push(Packet {
+                seq: self.audio_seq,
+                timestamp: opus.timestamp_48k,
+                arrival: capture,
+                capture,
+                codec: Codec::Opus,
+                marker: self.audio_seq == 0,
+                key_start: true,
+                discardable: false,
+                fresh_source: false,
+                payload: opus.data,
+            });
+            self.audio_seq += 1;
+            self.stream.shared().metrics.conversion_frames.of(Conversion::AacToOpus).add(1);
+        }
+    }
+
+    fn flush(&mut self) {
+        let stream = &self.stream;
+        for (kind, packets) in [(Kind::Video, &mut self.video), (Kind::Audio, &mut self.audio)] {
+            if packets.is_empty() {
+                continue;
+            }
+            let track = TrackKey { stream: stream.id, kind };
+            let packets: Arc<[Packet]> = std::mem::take(packets).into();
+            stream.home.mail(Mail::Packets { track, source: self.fence, packets });
+        }
+        if self.refused {
+            self.refused = false;
+            tracing::debug!(stream = %stream.name, "frames withheld from WebRTC: video.b_frames is \"refuse\"");
+        }
+    }
+}
+
+impl Drop for Converter {
+    fn drop(&mut self) {
+        for kind in [Kind::Video, Kind::Audio] {
+            let track = TrackKey { stream: self.stream.id, kind };
+            let _ = self.stream.home.order(Order::Shard(Command::EndSource(track, self.fence)));
+        }
+    }
+}
