@@ -1,4 +1,5 @@
 //! The node from outside, with nothing but sockets: signalling, the SRS-compatible API, operations, bad input.
+mod attacks;
 mod hostile;
 mod operations;
 mod publishers;

@@ -7,6 +7,7 @@ pub mod ffmpeg;
 pub mod flv;
 pub mod http;
 pub mod node;
+pub mod peer;
 pub mod process;
 pub mod rtmp;
 pub mod sdp;

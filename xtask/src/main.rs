@@ -37,8 +37,8 @@ fn main() -> ExitCode {
         ["check"] => check::run(),
         ["test"] => test::run(ci, None),
         ["test", name] => test::run(ci, Some(name)),
-        ["bench"] => run::cargo(&["bench", "--package", "millrace-bench"]).succeeds(),
-        ["bench", name] => run::cargo(&["bench", "--package", "millrace-bench", "--", name]).succeeds(),
+        ["bench"] => run::cargo(&["bench", "--package", "millrace-benches"]).succeeds(),
+        ["bench", name] => run::cargo(&["bench", "--package", "millrace-benches", "--", name]).succeeds(),
         _ => {
             eprintln!("cargo xtask: cannot make sense of `{}`\n\n{HELP}", words.join(" "));
             false

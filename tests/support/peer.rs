@@ -1,0 +1,151 @@
+//! A WebRTC peer with keys of its own, for what no browser does: sound to the other end, then lies in between. Its
+//! ICE, DTLS and SRTP are `rtc::client`; those are tested against browsers, this is for what the *node* does.
+use crate::sdp::{self, Way};
+use crate::{Node, http};
+use media::Time;
+use rtc::client::{Client, ClientConfig};
+use rtc::dtls::{Fingerprint, Identity, Role};
+use rtc::ice::Credentials;
+use rtc::{CloseReason, Input};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// A connected WHIP or WHEP client.
+pub struct Peer {
+    socket: UdpSocket,
+    client: Client,
+    base: Instant,
+    /// The session's URL.
+    pub session: String,
+    /// The node's address for this session.
+    pub node: SocketAddr,
+    /// RTP packets that came, decrypted.
+    pub rtp: Vec<Vec<u8>>,
+    /// Compound RTCP packets that came, decrypted.
+    pub rtcp: usize,
+    /// Why it ended, once it has.
+    pub closed: Option<CloseReason>,
+    sequence: u16,
+}
+
+impl Peer {
+    /// Publishes (Opus, announced as SSRC 1001) or plays, and connects.
+    ///
+    /// # Panics
+    /// When the node refuses or no keys come within 5 s.
+    #[track_caller]
+    pub fn connect(node: &Node, url: &str, way: Way) -> Peer {
+        let identity = Identity::generate().expect("a certificate can be made");
+        let local = Credentials { ufrag: "pEEr".into(), pwd: "peerpeerpeerpeerpeerpeer".into() };
+        let mut offer = sdp::offer(way).replace("a=ice-ufrag:t3st", &format!("a=ice-ufrag:{}", local.ufrag));
+        for (prefix, value) in
+            [("a=ice-pwd:", local.pwd.clone()), ("a=fingerprint:", identity.fingerprint().to_string())]
+        {
+            let old = sdp::values(&offer, prefix)[0].to_string();
+            offer = offer.replace(&old, &value);
+        }
+        let response = http::request("POST", url, &[("Content-Type", "application/sdp")], offer.as_bytes());
+        let response = response.expect("an answer");
+        assert_eq!(response.status, 201, "{url}: {}", response.text());
+        let location = response.header("Location").expect("a Location");
+        let answer = response.text();
+        let value = |prefix| sdp::values(&answer, prefix)[0].to_string();
+        let candidate = value("a=candidate:");
+        let words: Vec<&str> = candidate.split(' ').collect();
+        let server =
+            format!("{}:{}", words[4], words[5]).parse().expect("a candidate has an address and a port");
+        let base = Instant::now();
+        let config = ClientConfig {
+            local,
+            remote: Credentials { ufrag: value("a=ice-ufrag:"), pwd: value("a=ice-pwd:") },
+            remote_fingerprint: Fingerprint::parse(&value("a=fingerprint:")).expect("a fingerprint"),
+            identity,
+            base,
+            role: Role::Active,
+            server,
+            seed: 0x5eed,
+        };
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP port");
+        socket.set_read_timeout(Some(Duration::from_millis(5))).expect("a time-out can be set");
+        let session = if location.starts_with('/') { node.url(&location) } else { location };
+        let mut peer = Peer {
+            socket,
+            client: Client::new(config, Time::ZERO),
+            base,
+            session,
+            node: server,
+            rtp: Vec::new(),
+            rtcp: 0,
+            closed: None,
+            sequence: 1,
+        };
+        let end = Instant::now() + Duration::from_secs(5);
+        while !peer.client.is_connected() {
+            assert!(Instant::now() < end, "{url}: no keys within 5 s");
+            peer.run(Duration::from_millis(20));
+        }
+        peer
+    }
+
+    /// Lets time pass: takes what comes, sends what is due.
+    pub fn run(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        let mut buffer = [0; 2048];
+        while Instant::now() < end {
+            let now = self.now();
+            let socket = &self.socket;
+            let mut send = |to: SocketAddr, bytes: &[u8]| {
+                let _ = socket.send_to(bytes, to);
+            };
+            self.closed = self.closed.or(self.client.handle_timeout(now, &mut send));
+            let Ok(count) = socket.recv(&mut buffer) else { continue };
+            match self.client.handle_datagram(&mut buffer[..count], now, &mut send) {
+                Ok(Input::Rtp(packet)) => self.rtp.push(packet.to_vec()),
+                Ok(Input::Rtcp(_)) => self.rtcp += 1,
+                Ok(Input::Closed(reason)) => self.closed = Some(reason),
+                Ok(Input::Nothing | Input::Connected) | Err(_) => {}
+            }
+        }
+    }
+
+    /// The next packet of sound, protected, not sent: 20 ms after the one before.
+    pub fn sound(&mut self, payload: &[u8]) -> Vec<u8> {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        let mut packet = vec![0x80, 111];
+        packet.extend(sequence.to_be_bytes());
+        packet.extend((u32::from(sequence) * 960).to_be_bytes());
+        packet.extend(1001_u32.to_be_bytes());
+        packet.extend_from_slice(payload);
+        let length = packet.len();
+        packet.resize(length + 64, 0);
+        let length = self.client.protect_rtp(&mut packet, length, 12, 0).expect("there are keys");
+        packet.truncate(length);
+        packet
+    }
+
+    /// A protected compound RTCP packet, not sent.
+    pub fn control(&mut self, packet: &[u8]) -> Vec<u8> {
+        let mut sent = Vec::new();
+        self.client.send_rtcp(packet, &mut |_, bytes: &[u8]| sent = bytes.to_vec()).expect("there are keys");
+        sent
+    }
+
+    /// Sends bytes as they are, from the address that was validated.
+    pub fn send(&self, bytes: &[u8]) {
+        self.socket.send_to(bytes, self.node).expect("a datagram can be sent");
+    }
+
+    fn now(&self) -> Time {
+        Time(self.base.elapsed().as_micros() as i64)
+    }
+}
+
+/// The payload of an RTP packet, after sources and extensions (RFC 3550 section 5.1).
+pub fn payload(packet: &[u8]) -> &[u8] {
+    let mut header = 12 + 4 * usize::from(packet[0] & 15);
+    if packet[0] & 16 != 0 {
+        header += 4 + 4 * usize::from(u16::from_be_bytes([packet[header + 2], packet[header + 3]]));
+    }
+    &packet[header..]
+}
