@@ -1,0 +1,295 @@
+//! A shard with one publisher and many subscribers, all truly connected: ICE, DTLS and SRTP are the real ones, only the wire between is
+//! memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use media::{Codec, Time};
+use metrics::{DropReason, ShardMetrics};
+use rtc::dtls::{Identity, Role};
+use rtc::ice::Credentials;
+use rtc::sdp::{self, AnswerParams, ClientOffer, Direction, Negotiated, PlayTracks};
+use rtc::session::SessionConfig;
+use rtc::srtp::{Profile, Protect, TAG_LEN_MAX};
+use sfu::{
+    Command, Egress, Event, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig, SourceId, StreamId,
+};
+
+use crate::peer::{Offerer, Peer};
+
+/// RTP header and payload of each packet in and out.
+pub const PACKET_LEN: usize = 1_200;
+const HEADER_LEN: usize = 12;
+/// A frame each 33 ms, so that rings age as with real media.
+const FRAME_US: i64 = 33_333;
+const FRAME_TICKS: u32 = 3_000;
+/// A key frame each 2 s.
+const GOP_FRAMES: u32 = 60;
+const VIDEO_SSRC: u32 = 0x1111;
+const PUBLISHER: ([u8; 4], u16) = ([192, 0, 2, 1], 4_000);
+
+/// One frame's datagrams, sealed by the publisher.
+pub struct SealedFrame {
+    datagrams: Vec<Vec<u8>>,
+    at: Time,
+}
+
+/// The shard, and the publisher's state.
+pub struct World {
+    shard: Shard,
+    metrics: Arc<ShardMetrics>,
+    publisher: SocketAddr,
+    protect: Protect,
+    /// What the last subscriber encrypts and decrypts with, to check what comes out.
+    pub last_subscriber: rtc::srtp::Keys,
+    now: Time,
+    sequence: u64,
+    timestamp: u32,
+    frames: u32,
+}
+
+/// Keeps what the shard sends while it connects.
+#[derive(Default)]
+struct Wire {
+    reserved: Vec<u8>,
+    sent: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+impl Egress for Wire {
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.reserved.clear();
+        self.reserved.resize(len, 0);
+        Some(&mut self.reserved)
+    }
+
+    fn commit(&mut self, len: usize, to: SocketAddr) {
+        self.sent.push((to, self.reserved[..len].to_vec()));
+    }
+}
+
+impl World {
+    /// Connects a publisher and one subscriber at each address. All end on `profile`.
+    ///
+    /// # Panics
+    /// When one does not connect.
+    pub fn connect(profile: Profile, subscribers: &[SocketAddr]) -> World {
+        let metrics = Arc::new(ShardMetrics::default());
+        let config = ShardConfig { id: 0, unix_us_at_zero: 0, seed: 1 };
+        let shard = Shard::new(config, Arc::clone(&metrics));
+        let mut set_up = SetUp {
+            shard,
+            offerer: Offerer::new(profile),
+            identity: Identity::generate().expect("an identity"),
+            base: Instant::now(),
+            next: 0,
+        };
+        let stream = StreamId(1);
+        let publisher = SocketAddr::from(PUBLISHER);
+        let keys = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) });
+        let protect = Protect::new(profile, &keys.client).expect("the profile's keys");
+        let mut last_subscriber = keys;
+        for (i, &address) in subscribers.iter().enumerate() {
+            let ssrc = 0x10_0000 + i as u32 * 4;
+            let role = PeerRole::Subscribe {
+                stream,
+                audio_ssrc: ssrc,
+                video_ssrc: ssrc + 1,
+                video_rtx_ssrc: ssrc + 2,
+            };
+            last_subscriber = set_up.add(address, role);
+        }
+        let shard = set_up.shard;
+        World {
+            shard,
+            metrics,
+            publisher,
+            protect,
+            last_subscriber,
+            now: Time::from_ms(1),
+            sequence: 1,
+            timestamp: 0,
+            frames: 0,
+        }
+    }
+
+    /// The publisher's next frame: `packets` of [`PACKET_LEN`] bytes, H.264 in FU-A.
+    pub fn seal(&mut self, packets: usize) -> SealedFrame {
+        let key = self.frames.is_multiple_of(GOP_FRAMES);
+        let datagrams = (0..packets).map(|i| self.seal_packet(key, i == 0, i + 1 == packets)).collect();
+        self.frames += 1;
+        self.timestamp = self.timestamp.wrapping_add(FRAME_TICKS);
+        self.now = self.now.plus_us(FRAME_US);
+        SealedFrame { datagrams, at: self.now }
+    }
+
+    fn seal_packet(&mut self, key: bool, first: bool, last: bool) -> Vec<u8> {
+        let mut packet = vec![0x5a; PACKET_LEN + TAG_LEN_MAX];
+        let payload_type = sdp::client_payload_type(Codec::H264).expect("H.264 has one");
+        rtc::rtp::write_header(
+            &mut packet,
+            &rtc::rtp::Fields {
+                marker: last,
+                payload_type,
+                sequence_number: self.sequence as u16,
+                timestamp: self.timestamp,
+                ssrc: VIDEO_SSRC,
+                extensions: &[],
+            },
+        );
+        // RFC 6184 section 5.8: FU indicator (NRI 3 or 2, type 28), FU header (start, end, type 5 or 1), then the slice's first bits.
+        let kind = if key { 5 } else { 1 };
+        let (start, end) = (u8::from(first) << 7, u8::from(last) << 6);
+        packet[HEADER_LEN..HEADER_LEN + 3].copy_from_slice(&[
+            if key { 0x7c } else { 0x5c },
+            start | end | kind,
+            0x88,
+        ]);
+        let roc = (self.sequence >> 16) as u32;
+        self.sequence += 1;
+        let len = self.protect.protect_rtp(&mut packet, PACKET_LEN, HEADER_LEN, roc).expect("it fits");
+        packet.truncate(len);
+        packet
+    }
+
+    /// What is measured: a frame's datagrams into the shard, and out to everybody.
+    pub fn forward<E: Egress>(&mut self, frame: &mut SealedFrame, out: &mut E) {
+        for datagram in &mut frame.datagrams {
+            self.shard.handle_datagram(datagram, self.publisher, frame.at, out);
+        }
+        self.shard.fan_out(frame.at, out);
+    }
+
+    /// Reports and time-outs that are due, as the media plane's loop calls them.
+    pub fn handle_timeout<E: Egress>(&mut self, out: &mut E) {
+        self.shard.handle_timeout(self.now, out);
+    }
+
+    /// Forgets what the control plane was told.
+    pub fn discard_events(&mut self) {
+        self.shard.take_events().for_each(drop);
+    }
+
+    /// Packets dropped for `reason`.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.metrics.drops(reason)
+    }
+}
+
+struct SetUp {
+    shard: Shard,
+    offerer: Offerer,
+    identity: Arc<Identity>,
+    base: Instant,
+    next: u64,
+}
+
+impl SetUp {
+    fn add(&mut self, address: SocketAddr, role: PeerRole) -> rtc::srtp::Keys {
+        let id = self.next;
+        self.next += 1;
+        let entropy = |salt: u64| {
+            let words: [u64; 4] = std::array::from_fn(|i| {
+                (id * 8 + salt * 4 + i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            });
+            let mut bytes = [0; 32];
+            for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+                to.copy_from_slice(&word.to_le_bytes());
+            }
+            bytes
+        };
+        let (local, remote) =
+            (Credentials::from_entropy(&entropy(0)), Credentials::from_entropy(&entropy(1)));
+        let negotiated = negotiate(&local, &remote, &self.offerer, &self.identity, &role, address);
+        let session = SessionConfig {
+            local: local.clone(),
+            remote: remote.clone(),
+            remote_fingerprint: self.offerer.fingerprint(),
+            identity: Arc::clone(&self.identity),
+            base: self.base,
+            role: Role::Passive,
+            connect_timeout_ms: 10_000,
+        };
+        let config = PeerConfig {
+            id: PeerId(id),
+            session,
+            negotiated,
+            role,
+            home: 0,
+            stats: Arc::new(PeerStats::default()),
+            seed: id,
+        };
+        let mut wire = Wire::default();
+        let now = Time::ZERO;
+        self.shard.handle_command(Command::AddPeer(Box::new(config)), now, &mut wire);
+        let mut peer = Peer::new(&self.offerer, address);
+        let mut up = vec![peer.check(&remote, &local)];
+        up.extend(peer.start());
+        while !up.is_empty() {
+            for mut datagram in std::mem::take(&mut up) {
+                self.shard.handle_datagram(&mut datagram, address, now, &mut wire);
+            }
+            for (to, datagram) in wire.sent.drain(..) {
+                assert_eq!(to, address, "a handshake stays between two");
+                up.extend(peer.receive(&datagram));
+            }
+        }
+        let connected =
+            self.shard.take_events().any(|event| matches!(event, Event::Connected(who) if who == PeerId(id)));
+        assert!(connected, "the shard calls peer {id} connected");
+        peer.keys().expect("the peer has the profile's keys").clone()
+    }
+}
+
+fn negotiate(
+    local: &Credentials,
+    remote: &Credentials,
+    offerer: &Offerer,
+    identity: &Identity,
+    role: &PeerRole,
+    address: SocketAddr,
+) -> Negotiated {
+    let (direction, answer_role) = match *role {
+        PeerRole::Publish { .. } => (Direction::SendOnly, sdp::Role::Publish),
+        PeerRole::Subscribe { audio_ssrc, video_ssrc, video_rtx_ssrc, .. } => {
+            let tracks = PlayTracks {
+                cname: "bench",
+                stream_id: "bench",
+                audio_ssrc: Some(audio_ssrc),
+                video_ssrc: Some(video_ssrc),
+                video_rtx_ssrc: Some(video_rtx_ssrc),
+                ..PlayTracks::default()
+            };
+            (Direction::RecvOnly, sdp::Role::Play(tracks))
+        }
+    };
+    let (theirs, ours) = (hex(&offerer.fingerprint()), hex(identity.fingerprint()));
+    let offer = sdp::client_offer(&ClientOffer {
+        direction,
+        audio: &[Codec::Opus],
+        video: &[Codec::H264],
+        ufrag: &remote.ufrag,
+        pwd: &remote.pwd,
+        fingerprint: &theirs,
+        audio_ssrc: 0x2222,
+        video_ssrc: VIDEO_SSRC,
+        video_rtx_ssrc: VIDEO_SSRC + 1,
+    });
+    let offer = sdp::Offer::parse(&offer).expect("our own offer");
+    let params = AnswerParams {
+        role: answer_role,
+        ufrag: &local.ufrag,
+        pwd: &local.pwd,
+        fingerprint: &ours,
+        candidates: &[address],
+        session_id: 1,
+        prefer_video: &[],
+    };
+    sdp::answer(&offer, &params).expect("an answer to it").1
+}
+
+/// A fingerprint as SDP writes it, without the hash's name.
+fn hex(fingerprint: &rtc::dtls::Fingerprint) -> String {
+    let text = fingerprint.to_string();
+    text.split_once(' ').map_or(text.clone(), |(_, hex)| hex.to_owned())
+}
