@@ -37,7 +37,7 @@ pub enum Command {
     AddPeer(Box<PeerConfig>),
     /// The session ends (DELETE, kick, drain).
     RemovePeer(PeerId, CloseReason),
-    /// Give the packets of a track to the control plane too ([`Event::Tapped`]), from the last key frame on.
+    /// Give the packets of a track to the control plane too ([`Event::Tapped`]), from now on; a key frame is asked for.
     Tap(TrackKey),
     /// Stop giving them.
     Untap(TrackKey),
@@ -64,6 +64,8 @@ pub enum Mail {
     Mirrored {
         /// The track.
         track: TrackKey,
+        /// Its source answers key-frame requests.
+        answers: bool,
         /// As the home shard's ring has them.
         packets: Arc<[Packet]>,
     },

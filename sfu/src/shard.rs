@@ -50,7 +50,9 @@ const TICK_BUSY_US: i64 = 5_000;
 /// Otherwise: reports and time-outs are in no hurry.
 const TICK_IDLE_US: i64 = 20_000;
 /// A WebRTC publisher can be asked for a key frame, which is there in a round trip; its GOP is replayed only while it is this young.
-const REPLAY_PEER_US: i64 = 1_500_000;
+const REPLAY_ANSWERING_US: i64 = 1_500_000;
+/// An RTMP source cannot be asked: its GOP is replayed up to this age; encoders' longest common GOP is 10 s.
+const REPLAY_US: i64 = 12_000_000;
 
 /// One thread's part of the media plane.
 pub struct Shard {
@@ -102,13 +104,9 @@ impl Shard {
             }
             Command::Tap(key) => {
                 let track = self.track_at_home(key);
-                let track = &mut self.tracks[track];
-                track.tapped = true;
-                let backlog = track.ring.key().into_iter().flat_map(|k| track.ring.from(k).cloned()).collect::<Vec<_>>();
-                if backlog.is_empty() {
-                    track.key_frames.want();
-                }
-                self.events.push(Event::Tapped(key, backlog));
+                // No backlog: a key frame is a round trip away, and old frames would be delay for ever.
+                self.tracks[track].tapped = true;
+                self.tracks[track].key_frames.want();
             }
             Command::Untap(key) => {
                 if let Some(&track) = self.track_by_key.get(&key) {
@@ -194,8 +192,9 @@ impl Shard {
                 }
                 self.dirty.push(slot);
             }
-            Mail::Mirrored { track: key, packets } => {
+            Mail::Mirrored { track: key, answers, packets } => {
                 let Some(&slot) = self.track_by_key.get(&key) else { return self.metrics.dropped(DropReason::NoTrack) };
+                self.tracks[slot].home_answers = answers;
                 for packet in packets.iter() {
                     if let Err(reason) = self.tracks[slot].store(packet.clone(), now) {
                         self.metrics.dropped(reason);
@@ -212,7 +211,8 @@ impl Shard {
                 let backlog: Arc<[Packet]> =
                     track.ring.key().into_iter().flat_map(|k| track.ring.from(k).cloned()).collect();
                 if !backlog.is_empty() {
-                    self.mail.push((shard, Mail::Mirrored { track: key, packets: backlog }));
+                    let answers = track.answers();
+                    self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: backlog }));
                 }
             }
             Mail::Unmirror(key, shard) => {
@@ -271,7 +271,8 @@ impl Shard {
                 if !track.mirrors.is_empty() {
                     let shared: Arc<[Packet]> = packets.clone().into();
                     for &shard in &track.mirrors {
-                        self.mail.push((shard, Mail::Mirrored { track: track.key, packets: shared.clone() }));
+                        let (key, answers) = (track.key, track.answers());
+                        self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: shared.clone() }));
                     }
                 }
                 if track.tapped {
@@ -429,10 +430,7 @@ impl Shard {
                 if track.key.kind == Kind::Audio {
                     continue; // sound starts at the live point
                 }
-                let replay = match track.upstream {
-                    Upstream::Peer(_) | Upstream::None => REPLAY_PEER_US,
-                    Upstream::External | Upstream::Home(_) => i64::MAX,
-                };
+                let replay = if track.answers() { REPLAY_ANSWERING_US } else { REPLAY_US };
                 if subscribed.forwarder.start(&track.ring, now, replay) {
                     track.key_frames.want();
                 }
@@ -515,7 +513,7 @@ impl Shard {
                     return;
                 }
                 let track = &mut tracks[subscribed.track];
-                let replayed = track.upstream == Upstream::External && subscribed.forwarder.rewind(&track.ring);
+                let replayed = !track.answers() && subscribed.forwarder.rewind(&track.ring);
                 if !replayed {
                     track.key_frames.want();
                 }

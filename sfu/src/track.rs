@@ -46,6 +46,8 @@ pub(crate) struct Track {
     /// Numbers that came since the last fan-out, in arrival order.
     pub(crate) fresh: Vec<u64>,
     pub(crate) key_frames: SourceThrottle,
+    /// On a mirror: what [`Track::answers`] is at home.
+    pub(crate) home_answers: bool,
     source: SourceId,
     numbering: Numbering,
     clock: ClockMap,
@@ -103,6 +105,7 @@ impl Track {
             tapped: false,
             fresh: Vec::new(),
             key_frames: SourceThrottle::new(),
+            home_answers: true,
             source: SourceId::default(),
             numbering: Numbering::default(),
             clock: ClockMap::default(),
@@ -177,12 +180,21 @@ impl Track {
         }
     }
 
+    /// Whether the source makes a key frame when it is asked. RTMP sources do not.
+    pub(crate) fn answers(&self) -> bool {
+        match self.upstream {
+            Upstream::External => false,
+            Upstream::Home(_) => self.home_answers,
+            Upstream::Peer(_) | Upstream::None => true,
+        }
+    }
+
     /// Nobody takes the track and nobody sends it.
     pub(crate) fn is_idle(&self) -> bool {
         self.subscribers.is_empty()
             && self.mirrors.is_empty()
             && !self.tapped
-            && matches!(self.upstream, Upstream::None | Upstream::External | Upstream::Home(_))
+            && matches!(self.upstream, Upstream::None | Upstream::Home(_))
     }
 
     /// Whether a packet sent now would reach anybody.
