@@ -95,11 +95,13 @@ pub struct WebRtc {
     pub base_port: u16,
     /// Answer a publisher that offers H.264 with H.264 first.
     pub prefer_h264: bool,
-    /// A session without an authenticated packet for so long is ended.
+    /// A session whose ICE and DTLS are not through by then is ended.
     #[serde(with = "duration")]
-    pub session_timeout: Duration,
+    pub connect_timeout: Duration,
     /// Sessions at once; more are refused.
     pub sessions_max: usize,
+    /// STUN and TURN servers that clients are told of, in `Link` headers (RFC 9725 section 4.6): `stun:HOST[:PORT]`.
+    pub ice_servers: Vec<String>,
 }
 
 /// `[stream]`
@@ -222,8 +224,9 @@ impl Default for WebRtc {
             base_port: 8000,
             prefer_h264: true,
             // Browsers repeat their checks every 5 s at most and give up after 30 s (RFC 7675 section 5.1).
-            session_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
             sessions_max: 10_000,
+            ice_servers: Vec::new(),
         }
     }
 }

@@ -80,14 +80,20 @@ impl Config {
 
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         rules.within_time("node.drain_deadline", self.node.drain_deadline, Duration::ZERO, hour);
-        // Browsers check every 5 s at the latest: less would end sessions that live.
-        rules.within_time("webrtc.session_timeout", self.webrtc.session_timeout, 10 * second, hour);
+        // A half-open session costs memory; a handshake over a bad link takes seconds.
+        rules.within_time("webrtc.connect_timeout", self.webrtc.connect_timeout, second, 60 * second);
         rules.within_time("stream.publisher_grace", self.stream.publisher_grace, Duration::ZERO, hour);
         rules.within_time("stream.gop_duration_max", self.stream.gop_duration_max, second, 60 * second);
         rules.within_time("stream.viewer_lag_max", self.stream.viewer_lag_max, second / 2, 60 * second);
     }
 
     fn check_addresses(&self, rules: &mut Rules) {
+        let known = |server: &&String| !["stun:", "stuns:", "turn:", "turns:"].iter().any(|s| server.starts_with(s));
+        let broken = |server: &&String| known(server) || !server.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b));
+        if let Some(server) = self.webrtc.ice_servers.iter().find(broken) {
+            let what = format!("webrtc.ice_servers has {server:?}, which is no STUN or TURN URI");
+            rules.broken("webrtc.ice_servers", what, "Write stun:HOST:PORT or turn:HOST:PORT");
+        }
         let base = usize::from(self.webrtc.base_port);
         if base != 0 && base + self.shards() > 65_536 {
             let what = format!("webrtc.base_port is {base}, and {} shards need a port each", self.shards());
@@ -223,8 +229,8 @@ mod tests {
             ["setting node.shards: node.shards is 257. Use 0 to 256"]
         );
         assert_eq!(
-            problems(|c| c.webrtc.session_timeout = Duration::from_millis(9999)),
-            [r#"setting webrtc.session_timeout: webrtc.session_timeout is 9999ms. Use "10s" to "1h""#]
+            problems(|c| c.webrtc.connect_timeout = Duration::from_millis(999)),
+            [r#"setting webrtc.connect_timeout: webrtc.connect_timeout is 999ms. Use "1s" to "1m""#]
         );
         let all: [fn(&mut Config); 9] = [
             |c| c.rtmp.connections_max = 0,
@@ -261,6 +267,8 @@ mod tests {
         assert_eq!(problems(|c| (c.webrtc.base_port, c.node.shards) = (65_535, 1)), [""; 0]);
         assert_eq!(problems(|c| (c.webrtc.base_port, c.node.shards) = (65_535, 2)).len(), 1);
         assert_eq!(problems(|c| c.node.public_ips = vec!["0.0.0.0".parse().unwrap()]).len(), 1);
+        assert_eq!(problems(|c| c.webrtc.ice_servers = vec!["stun:stun.example.com:3478".into()]), [""; 0]);
+        assert_eq!(problems(|c| c.webrtc.ice_servers = vec!["stun:a>; rel=x".into()]).len(), 1);
     }
 
     #[test]

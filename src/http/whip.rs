@@ -74,7 +74,14 @@ pub async fn created(
         // RFC 9725 4.3.2: says that PATCH is understood.
         (header::HeaderName::from_static("accept-patch"), FRAGMENT_TYPE.to_owned()),
     ];
-    Ok((StatusCode::CREATED, headers, session.answer).into_response())
+    let mut response = (StatusCode::CREATED, headers, session.answer).into_response();
+    for server in &node.config.webrtc.ice_servers {
+        // RFC 9725 4.6.
+        if let Ok(link) = HeaderValue::from_str(&format!("<{server}>; rel=\"ice-server\"")) {
+            response.headers_mut().append(header::LINK, link);
+        }
+    }
+    Ok(response)
 }
 
 /// A session that was made.
@@ -203,7 +210,7 @@ pub fn negotiate(
             identity: node.identity.clone(),
             base: node.clock.base(),
             role: dtls::Role::Passive,
-            connect_timeout_ms: node.config.webrtc.session_timeout.as_millis() as i64,
+            connect_timeout_ms: i64::try_from(node.config.webrtc.connect_timeout.as_millis()).unwrap_or(i64::MAX),
         },
         negotiated,
         role,

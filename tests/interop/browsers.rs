@@ -187,7 +187,7 @@ fn a_late_viewer_sees_a_picture_within_a_second() {
 fn a_viewer_that_vanishes_hurts_nobody_and_is_forgotten() {
     need!(Browser);
     let _lane = alone();
-    let mut node = Node::start_with(&[("webrtc.session_timeout", "\"5s\"")]);
+    let mut node = Node::start();
     let name = unique("vanished");
     let mut browser = Browser::start();
     browser.publish("publisher", &node.whip_url(&name), json!({}));
@@ -201,7 +201,7 @@ fn a_viewer_that_vanishes_hurts_nobody_and_is_forgotten() {
     };
     assert_eq!(playing(&node), 2);
     browser.operation(json!({"op": "close", "page": "goes"})).expect("a page can be closed");
-    until("the vanished viewer is forgotten", Duration::from_secs(15), || {
+    until("the vanished viewer is forgotten (consent ends after 30 s)", Duration::from_secs(45), || {
         (playing(&node) == 1).then_some(())
     });
     let figures = browser.run("stays", "figures", json!({"id": "main"}));

@@ -174,10 +174,10 @@ fn what_is_no_offer_is_refused() {
 /// An offer that nobody follows up holds its name for a while only.
 #[test]
 fn an_offer_without_a_handshake_dies() {
-    let node = Node::start_with(&[("webrtc.session_timeout", "\"1s\"")]);
+    let node = Node::start_with(&[("webrtc.connect_timeout", "\"1s\"")]);
     let url = node.whip_url(&unique("silent"));
     assert_eq!(post(&url, &offer(Way::Send)).status, 201);
-    until("the silent session is gone", Duration::from_secs(12), || {
+    until("the silent session is gone", Duration::from_secs(16), || {
         (post(&url, &offer(Way::Send)).status == 201).then_some(())
     });
 }
