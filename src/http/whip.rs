@@ -168,6 +168,18 @@ pub fn negotiate(
         .find_map(|f| dtls::Fingerprint::new(&f.hash, &f.bytes).ok())
         .ok_or_else(|| bad("a=fingerprint has no hash that is accepted: sha-256, sha-384 or sha-512".into()))?;
 
+    // Better said now than by ending the session at its first packet. A source of AAC is given as Opus.
+    let lacks = |codec: Codec| {
+        let codec = if codec == Codec::Aac { Codec::Opus } else { codec };
+        negotiated.media(codec.kind()).is_some_and(|m| m.for_codec(codec, None).is_none()).then_some(codec)
+    };
+    if action == Action::Play
+        && let Some(codec) = stream.codecs().into_iter().flatten().find_map(lacks)
+    {
+        let why = format!("the stream is {}, which the offer does not have", codec.name());
+        return Err(refuse(Refusal::UnsupportedCodec, StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+
     let client_kind = if action == Action::Publish { ClientKind::RtcPublish } else { ClientKind::RtcPlay };
     let (publishing, watching, role) = match action {
         Action::Publish => {
