@@ -31,6 +31,7 @@ pub struct Entry {
     pub frame: Frame,
     /// When it came.
     pub arrival: Time,
+    source: SourceId,
     rtmp: OnceLock<Bytes>,
     flv: OnceLock<Bytes>,
 }
@@ -126,6 +127,8 @@ impl FrameLog {
             inner.ended = None;
             inner.source_began = None;
             (inner.audio, inner.video) = (None, None);
+            // References of the old source mean nothing now: viewers start at the new one's first key frame.
+            inner.clear();
         }
     }
 
@@ -140,8 +143,6 @@ impl FrameLog {
             let (dts, at) = inner.last.unwrap_or((Time::ZERO, now));
             let goes_on_at = if inner.last.is_some() { dts.plus_us(now.since(at).max(1_000)) } else { dts };
             inner.offset_us = goes_on_at.since(frame.dts);
-            // References of the old source mean nothing now: viewers start at the new one's first key frame.
-            inner.clear();
         }
         inner.source_began.get_or_insert(now);
         let cts = frame.pts.since(frame.dts).max(0);
@@ -165,7 +166,7 @@ impl FrameLog {
         if kind == Kind::Video && frame.key {
             inner.key = Some(seq);
         }
-        inner.entries.push_back(Arc::new(Entry { frame, arrival: now, rtmp: OnceLock::new(), flv: OnceLock::new() }));
+        inner.entries.push_back(Arc::new(Entry { frame, arrival: now, source, rtmp: OnceLock::new(), flv: OnceLock::new() }));
         inner.trim(&self.limits, now);
         drop(inner);
         self.head.send_replace(seq + 1);
@@ -213,7 +214,7 @@ impl FrameLog {
         let head = inner.first + inner.entries.len() as u64;
         let cursor = inner.key.unwrap_or(head);
         drop(inner);
-        Reader { log: self.clone(), head: self.head.subscribe(), cursor, started: false, dropped: 0 }
+        Reader { log: self.clone(), head: self.head.subscribe(), cursor, source: SourceId::default(), picture: false, dropped: 0 }
     }
 }
 
@@ -291,7 +292,10 @@ pub struct Reader {
     log: Arc<FrameLog>,
     head: watch::Receiver<u64>,
     cursor: u64,
-    started: bool,
+    /// Whose frame was last given.
+    source: SourceId,
+    /// A key frame of that source was given, so its other pictures may follow.
+    picture: bool,
     dropped: u64,
 }
 
@@ -348,7 +352,7 @@ impl Reader {
     fn poll(&mut self) -> Option<Read> {
         let inner = self.log.lock();
         let end = inner.first + inner.entries.len() as u64;
-        if self.cursor < end && self.started {
+        if self.cursor < end && self.source != SourceId::default() {
             let front = inner.get(self.cursor.max(inner.first));
             let newest = inner.entries.back();
             let lag = front.zip(newest).map_or(0, |(f, n)| n.arrival.since(f.arrival));
@@ -359,14 +363,10 @@ impl Reader {
             };
             if behind || (end - self.cursor > 64 && bytes_behind() > self.log.limits.lag_bytes_max) {
                 // Behind: on to the newest key frame, or wait for the next one.
-                let target = match (inner.key, &inner.video) {
-                    (Some(key), _) if key > self.cursor => key,
-                    (_, None) => end,
-                    _ => end,
-                };
+                let target = inner.key.filter(|key| *key > self.cursor).unwrap_or(end);
                 self.dropped += target - self.cursor;
                 self.cursor = target;
-                self.started = target != end || inner.video.is_none();
+                self.picture = false;
             }
         }
         self.cursor = self.cursor.max(inner.first);
@@ -375,19 +375,14 @@ impl Reader {
             if batch.len() == ENTRIES_MAX {
                 break;
             }
-            if !self.started {
-                // Without video in sight an audio frame starts; otherwise a key frame does.
-                let starts = match entry.frame.kind() {
-                    Kind::Video => entry.frame.key,
-                    Kind::Audio => inner.video.is_none(),
-                };
-                if !starts {
-                    self.cursor += 1;
-                    continue;
-                }
-                self.started = true;
+            if entry.source != self.source {
+                (self.source, self.picture) = (entry.source, false);
             }
-            batch.push(entry.clone());
+            // Pictures start at a key frame; sound goes with them, or alone while no video is in sight.
+            self.picture |= entry.frame.kind() == Kind::Video && entry.frame.key;
+            if self.picture || (entry.frame.kind() == Kind::Audio && inner.video.is_none()) {
+                batch.push(entry.clone());
+            }
             self.cursor += 1;
         }
         if !batch.is_empty() {
@@ -494,6 +489,24 @@ mod tests {
         assert!(next[0].frame.key);
         assert_eq!(next[0].frame.dts, Time::from_ms(180 * 33));
         assert_eq!(reader.take_dropped(), 179);
+    }
+
+    #[test]
+    fn a_new_source_starts_with_a_key_frame_for_those_who_watched_the_old_one() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let config = video();
+        log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
+        let mut reader = log.reader();
+        assert_eq!(entries(reader.poll()).len(), 1);
+        log.push(SourceId(1), frame(&config, 33, false), Time::from_ms(33));
+        log.begin(SourceId(2));
+        assert!(reader.poll().is_none(), "what the old source left is gone");
+        log.push(SourceId(2), frame(&config, 0, false), Time::from_ms(500));
+        assert!(reader.poll().is_none(), "it refers to a picture that nobody has");
+        log.push(SourceId(2), frame(&config, 33, true), Time::from_ms(533));
+        let next = entries(reader.poll());
+        assert_eq!((next.len(), next[0].frame.key), (1, true));
     }
 
     #[test]

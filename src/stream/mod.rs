@@ -427,6 +427,8 @@ impl Stream {
         });
         settle(&mut state.to_frames, frames, |publisher| {
             let fence = SourceId(self.shared.draw_id());
+            // Before anybody reads: what an earlier source left in the log is not this one's.
+            self.log.begin(fence);
             tokio::spawn(to_frames::run(me.clone(), publisher, fence)).abort_handle()
         });
     }

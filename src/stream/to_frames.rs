@@ -26,10 +26,9 @@ const SLEW_SHARE: i64 = 20;
 /// Beyond this a step is better than a minute of slewing.
 const SLEW_US_MAX: i64 = 3_000_000;
 
-/// Runs until it is aborted. `publisher` is the fence of who publishes, `fence` this conversion's.
+/// Runs until it is aborted. `publisher` is the fence of who publishes, `fence` this conversion's, which the log was told.
 pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
     let shared = stream.shared().clone();
-    stream.log.begin(fence);
     let (video_in, mut video) = mpsc::channel(TAP_MAX);
     let (audio_in, mut audio) = mpsc::channel(TAP_MAX);
     let _tap = Tap { stream: stream.clone() };
