@@ -147,7 +147,8 @@ impl FrameLog {
         inner.source_began.get_or_insert(now);
         let cts = frame.pts.since(frame.dts).max(0);
         let kind = frame.kind();
-        frame.dts = frame.dts.plus_us(inner.offset_us);
+        // The other track's first frame may be some milliseconds older than the one that began the line; on the wire there is no time before 0.
+        frame.dts = frame.dts.plus_us(inner.offset_us).max(Time::ZERO);
         let last = &mut inner.last_dts[kind as usize];
         frame.dts = last.map_or(frame.dts, |last| frame.dts.max(last));
         *last = Some(frame.dts);
@@ -213,14 +214,22 @@ impl FrameLog {
         let inner = self.lock();
         let head = inner.first + inner.entries.len() as u64;
         let cursor = inner.key.unwrap_or(head);
+        let catch_up = inner.catch_up(cursor);
         drop(inner);
-        Reader { log: self.clone(), head: self.head.subscribe(), cursor, source: SourceId::default(), picture: false, dropped: 0 }
+        let (head, source) = (self.head.subscribe(), SourceId::default());
+        Reader { log: self.clone(), head, cursor, catch_up, source, picture: false, dropped: 0 }
     }
 }
 
 impl Inner {
     fn get(&self, seq: u64) -> Option<&Arc<Entry>> {
         self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+    }
+
+    /// How far behind a reader is that starts at `cursor`: that is the GOP cache, and not its fault.
+    fn catch_up(&self, cursor: u64) -> CatchUp {
+        let lag = self.get(cursor).zip(self.entries.back()).map_or(0, |(from, newest)| newest.arrival.since(from.arrival));
+        CatchUp { until: self.first + self.entries.len() as u64, lag_us: lag }
     }
 
     fn clear(&mut self) {
@@ -292,11 +301,20 @@ pub struct Reader {
     log: Arc<FrameLog>,
     head: watch::Receiver<u64>,
     cursor: u64,
+    catch_up: CatchUp,
     /// Whose frame was last given.
     source: SourceId,
     /// A key frame of that source was given, so its other pictures may follow.
     picture: bool,
     dropped: u64,
+}
+
+/// The part of a reader's lag that it started with.
+#[derive(Clone, Copy, Debug)]
+struct CatchUp {
+    /// Made good when the cursor is here.
+    until: u64,
+    lag_us: i64,
 }
 
 /// What a reader got.
@@ -308,8 +326,10 @@ pub enum Read {
     Ended(Ended),
 }
 
-/// Frames handed out at once: about what one write should carry.
+/// Frames handed out at once, and their bytes (the last frame may be over): about what one write should carry. However slow a
+/// reader is, it holds what it was given.
 const ENTRIES_MAX: usize = 64;
+const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 impl Reader {
     /// Waits for the next frames. The first one given is a key frame when the stream has video.
@@ -356,23 +376,28 @@ impl Reader {
             let front = inner.get(self.cursor.max(inner.first));
             let newest = inner.entries.back();
             let lag = front.zip(newest).map_or(0, |(f, n)| n.arrival.since(f.arrival));
-            let behind = self.cursor < inner.first || lag > self.log.limits.lag_us_max;
+            let catching_up = self.cursor < self.catch_up.until;
+            let lag_us_max = self.log.limits.lag_us_max + if catching_up { self.catch_up.lag_us } else { 0 };
+            let behind = self.cursor < inner.first || lag > lag_us_max;
             let bytes_behind = || -> usize {
                 let skip = usize::try_from(self.cursor.saturating_sub(inner.first)).unwrap_or(usize::MAX);
                 inner.entries.iter().skip(skip).map(|e| e.frame.data.len()).sum()
             };
-            if behind || (end - self.cursor > 64 && bytes_behind() > self.log.limits.lag_bytes_max) {
+            // While it catches up, the log's own bound in bytes is the bound.
+            let heavy = !catching_up && end - self.cursor > 64 && bytes_behind() > self.log.limits.lag_bytes_max;
+            if behind || heavy {
                 // Behind: on to the newest key frame, or wait for the next one.
                 let target = inner.key.filter(|key| *key > self.cursor).unwrap_or(end);
                 self.dropped += target - self.cursor;
                 self.cursor = target;
+                self.catch_up = inner.catch_up(target);
                 self.picture = false;
             }
         }
         self.cursor = self.cursor.max(inner.first);
-        let mut batch = Vec::new();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(entry) = inner.get(self.cursor) {
-            if batch.len() == ENTRIES_MAX {
+            if batch.len() == ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
                 break;
             }
             if entry.source != self.source {
@@ -381,6 +406,7 @@ impl Reader {
             // Pictures start at a key frame; sound goes with them, or alone while no video is in sight.
             self.picture |= entry.frame.kind() == Kind::Video && entry.frame.key;
             if self.picture || (entry.frame.kind() == Kind::Audio && inner.video.is_none()) {
+                bytes += entry.frame.data.len();
                 batch.push(entry.clone());
             }
             self.cursor += 1;
@@ -507,6 +533,36 @@ mod tests {
         log.push(SourceId(2), frame(&config, 33, true), Time::from_ms(533));
         let next = entries(reader.poll());
         assert_eq!((next.len(), next[0].frame.key), (1, true));
+    }
+
+    #[test]
+    fn a_gop_longer_than_the_lag_is_given_whole_to_a_new_viewer() {
+        let log = Arc::new(FrameLog::new(LogLimits { lag_bytes_max: 50_000, ..LIMITS }));
+        log.begin(SourceId(1));
+        let config = video();
+        for i in 0..240 {
+            log.push(SourceId(1), frame(&config, i * 33, i == 0), Time::from_ms(i * 33));
+        }
+        let mut reader = log.reader();
+        let mut given = 0;
+        while given < 240 {
+            let batch = entries(reader.poll());
+            assert_eq!(batch[0].frame.dts, Time::from_ms(given * 33));
+            given += batch.len() as i64;
+        }
+        assert_eq!(reader.take_dropped(), 0);
+    }
+
+    #[test]
+    fn time_on_the_wire_never_starts_below_zero() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        log.push(SourceId(1), frame(&video(), 1_000, true), Time::ZERO);
+        let asc = Bytes::from_static(&[0x11, 0x90]);
+        let sound = AudioConfig { asc, object_type: 2, sample_rate_hz: 48_000, channels: 2 };
+        log.push(SourceId(1), frame(&Arc::new(TrackConfig::Aac(sound)), 960, true), Time::ZERO);
+        let given = entries(log.reader().poll());
+        assert_eq!(given.iter().map(|e| wire_ms(e.frame.dts)).collect::<Vec<_>>(), [0, 0]);
     }
 
     #[test]

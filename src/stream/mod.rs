@@ -5,7 +5,7 @@ pub mod log;
 pub mod to_frames;
 pub mod to_packets;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -128,6 +128,8 @@ pub struct Shared {
     grace: Duration,
     replace: bool,
     next_id: AtomicU64,
+    /// Not `next_id`: a publish draws several, and a stride that divides the number of shards would give all streams one home.
+    next_home: AtomicUsize,
     /// Ends a publisher's connection (replaced, or refused).
     kick: Kick,
 }
@@ -211,6 +213,7 @@ impl Streams {
             grace: settings.grace,
             replace: settings.replace,
             next_id: AtomicU64::new(1),
+            next_home: AtomicUsize::new(0),
             kick,
         };
         Streams { by_name: DashMap::new(), shared: Arc::new(shared) }
@@ -223,7 +226,8 @@ impl Streams {
             Entry::Vacant(free) => {
                 let id = StreamId(self.shared.draw_id());
                 // Streams are spread over the shards in turn; viewers of a large one are spread by `viewer_shard`.
-                let home = self.shared.shards[id.0 as usize % self.shared.shards.len()].clone();
+                let turn = self.shared.next_home.fetch_add(1, Ordering::Relaxed);
+                let home = self.shared.shards[turn % self.shared.shards.len()].clone();
                 let stream = Arc::new_cyclic(|me| Stream {
                     id,
                     name: name.clone(),
@@ -365,7 +369,7 @@ impl Stream {
         if state.publisher.as_ref().is_some_and(|p| p.source == source) {
             tracing::warn!(stream = %self.name, why, "RTMP and FLV viewers cannot have this stream");
             state.refused = Some(why.clone());
-            drop(state);
+            // Under the lock, so that it cannot end a newer publisher's log.
             self.log.end(Ended::Refused(why));
         }
     }
@@ -404,7 +408,7 @@ impl Stream {
         let over = state.left.is_some_and(|left| now - left > self.shared.grace);
         if over && state.publisher.is_none() {
             state.left = None;
-            drop(state);
+            // Under the lock, so that it cannot end the log of a publisher that comes back this moment.
             self.log.end(Ended::Over);
         }
     }
