@@ -526,13 +526,16 @@ mod tests {
         let mut reader = log.reader();
         assert_eq!(entries(reader.poll()).len(), 1);
         log.push(SourceId(1), frame(&config, 33, false), Time::from_ms(33));
+        assert_eq!(entries(reader.poll()).len(), 1);
+        let mut late = log.reader();
         log.begin(SourceId(2));
-        assert!(reader.poll().is_none(), "what the old source left is gone");
+        assert!(reader.poll().is_none() && late.poll().is_none(), "what the old source left is gone");
         log.push(SourceId(2), frame(&config, 0, false), Time::from_ms(500));
         assert!(reader.poll().is_none(), "it refers to a picture that nobody has");
         log.push(SourceId(2), frame(&config, 33, true), Time::from_ms(533));
         let next = entries(reader.poll());
         assert_eq!((next.len(), next[0].frame.key), (1, true));
+        assert_eq!(entries(late.poll()).len(), 1);
     }
 
     #[test]
