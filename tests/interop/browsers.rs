@@ -98,7 +98,7 @@ fn a_publisher_that_offers_all_codecs_is_answered_with_h264() {
     });
 }
 
-/// The security of what is sent: DTLS, and one of the two SRTP profiles of the issue or better.
+/// Both sides have AES-GCM, so the SHA-1 profile, four times as dear a packet, is not taken.
 #[test]
 fn srtp_is_of_a_profile_we_chose() {
     need!(Browser);
@@ -109,9 +109,6 @@ fn srtp_is_of_a_profile_we_chose() {
     browser.publish("publisher", &node.whip_url(&name), json!({}));
     let figures = browser.run("publisher", "figures", json!({"id": "main"}));
     let profile = figures["srtp"].as_str().expect("the browser names the profile");
-    let good =
-        ["AEAD_AES_128_GCM", "AEAD_AES_256_GCM", "SRTP_AES128_CM_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_80"];
-    assert!(good.contains(&profile), "{profile}");
     assert!(profile.contains("GCM"), "the dear profile was taken although the browser has GCM: {profile}");
 }
 

@@ -176,3 +176,35 @@ fn a_taken_port_is_named_and_the_node_ends() {
     assert!(status.is_some_and(|it| !it.success()), "{status:?}");
     assert!(second.output().contains(&node.rtmp.to_string()), "{}", second.output());
 }
+
+/// The clip goes round without a seam: times rise, and no hole is heard or seen where it begins again.
+#[test]
+fn demo_plays_a_clip_to_itself_over_and_over() {
+    let [rtmp, http_port, ops] = [(); 3].map(|()| node::free_tcp());
+    let mut command = Command::new(node::binary());
+    command.arg("demo");
+    for (name, value) in [("RTMP__LISTEN", rtmp), ("HTTP__LISTEN", http_port), ("OPS__LISTEN", ops)] {
+        command.env(format!("MILLRACE_{name}"), value.to_string());
+    }
+    command.env("MILLRACE_WEBRTC__BASE_PORT", "0");
+    let mut demo = support::process::Process::start(&unique("demo"), &mut command);
+    let page = format!("http://{http_port}/play/live/demo");
+    support::until("the page to open is printed", Duration::from_secs(10), || {
+        demo.output().contains(&page).then_some(())
+    });
+    assert_eq!(http::get(&page).status, 200);
+    let url = format!("http://{http_port}/live/demo.flv");
+    let flv = support::until("the demo plays", Duration::from_secs(30), || {
+        let response = http::get_for(&url, Duration::from_secs(13)).ok()?;
+        support::flv::parse(&response.body).ok().filter(|it| it.tags.len() > 100)
+    });
+    assert_eq!(support::flv::backwards(&flv.tags), [""; 0]);
+    for kind in [support::flv::AUDIO, support::flv::VIDEO] {
+        let times: Vec<u32> =
+            flv.tags.iter().filter(|it| it.kind == kind && !it.is_header()).map(|it| it.time).collect();
+        let hole = times.windows(2).map(|it| it[1] - it[0]).max().expect("frames");
+        assert!(hole < 60, "type {kind}: a hole of {hole} ms");
+        assert!(times[times.len() - 1] - times[0] > 11_000, "type {kind}: {} frames in 13 s", times.len());
+    }
+    assert!(demo.stop(Duration::from_secs(13)).is_some_and(|it| it.success()), "{}", demo.output());
+}

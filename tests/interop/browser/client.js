@@ -218,7 +218,7 @@ async function listen(session, track) {
   await audio.audioWorklet.addModule(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const meter = new AudioWorkletNode(audio, "onset");
   session.beeps = [];
-  session.audio = audio;
+  session.context = audio;
   meter.port.onmessage = ({ data }) => {
     const { contextTime, performanceTime } = audio.getOutputTimestamp();
     session.beeps.push(performanceTime + (data - contextTime) * 1000);
@@ -271,15 +271,15 @@ async function skew({ id, seconds = 8, settle = 3 }) {
 /// How the output time went on: steps backwards, and steps beyond what really passed, in ms.
 async function timeline({ id }) {
   const { frames } = sessions.get(id);
-  let back = 0, jump = 0, gap = 0;
+  let back = 0, jump = 0, gap = 0, where = null;
   for (let at = 1; at < frames.length; at += 1) {
     const media = ((frames[at].rtp - frames[at - 1].rtp) | 0) / 90;
     const real = frames[at].now - frames[at - 1].now;
     if (media < 0) back += 1;
-    jump = Math.max(jump, media - real);
+    if (media - real > jump) [jump, where] = [media - real, { frame: at, media, real }];
     gap = Math.max(gap, real);
   }
-  return { frames: frames.length, back, jump, gap };
+  return { frames: frames.length, back, jump, where, gap };
 }
 
 async function figures({ id }) {
@@ -329,7 +329,7 @@ async function stop({ id, remove = true }) {
   const status = remove && session.url ? (await fetch(session.url, { method: "DELETE" })).status : null;
   session.pc.close();
   session.source?.end();
-  await session.audio?.close();
+  await session.context?.close();
   session.element?.remove();
   return { status };
 }
