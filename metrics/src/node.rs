@@ -75,10 +75,12 @@ labels! {
 labels! {
     /// What an HTTP request asked for. The label is the metric's `route`.
     Route {
-        /// WHIP: POST, PATCH, DELETE, OPTIONS.
+        /// WHIP: POST, OPTIONS.
         Whip = "whip",
         /// WHEP.
         Whep = "whep",
+        /// A WHIP or WHEP session: PATCH, DELETE.
+        Session = "session",
         /// FLV over HTTP or WebSocket.
         Flv = "flv",
         /// The SRS-compatible WebRTC calls.

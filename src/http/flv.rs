@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use media::{StreamName, flv};
 use metrics::{Protocol, Refusal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, From, Refused};
 use crate::auth::Action;
@@ -69,10 +69,10 @@ pub async fn get(
         }
         Err(_) => {
             // A refusal can still be told as a status, so the first piece is awaited.
-            let (first_in, first) = tokio::sync::oneshot::channel();
+            let (first_in, first) = oneshot::channel();
             tokio::spawn(viewer.run_telling(pieces_in, first_in));
-            if let Ok(Err(why)) = first.await {
-                return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+            if let Ok(Err(refused)) = first.await {
+                return Err(refused);
             }
             let stream = futures_util::stream::unfold(pieces, async |mut pieces| {
                 let piece: Option<Bytes> = pieces.recv().await;
@@ -118,12 +118,12 @@ struct Viewer {
 
 impl Viewer {
     async fn run(self, pieces: mpsc::Sender<Bytes>) {
-        let (told, _) = tokio::sync::oneshot::channel();
+        let (told, _) = oneshot::channel();
         self.run_telling(pieces, told).await;
     }
 
     /// Sends until the viewer or the stream ends; `told` hears whether it starts.
-    async fn run_telling(mut self, pieces: mpsc::Sender<Bytes>, told: tokio::sync::oneshot::Sender<Result<(), String>>) {
+    async fn run_telling(mut self, pieces: mpsc::Sender<Bytes>, told: oneshot::Sender<Result<(), Refused>>) {
         let client = self.client.client.clone();
         tracing::info!(client = client.id, stream = %self.stream.name, ip = %client.ip, protocol = self.protocol.label(), "flv play");
         let mut kicked = self.kicked.clone();
@@ -138,14 +138,17 @@ impl Viewer {
     async fn send(
         &mut self,
         pieces: &mpsc::Sender<Bytes>,
-        told: tokio::sync::oneshot::Sender<Result<(), String>>,
+        told: oneshot::Sender<Result<(), Refused>>,
         client: &Client,
     ) {
         let begun = tokio::time::timeout(START_TIMEOUT, start(&self.stream, self.node.clock)).await;
         let (mut reader, metadata) = match begun {
             Ok(Ok(ready)) => ready,
-            Ok(Err(Ended::Refused(why))) => return drop(told.send(Err(why))),
-            Ok(Err(Ended::Over)) | Err(_) => return drop(told.send(Err("the stream has no frames".into()))),
+            Ok(Err(Ended::Refused(why))) => return drop(told.send(Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why)))),
+            Ok(Err(Ended::Over)) | Err(_) => {
+                let why = format!("no frame of {} came in time", self.stream.name);
+                return drop(told.send(Err(Refused(StatusCode::GATEWAY_TIMEOUT, why))));
+            }
         };
         let _ = told.send(Ok(()));
         let mut piece = Vec::with_capacity(4096);

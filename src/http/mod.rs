@@ -93,13 +93,17 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener) {
 fn router(node: Arc<Node>) -> Router {
     let body_max = node.config.http.request_body_bytes_max;
     Router::new()
-        .route("/whip/{app}/{stream}", post(whip::publish).options(whip::options))
-        .route("/whep/{app}/{stream}", post(whip::play).options(whip::options))
-        .route("/session/{token}", get(whip::look).patch(whip::patch).delete(whip::delete).options(whip::options))
-        .route("/rtc/v1/whip/", post(srs::whip).options(whip::options))
-        .route("/rtc/v1/whep/", post(srs::whep).options(whip::options))
-        .route("/rtc/v1/whip-play/", post(srs::whep).options(whip::options))
+        .route("/whip/{app}/{stream}", post(whip::publish))
+        .route("/whep/{app}/{stream}", post(whip::play))
+        .route("/session/{token}", get(whip::look).patch(whip::patch).delete(whip::delete))
+        .route("/rtc/v1/whip", post(srs::whip))
+        .route("/rtc/v1/whip/", post(srs::whip))
+        .route("/rtc/v1/whep", post(srs::whep))
+        .route("/rtc/v1/whep/", post(srs::whep))
+        .route("/rtc/v1/whip-play/", post(srs::whep))
+        .route("/rtc/v1/publish", post(srs::publish))
         .route("/rtc/v1/publish/", post(srs::publish))
+        .route("/rtc/v1/play", post(srs::play))
         .route("/rtc/v1/play/", post(srs::play))
         .route("/api/v1/versions", get(api::versions))
         .route("/api/v1/streams", get(api::streams))
@@ -115,6 +119,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/favicon.ico", get(pages::icon))
         .route("/{app}/{file}", get(flv::get))
         .layer(cors(&node))
+        .layer(middleware::from_fn(accept_post))
         .layer(middleware::from_fn_with_state(node.clone(), count))
         .layer(DefaultBodyLimit::max(body_max))
         .with_state(node)
@@ -136,11 +141,23 @@ fn cors(node: &Node) -> CorsLayer {
         .max_age(Duration::from_secs(3600))
 }
 
+/// OPTIONS of a WHIP or WHEP endpoint says what POST takes (RFC 9725 4.9 and the Accept-Post field of LDP 7.1); the CORS layer answers it.
+async fn accept_post(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let takes_sdp = ["/whip/", "/whep/", "/rtc/v1/wh"].iter().any(|start| path.starts_with(start));
+    let options = takes_sdp && request.method() == Method::OPTIONS;
+    let mut response = next.run(request).await;
+    if options {
+        response.headers_mut().insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/sdp"));
+    }
+    response
+}
+
 async fn count(State(node): State<Arc<Node>>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let route = match path.as_ref().map_or("", |p| p.as_str()) {
         p if p.starts_with("/whip") => Route::Whip,
         p if p.starts_with("/whep") => Route::Whep,
-        p if p.starts_with("/session") => Route::Whep,
+        p if p.starts_with("/session") => Route::Session,
         p if p.starts_with("/rtc/v1/") => Route::SrsRtc,
         p if p.starts_with("/api/") => Route::Api,
         "/{app}/{file}" => Route::Flv,

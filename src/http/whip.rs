@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use media::{Codec, StreamName};
 use metrics::{Protocol, Refusal};
 use rtc::dtls;
@@ -277,15 +277,6 @@ pub async fn look() -> Answer {
         Refused(StatusCode::METHOD_NOT_ALLOWED, "a session takes PATCH and DELETE".into()).into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("PATCH, DELETE, OPTIONS"));
     Ok(response)
-}
-
-/// OPTIONS without CORS's preflight headers: what POST takes.
-pub async fn options() -> Response {
-    let headers = [
-        (header::HeaderName::from_static("accept-post"), SDP_TYPE),
-        (header::ALLOW, "POST, PATCH, DELETE, OPTIONS"),
-    ];
-    (StatusCode::NO_CONTENT, headers).into_response()
 }
 
 fn find(node: &Node, token: &str) -> Result<Arc<RtcSession>, Refused> {

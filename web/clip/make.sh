@@ -5,14 +5,12 @@
 #
 # Needs ffmpeg with libx264 and the DejaVu fonts (Debian: ffmpeg, fonts-dejavu-core), for making only.
 #
-#   ./make.sh                    10.000 s: 300 video frames, 469 AAC frames (10.005 s: the last one
-#                                overlaps the next round by 5.3 ms)
-#   CLIP_SECONDS=8 ./make.sh     8.000 s: 240 video frames and exactly 375 AAC frames. AAC frames of
-#                                48 kHz fill whole seconds only in multiples of 8 s.
+#   ./make.sh                    8.000 s: 240 video frames and exactly 375 AAC frames, so that it loops without
+#                                a seam: AAC frames of 48 kHz fill whole seconds only in multiples of 8 s.
 set -eu
 cd "$(dirname "$0")"
 
-seconds=${CLIP_SECONDS:-10}
+seconds=${CLIP_SECONDS:-8}
 out=${CLIP_OUT:-demo.flv}
 fonts=${CLIP_FONTS:-/usr/share/fonts/truetype/dejavu}
 bold=$fonts/DejaVuSans-Bold.ttf

@@ -225,9 +225,9 @@ impl Server {
         self.process_waiting()
     }
 
-    /// Refuses a publisher, for example with `NetStream.Publish.BadName`.
+    /// Refuses a publisher, for example with `NetStream.Publish.BadName`; also one that was accepted, whose stream then ends.
     pub fn reject_publish(&mut self, code: &str, description: &str) {
-        if self.stage == Stage::PublishAsked {
+        if matches!(self.stage, Stage::PublishAsked | Stage::Publishing) {
             self.reject(code, description);
         }
     }
