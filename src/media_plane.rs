@@ -10,9 +10,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use media::{Packet, Time};
-use metrics::{DropReason, ShardMetrics};
+use metrics::{DropReason, Phase, ShardMetrics};
 use mio::{Events, Interest, Poll, Token, Waker};
-use sfu::{Command, Egress, Event, Mail, Shard, ShardConfig, ShardId, TrackKey};
+use sfu::{Command, Egress, Event, Mail, Shard, ShardConfig, ShardId, SourceId, TrackKey};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -33,6 +33,8 @@ const SEND_DATAGRAMS: usize = 512;
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 const ORDERS_A_TICK: usize = 256;
 const MAIL_A_TICK: usize = 1_024;
+/// Panics outside a session's own datagrams end nobody, so they may repeat each tick: after so many the thread gives up, and `/livez` says so.
+const PANICS_MAX: u32 = 64;
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -42,8 +44,11 @@ const WAKE: Token = Token(1);
 pub enum Order {
     /// For the core.
     Shard(Command),
-    /// Tap a track into this channel.
-    Tap(TrackKey, mpsc::Sender<Vec<Packet>>),
+    /// Tap a track into this channel, for the conversion of that fence; it takes the place of an older one's.
+    Tap(TrackKey, SourceId, mpsc::Sender<Vec<Packet>>),
+    /// End that conversion's tap, unless another has taken its place: an ended conversion says so when its task is dropped, which may be
+    /// after the next one has begun.
+    Untap(TrackKey, SourceId),
     /// End the thread when what waits is sent.
     Stop,
 }
@@ -61,6 +66,7 @@ pub struct ShardHandle {
     mail: SyncSender<Mail>,
     waker: Arc<Waker>,
     awake: Arc<AtomicBool>,
+    alive: Arc<AtomicBool>,
 }
 
 /// A shard's inbox is full: it is overloaded or gone.
@@ -82,6 +88,11 @@ impl ShardHandle {
             Ok(()) => self.wake(),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.metrics.dropped_shared(DropReason::MailboxFull),
         }
+    }
+
+    /// Whether its thread runs.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
     }
 
     fn wake(&self) {
@@ -115,7 +126,17 @@ pub fn start(
         let (mail_in, mail) = sync_channel(MAIL_MAX);
         let metrics = Arc::new(ShardMetrics::default());
         let port = socket.local_addr().port();
-        handles.push(ShardHandle { id, port, metrics: metrics.clone(), orders: orders_in, mail: mail_in, waker, awake: awake.clone() });
+        let alive = Arc::new(AtomicBool::new(true));
+        handles.push(ShardHandle {
+            id,
+            port,
+            metrics: metrics.clone(),
+            orders: orders_in,
+            mail: mail_in,
+            waker,
+            awake: awake.clone(),
+            alive: alive.clone(),
+        });
         let config = ShardConfig {
             id,
             unix_us_at_zero: clock.unix_us_at_zero(),
@@ -128,16 +149,18 @@ pub fn start(
             orders,
             mail,
             awake,
+            _alive: Alive(alive),
             clock,
             taps: HashMap::new(),
+            closed_taps: Vec::new(),
             peers: Vec::new(),
+            panics: 0,
             events: events_in.clone(),
             metrics,
         });
     }
-    for mut one in loops {
+    for (id, mut one) in loops.into_iter().enumerate() {
         one.peers = handles.clone();
-        let id = one.peers.len();
         std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || one.run())?;
     }
     Ok((handles, events))
@@ -150,11 +173,25 @@ struct Loop {
     orders: Receiver<Order>,
     mail: Receiver<Mail>,
     awake: Arc<AtomicBool>,
+    _alive: Alive,
     clock: Clock,
-    taps: HashMap<TrackKey, mpsc::Sender<Vec<Packet>>>,
+    taps: HashMap<TrackKey, (SourceId, mpsc::Sender<Vec<Packet>>)>,
+    /// Tracks whose tap nobody listens to any more.
+    closed_taps: Vec<TrackKey>,
+    /// Panics that no session could be ended for.
+    panics: u32,
     peers: Vec<ShardHandle>,
     events: mpsc::UnboundedSender<Event>,
     metrics: Arc<ShardMetrics>,
+}
+
+/// Says that the thread is gone, however it went.
+struct Alive(Arc<AtomicBool>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// The send batch, sent whenever it is full, so that nothing is dropped for want of room in it.
@@ -162,6 +199,8 @@ struct Out<'a> {
     batch: &'a mut udp::SendBatch,
     socket: &'a mut udp::Socket,
     metrics: &'a ShardMetrics,
+    /// Datagrams sent since it was made.
+    sent: u64,
 }
 
 impl Out<'_> {
@@ -172,6 +211,7 @@ impl Out<'_> {
         let waiting = self.batch.len() as u64;
         match self.socket.send(self.batch) {
             Ok(sent) => {
+                self.sent += sent.datagrams as u64;
                 self.metrics.send_messages.add(sent.messages as u64);
                 self.metrics.dropped_n(DropReason::SendBufferFull, sent.dropped_full as u64);
                 self.metrics.dropped_n(DropReason::SendFailed, sent.dropped_error as u64);
@@ -216,41 +256,59 @@ impl Loop {
                 return;
             }
             readable |= ready.iter().any(|e| e.token() == SOCKET);
-            self.awake.store(false, Ordering::Release);
-            let mut out = Out { batch: &mut batch, socket: &mut self.socket, metrics: &self.metrics };
+            // A read-modify-write: who finds the flag still set has put its order where the reads below see it.
+            self.awake.swap(false, Ordering::AcqRel);
+            self.metrics.gso_enabled.set(u64::from(self.socket.gso_enabled()));
+            let mut out = Out { batch: &mut batch, socket: &mut self.socket, metrics: &self.metrics, sent: 0 };
+            let shard = &mut self.shard;
 
             // Phase 1 and 2: orders, mail.
             let now = self.clock.now();
+            let mut failed = false;
+            for key in self.closed_taps.drain(..) {
+                failed |= !guarded(shard, now, &mut out, |shard, out| shard.handle_command(Command::Untap(key), now, out));
+            }
+            let mut more = true;
             for _ in 0..ORDERS_A_TICK {
-                match self.orders.try_recv() {
-                    Ok(Order::Shard(command)) => {
-                        if let Command::Untap(key) = &command {
-                            self.taps.remove(key);
-                        }
-                        self.shard.handle_command(command, now, &mut out);
+                let command = match self.orders.try_recv() {
+                    Ok(Order::Shard(command)) => command,
+                    Ok(Order::Tap(key, source, sender)) => {
+                        self.taps.insert(key, (source, sender));
+                        Command::Tap(key)
                     }
-                    Ok(Order::Tap(key, sender)) => {
-                        self.taps.insert(key, sender);
-                        self.shard.handle_command(Command::Tap(key), now, &mut out);
+                    Ok(Order::Untap(key, source)) => {
+                        if self.taps.get(&key).is_none_or(|(tapper, _)| *tapper != source) {
+                            continue;
+                        }
+                        self.taps.remove(&key);
+                        Command::Untap(key)
                     }
                     Ok(Order::Stop) => {
                         out.flush();
                         return;
                     }
-                    Err(_) => break,
-                }
+                    Err(_) => {
+                        more = false;
+                        break;
+                    }
+                };
+                failed |= !guarded(shard, now, &mut out, |shard, out| shard.handle_command(command, now, out));
+            }
+            if more {
+                self.metrics.budget_hits.of(Phase::Commands).increment();
             }
             let mut more_mail = true;
             for _ in 0..MAIL_A_TICK {
-                match self.mail.try_recv() {
-                    Ok(mail) => self.shard.handle_mail(mail, now),
-                    Err(_) => {
-                        more_mail = false;
-                        break;
-                    }
-                }
+                let Ok(mail) = self.mail.try_recv() else {
+                    more_mail = false;
+                    break;
+                };
+                failed |= !guarded(shard, now, &mut out, |shard, _| shard.handle_mail(mail, now));
             }
-            self.shard.fan_out(now, &mut out);
+            if more_mail {
+                self.metrics.budget_hits.of(Phase::Mailbox).increment();
+            }
+            failed |= !guarded(shard, now, &mut out, |shard, out| shard.fan_out(now, out));
 
             // Phase 3: datagrams, a batch at a time, each fanned out before the next is read.
             for _ in 0..RECV_BATCHES_MAX {
@@ -269,29 +327,38 @@ impl Loop {
                     readable = false;
                     break;
                 }
+                self.metrics.dropped_n(DropReason::Truncated, received.truncated() as u64);
                 let now = self.clock.now();
+                let sent_before = out.sent;
                 for (from, datagram) in received.iter_mut() {
-                    let shard = &mut self.shard;
-                    let work = AssertUnwindSafe(|| shard.handle_datagram(datagram, from, now, &mut out));
-                    if catch_unwind(work).is_err() {
-                        self.metrics.panics.add(1);
-                        self.shard.end_current(now, &mut out);
-                    }
+                    // Its session ends; that is the end of the matter.
+                    guarded(shard, now, &mut out, |shard, out| shard.handle_datagram(datagram, from, now, out));
                 }
-                self.shard.fan_out(now, &mut out);
+                failed |= !guarded(shard, now, &mut out, |shard, out| shard.fan_out(now, out));
                 out.flush();
-                self.metrics.forward_latency.observe(self.clock.now().since(now).max(0) as u64);
+                let took_us = self.clock.now().since(now).max(0) as u64;
+                self.metrics.forward_latency.observe_n(took_us, out.sent - sent_before);
+            }
+            if readable {
+                self.metrics.budget_hits.of(Phase::Datagrams).increment();
             }
 
             // Phase 4: what is due.
             let now = self.clock.now();
-            self.shard.handle_timeout(now, &mut out);
-            self.shard.fan_out(now, &mut out);
+            failed |= !guarded(shard, now, &mut out, |shard, out| {
+                shard.handle_timeout(now, out);
+                shard.fan_out(now, out);
+            });
             out.flush();
             self.dispatch();
-            if more_mail {
+            if more || more_mail {
                 self.awake.store(true, Ordering::Release);
                 readable = true;
+            }
+            self.panics += u32::from(failed);
+            if self.panics > PANICS_MAX {
+                tracing::error!("a shard panics again and again: its thread ends, the node should be restarted");
+                return;
             }
         }
     }
@@ -312,18 +379,20 @@ impl Loop {
                 peer.mail(mail);
             }
         }
-        let mut gone = Vec::new();
         for event in self.shard.take_events() {
             match event {
                 Event::Tapped(key, packets) => {
-                    let Some(tap) = self.taps.get(&key) else { continue };
+                    let Some((_, tap)) = self.taps.get(&key) else { continue };
                     if packets.is_empty() {
                         continue;
                     }
                     match tap.try_send(packets) {
                         Ok(()) => {}
                         Err(mpsc::error::TrySendError::Full(_)) => self.metrics.dropped(DropReason::MailboxFull),
-                        Err(mpsc::error::TrySendError::Closed(_)) => gone.push(key),
+                        Err(mpsc::error::TrySendError::Closed(_)) => {
+                            self.taps.remove(&key);
+                            self.closed_taps.push(key);
+                        }
                     }
                 }
                 other => {
@@ -331,8 +400,19 @@ impl Loop {
                 }
             }
         }
-        for key in gone {
-            self.taps.remove(&key);
-        }
     }
+}
+
+/// Runs a part of the tick. A panic in it is counted and ends the session it worked on; the others go on. Returns whether there was none.
+fn guarded(shard: &mut Shard, now: Time, out: &mut Out<'_>, work: impl FnOnce(&mut Shard, &mut Out<'_>)) -> bool {
+    if catch_unwind(AssertUnwindSafe(|| work(shard, out))).is_ok() {
+        return true;
+    }
+    out.metrics.panics.increment();
+    out.metrics.dropped(DropReason::Panicked);
+    // Whoever panics again while it is ended is out of the shard's tables by then.
+    if catch_unwind(AssertUnwindSafe(|| shard.end_current(now, out))).is_err() {
+        out.metrics.panics.increment();
+    }
+    false
 }

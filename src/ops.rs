@@ -22,7 +22,7 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener) {
     let registry = Registry::new(node.shards.iter().map(|s| s.metrics.clone()).collect(), node.metrics.clone());
     let app = Router::new()
         .route("/metrics", get(metrics))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .with_state(Arc::new(Ops { node, registry }));
     if let Err(error) = axum::serve(listener, app).await {
@@ -42,6 +42,14 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
     metrics.viewers.of(Protocol::WebRtc).set(count(ClientKind::RtcPlay));
     metrics.http_request(Route::Ops, 200);
     ([(header::CONTENT_TYPE, Registry::CONTENT_TYPE)], ops.registry.render()).into_response()
+}
+
+/// Dead when a thread of the media plane is: its sessions are lost, and only a restart brings them back.
+async fn live(State(ops): State<Arc<Ops>>) -> Response {
+    match ops.node.shards.iter().find(|s| !s.is_alive()) {
+        Some(shard) => (StatusCode::INTERNAL_SERVER_ERROR, format!("shard {} has died\n", shard.id)).into_response(),
+        None => "ok\n".into_response(),
+    }
 }
 
 async fn ready(State(ops): State<Arc<Ops>>) -> Response {

@@ -31,10 +31,10 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
     let shared = stream.shared().clone();
     let (video_in, mut video) = mpsc::channel(TAP_MAX);
     let (audio_in, mut audio) = mpsc::channel(TAP_MAX);
-    let _tap = Tap { stream: stream.clone() };
+    let _tap = Tap { stream: stream.clone(), fence };
     for (kind, channel) in [(Kind::Video, video_in), (Kind::Audio, audio_in)] {
         let key = TrackKey { stream: stream.id, kind };
-        if stream.home.order(Order::Tap(key, channel)).is_err() {
+        if stream.home.order(Order::Tap(key, fence, channel)).is_err() {
             return tracing::warn!(stream = %stream.name, "the media plane is overloaded: no RTMP or FLV for this stream");
         }
     }
@@ -76,13 +76,14 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
 
 struct Tap {
     stream: Arc<Stream>,
+    fence: SourceId,
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
         for kind in [Kind::Video, Kind::Audio] {
             let key = TrackKey { stream: self.stream.id, kind };
-            let _ = self.stream.home.order(Order::Shard(Command::Untap(key)));
+            let _ = self.stream.home.order(Order::Untap(key, self.fence));
         }
     }
 }
