@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// `[auth]`: a list without tokens leaves its side open to everybody who can reach the node.
+/// `[auth]`: `publish` or `play` without tokens leaves its side open to everybody who can reach the node.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
@@ -12,12 +12,14 @@ pub struct Auth {
     pub publish: Vec<Token>,
     /// Tokens that may play.
     pub play: Vec<Token>,
+    /// Tokens that may list and end clients through the API. On a node with other tokens an empty list means nobody.
+    pub api: Vec<Token>,
 }
 
 impl Auth {
     /// Whether nobody is asked for anything.
     pub fn is_open(&self) -> bool {
-        self.publish.is_empty() && self.play.is_empty()
+        self.publish.is_empty() && self.play.is_empty() && self.api.is_empty()
     }
 }
 
@@ -56,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_token_is_not_shown() {
-        let auth = Auth { publish: vec![Token::new("secret")], play: Vec::new() };
+        let auth = Auth { publish: vec![Token::new("secret")], ..Auth::default() };
         assert!(!format!("{auth:?}").contains("secret"));
         assert!(!auth.is_open() && Auth::default().is_open());
     }

@@ -46,7 +46,7 @@ impl Config {
             let what = format!("node.name is {name:?}");
             rules.broken("node.name", what, "Use 1 to 64 letters, digits, `-`, `.` and `_`");
         }
-        for (key, tokens) in [("auth.publish", &self.auth.publish), ("auth.play", &self.auth.play)] {
+        for (key, tokens) in [("auth.publish", &self.auth.publish), ("auth.play", &self.auth.play), ("auth.api", &self.auth.api)] {
             if !tokens.iter().all(|token| token.is_valid()) {
                 let advice =
                     "Use 1 to 256 letters, digits, `-`, `.`, `_` and `~`, which a URL leaves as they are";

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use media::{Codec, TrackConfig};
 use serde_json::{Value, json};
 
 use super::{Answer, Refused};
+use crate::auth::ApiAction;
 use crate::node::{Client, Node};
 use crate::stream::{Ingest, Stream};
 
@@ -24,7 +25,8 @@ pub async fn versions(State(node): State<Arc<Node>>) -> Answer {
 }
 
 /// GET /api/v1/streams/
-pub async fn streams(State(node): State<Arc<Node>>) -> Answer {
+pub async fn streams(State(node): State<Arc<Node>>, query: RawQuery, headers: HeaderMap) -> Answer {
+    admit(&node, ApiAction::Look, &query, &headers)?;
     let mut streams = node.streams.all();
     streams.retain(|s| s.is_live() || s.viewers() != [0; 3]);
     streams.sort_by(|a, b| a.name.cmp(&b.name));
@@ -33,14 +35,21 @@ pub async fn streams(State(node): State<Arc<Node>>) -> Answer {
 }
 
 /// GET /api/v1/streams/ID
-pub async fn stream(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+pub async fn stream(
+    State(node): State<Arc<Node>>,
+    Path(id): Path<String>,
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    admit(&node, ApiAction::Look, &query, &headers)?;
     let id = number(&id, "stream")?;
     let stream = node.streams.by_id(sfu::StreamId(id)).ok_or_else(|| missing("stream"))?;
     Ok(Json(wrap(&node, "stream", describe_stream(&node, &stream))).into_response())
 }
 
 /// GET /api/v1/clients/
-pub async fn clients(State(node): State<Arc<Node>>) -> Answer {
+pub async fn clients(State(node): State<Arc<Node>>, query: RawQuery, headers: HeaderMap) -> Answer {
+    admit(&node, ApiAction::Manage, &query, &headers)?;
     let mut all: Vec<Arc<Client>> = node.clients.iter().map(|c| c.clone()).collect();
     all.sort_by_key(|c| c.id);
     let clients = all.iter().map(|c| describe_client(&node, c)).collect::<Vec<_>>();
@@ -48,20 +57,40 @@ pub async fn clients(State(node): State<Arc<Node>>) -> Answer {
 }
 
 /// GET /api/v1/clients/ID
-pub async fn client(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+pub async fn client(
+    State(node): State<Arc<Node>>,
+    Path(id): Path<String>,
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    admit(&node, ApiAction::Manage, &query, &headers)?;
     let id = number(&id, "client")?;
     let client = node.clients.get(&id).map(|c| c.clone()).ok_or_else(|| missing("client"))?;
     Ok(Json(wrap(&node, "client", describe_client(&node, &client))).into_response())
 }
 
 /// DELETE /api/v1/clients/ID
-pub async fn kick(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+pub async fn kick(
+    State(node): State<Arc<Node>>,
+    Path(id): Path<String>,
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    admit(&node, ApiAction::Manage, &query, &headers)?;
     let id = number(&id, "client")?;
     if !node.kick(id) {
         return Err(missing("client"));
     }
     tracing::info!(client = id, "ended by the API");
     Ok(Json(json!({ "code": 0 })).into_response())
+}
+
+fn admit(node: &Node, action: ApiAction, RawQuery(query): &RawQuery, headers: &HeaderMap) -> Result<(), Refused> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    node.admit_api(action, query.as_deref().unwrap_or(""), authorization).map_err(|denied| {
+        let hint = if action == ApiAction::Manage { " of the setting auth.api" } else { "" };
+        Refused(StatusCode::UNAUTHORIZED, format!("{denied}{hint}"))
+    })
 }
 
 fn wrap(node: &Node, key: &str, value: Value) -> Value {

@@ -80,7 +80,7 @@ function makeRow(s) {
         "div",
         { class: "actions" },
         el("a", { class: "button primary", href: it.play, "aria-label": `Play ${it.title}` }, "Play"),
-        el("a", { class: "button", href: `${it.play}?via=flv`, "aria-label": `Play ${it.title} over FLV` }, "FLV"),
+        el("a", { class: "button", href: `${it.play}${it.play.includes("?") ? "&" : "?"}via=flv`, "aria-label": `Play ${it.title} over FLV` }, "FLV"),
         copyButton("Copy RTMP", it.rtmp(rtmpPort)),
         copyButton("Copy FLV", new URL(it.flv, location.href).href),
       ),

@@ -11,17 +11,21 @@ export function streamOfPath(pathname = location.pathname) {
   return stream(app, rest.join("/"));
 }
 
+// A node with tokens: the page's own `?token=` is shown to the node, and handed on to the pages it links.
+const TOKEN = new URLSearchParams(location.search).get("token");
+const TOKEN_QUERY = TOKEN ? `?token=${encodeURIComponent(TOKEN)}` : "";
+
 export function stream(app, name) {
   const path = `${encodeURIComponent(app)}/${name.split("/").map(encodeURIComponent).join("/")}`;
   return {
     app,
     name,
     title: `${app}/${name}`,
-    play: `/play/${path}`,
+    play: `/play/${path}${TOKEN_QUERY}`,
     whip: `/whip/${path}`,
     whep: `/whep/${path}`,
-    flv: `/${path}.flv`,
-    rtmp: (port = RTMP_PORT) => `${rtmpServer(port)}/${path}`,
+    flv: `/${path}.flv${TOKEN_QUERY}`,
+    rtmp: (port = RTMP_PORT) => `${rtmpServer(port)}/${path}${TOKEN_QUERY}`,
   };
 }
 
@@ -58,7 +62,8 @@ export class Unreachable extends Error {
 export async function request(url, init = {}) {
   let response;
   try {
-    response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(REQUEST_MS_MAX), ...init });
+    const headers = { ...init.headers, ...(TOKEN && { Authorization: `Bearer ${TOKEN}` }) };
+    response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(REQUEST_MS_MAX), ...init, headers });
   } catch {
     throw new Unreachable();
   }
