@@ -1,0 +1,8 @@
+//! The targets, by crate.
+
+pub mod convert;
+pub mod media;
+pub mod rtc;
+pub mod rtmp;
+pub mod session;
+pub mod shard;
