@@ -12,3 +12,4 @@ pub mod ops;
 pub mod rtmp_server;
 pub mod serve;
 pub mod stream;
+pub mod task;

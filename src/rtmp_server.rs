@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media::{StreamName, flv};
-use metrics::{Protocol, Refusal};
+use metrics::{NodeMetrics, Protocol, Refusal, RtmpRole};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -25,6 +25,12 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 const PUBLISHER_SILENCE: Duration = Duration::from_secs(15);
 /// A player whose window stays shut for so long is closed.
 const WRITE_STALL: Duration = Duration::from_secs(10);
+/// The kernel gives a connection up whose peer takes nothing, or answers nothing, for so long; it sees what we have handed over already.
+pub const TCP_STALL: Duration = Duration::from_secs(20);
+/// A player that comes before the publisher waits at least so long, whatever the grace time.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a refused peer still sends is read for so long, or its kernel would throw away the reason unread (a reset overtakes it).
+const LINGER: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 * 1024;
 /// The kernel's part of a player's queue: 20 Mbit/s at 100 ms.
 pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
@@ -51,13 +57,20 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener) {
             continue;
         };
         let node = node.clone();
-        tokio::spawn(async move {
+        crate::task::spawn(node.metrics.clone(), async move {
             let _slot = slot;
             node.metrics.rtmp_connections_total.add(1);
             let mut connection = Connection::new(node.clone(), socket, from);
-            match connection.run().await {
-                Ok(()) => tracing::debug!(%from, "rtmp connection ended"),
-                Err(error) => tracing::info!(%from, %error, "rtmp connection closed"),
+            let error = match connection.run().await {
+                Ok(()) => return tracing::debug!(%from, "rtmp connection ended"),
+                Err(error) => error,
+            };
+            tracing::info!(%from, %error, "rtmp connection closed");
+            match error {
+                CloseError::Rtmp(_) => node.metrics.refused.of(Refusal::ProtocolError).add(1),
+                CloseError::Idle | CloseError::Silent => node.metrics.refused.of(Refusal::Timeout).add(1),
+                CloseError::Refused(_) | CloseError::Flv(_) => connection.linger().await,
+                CloseError::Io(_) | CloseError::Stalled | CloseError::Kicked => {}
             }
         });
     }
@@ -89,14 +102,43 @@ struct Connection {
     from: SocketAddr,
     server: rtmp::Server,
     buffer: Vec<u8>,
+    role: Role,
+}
+
+/// Counts a connection among those of its role.
+struct Role(Arc<NodeMetrics>, RtmpRole);
+
+impl Role {
+    fn new(metrics: &Arc<NodeMetrics>, role: RtmpRole) -> Role {
+        metrics.rtmp_connections.of(role).add(1);
+        Role(metrics.clone(), role)
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        self.0.rtmp_connections.of(self.1).add(-1);
+    }
 }
 
 impl Connection {
     fn new(node: Arc<Node>, socket: TcpStream, from: SocketAddr) -> Connection {
         let _ = socket.set_nodelay(true);
         let _ = socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES);
+        let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(TCP_STALL));
         let server = rtmp::Server::new(node.random_bytes(), rtmp::Limits::default());
-        Connection { node, socket, from, server, buffer: vec![0; READ_BYTES] }
+        let role = Role::new(&node.metrics, RtmpRole::Undecided);
+        Connection { node, socket, from, server, buffer: vec![0; READ_BYTES], role }
+    }
+
+    /// Closes our side and reads on a little.
+    async fn linger(&mut self) {
+        let drain = async {
+            self.socket.shutdown().await?;
+            while self.socket.read(&mut self.buffer).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        let _ = timeout(LINGER, drain).await;
     }
 
     async fn run(&mut self) -> Result<(), CloseError> {
@@ -143,6 +185,9 @@ impl Connection {
 
     fn admit(&self, action: Action, app: &str, name: &str, query: &str) -> Result<StreamName, (Refusal, String)> {
         let name = StreamName::new(app, name).map_err(|e| (Refusal::BadRequest, e.to_string()))?;
+        if *self.node.draining.borrow() {
+            return Err((Refusal::Draining, "the node is stopping".into()));
+        }
         match self.node.admit(action, query, None) {
             Ok(()) => Ok(name),
             Err(denied) => Err((Refusal::Unauthorized, denied.to_string())),
@@ -150,7 +195,8 @@ impl Connection {
     }
 
     fn ip(&self) -> IpAddr {
-        self.from.ip()
+        // IPv4 peers of an IPv6 listener are shown as what they are.
+        self.from.ip().to_canonical()
     }
 
     async fn publish(&mut self, app: &str, name: &str, query: &str) -> Result<(), CloseError> {
@@ -173,6 +219,7 @@ impl Connection {
         self.server.accept_publish()?;
         self.answer().await?;
         self.node.metrics.publishes.of(Protocol::Rtmp).add(1);
+        self.role = Role::new(&self.node.metrics, RtmpRole::Publisher);
         tracing::info!(client = client.client.id, stream = %stream.name, from = %self.from, "rtmp publish");
         let mut demuxer = flv::Demuxer::new();
         let result = loop {
@@ -205,6 +252,7 @@ impl Connection {
                 Ok(Ok(count)) => {
                     client.client.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
                     stream.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+                    self.node.metrics.bytes_in.of(Protocol::Rtmp).add(count as u64);
                     if let Err(error) = self.take(count).await {
                         break Err(error);
                     }
@@ -239,6 +287,7 @@ impl Connection {
         let (client, kicked) = self.node.add_task_client(ClientKind::RtmpPlay, self.ip(), name);
         let _watching = stream.watch(Watch::Rtmp);
         self.node.metrics.plays.of(Protocol::Rtmp).add(1);
+        self.role = Role::new(&self.node.metrics, RtmpRole::Player);
         tracing::info!(client = client.client.id, stream = %stream.name, from = %self.from, "rtmp play");
         let result = self.send_stream(&stream, &client.client, kicked).await;
         tracing::info!(client = client.client.id, stream = %stream.name, sent = client.client.bytes().1, "rtmp play ended");
@@ -254,10 +303,17 @@ impl Connection {
         self.server.accept_play()?;
         self.answer().await?;
         let clock = self.node.clock;
-        let ready = tokio::select! {
-            ready = timeout(self.node.config.stream.publisher_grace, start(stream, clock)) => ready,
-            gone = closed(&mut self.socket, &mut self.server) => return gone,
-            _ = kicked.wait() => return Err(CloseError::Kicked),
+        let ready = timeout(self.node.config.stream.publisher_grace.max(START_TIMEOUT), start(stream, clock));
+        tokio::pin!(ready);
+        let ready = loop {
+            tokio::select! {
+                ready = &mut ready => break ready,
+                heard = hear(&self.socket, &mut self.server) => match heard? {
+                    Heard::Gone => return Ok(()),
+                    Heard::Question => self.answer().await?,
+                },
+                _ = kicked.wait() => return Err(CloseError::Kicked),
+            }
         };
         let (mut reader, metadata) = match ready {
             Ok(Ok(ready)) => ready,
@@ -273,7 +329,13 @@ impl Connection {
         loop {
             let read = tokio::select! {
                 read = reader.next() => read,
-                gone = closed(&mut self.socket, &mut self.server) => return gone,
+                heard = hear(&self.socket, &mut self.server) => match heard? {
+                    Heard::Gone => return Ok(()),
+                    Heard::Question => {
+                        self.answer().await?;
+                        continue;
+                    }
+                },
                 _ = kicked.wait() => return self.end_play(rtmp::EndReason::Shutdown, "ended by the node").await,
             };
             let entries = match read {
@@ -292,6 +354,7 @@ impl Connection {
             write(&mut self.socket, &parts).await?;
             client.bytes_out.fetch_add(bytes, Ordering::Relaxed);
             stream.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+            self.node.metrics.bytes_out.of(Protocol::Rtmp).add(bytes);
             let dropped = reader.take_dropped();
             if dropped > 0 {
                 client.frames_dropped.fetch_add(dropped, Ordering::Relaxed);
@@ -330,24 +393,30 @@ pub async fn start(stream: &Arc<Stream>, clock: crate::clock::Clock) -> Result<(
     Ok((stream.log.reader(), metadata))
 }
 
-/// Resolves when the player goes away; reads and answers what it says meanwhile.
-async fn closed(socket: &mut TcpStream, server: &mut rtmp::Server) -> Result<(), CloseError> {
+/// What a player said.
+enum Heard {
+    /// It is gone, or has enough.
+    Gone,
+    /// Something that may want an answer.
+    Question,
+}
+
+/// Reads what a player says until there is something to do. It writes nothing, so it may be given up at any point: half an answer would
+/// leave the player in the middle of a chunk.
+async fn hear(socket: &TcpStream, server: &mut rtmp::Server) -> Result<Heard, CloseError> {
     let mut buffer = [0u8; 1024];
     loop {
         socket.readable().await?;
         match socket.try_read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(Heard::Gone),
             Ok(count) => {
                 server.handle_input(&buffer[..count])?;
                 while let Some(event) = server.poll_event() {
                     if matches!(event, rtmp::Event::Stop) {
-                        return Ok(());
+                        return Ok(Heard::Gone);
                     }
                 }
-                let output = server.take_output();
-                if !output.is_empty() {
-                    write(socket, &[output]).await?;
-                }
+                return Ok(Heard::Question);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
