@@ -252,7 +252,8 @@ impl Node {
         let client = Arc::new(Client {
             id,
             kind,
-            ip,
+            // IPv4 clients of an IPv6 listener are shown as what they are.
+            ip: ip.to_canonical(),
             stream,
             since: self.clock.now(),
             bytes_in: AtomicU64::new(0),

@@ -195,8 +195,7 @@ impl Connection {
     }
 
     fn ip(&self) -> IpAddr {
-        // IPv4 peers of an IPv6 listener are shown as what they are.
-        self.from.ip().to_canonical()
+        self.from.ip()
     }
 
     async fn publish(&mut self, app: &str, name: &str, query: &str) -> Result<(), CloseError> {

@@ -22,6 +22,8 @@ use crate::stream::{Stream, Watch, WatchGuard};
 
 /// Pieces on their way to a viewer's socket. The log is the real queue: a viewer that does not take these falls behind there.
 const PIECES_MAX: usize = 4;
+/// What a viewer may say on a WebSocket, in bytes: nothing of it matters, and the library's 64 MiB are memory for strangers to fill.
+const SAID_LEN_MAX: usize = 4 * 1024;
 /// A viewer that takes nothing for so long is closed.
 const WRITE_STALL: Duration = Duration::from_secs(10);
 /// A stream that somebody publishes gives its first frame within this, or the request ends.
@@ -64,13 +66,14 @@ pub async fn get(
     let (pieces_in, pieces) = mpsc::channel(PIECES_MAX);
     match upgrade {
         Ok(upgrade) => {
-            tokio::spawn(viewer.run(pieces_in));
+            crate::task::spawn(viewer.node.metrics.clone(), viewer.run(pieces_in));
+            let upgrade = upgrade.max_message_size(SAID_LEN_MAX).max_frame_size(SAID_LEN_MAX);
             Ok(upgrade.on_upgrade(move |socket| over_websocket(socket, pieces)))
         }
         Err(_) => {
             // A refusal can still be told as a status, so the first piece is awaited.
             let (first_in, first) = oneshot::channel();
-            tokio::spawn(viewer.run_telling(pieces_in, first_in));
+            crate::task::spawn(viewer.node.metrics.clone(), viewer.run_telling(pieces_in, first_in));
             if let Ok(Err(refused)) = first.await {
                 return Err(refused);
             }
@@ -104,7 +107,7 @@ async fn over_websocket(mut socket: WebSocket, mut pieces: mpsc::Receiver<Bytes>
             }
         }
     }
-    let _ = socket.send(Message::Close(None)).await;
+    let _ = tokio::time::timeout(WRITE_STALL, socket.send(Message::Close(None))).await;
 }
 
 struct Viewer {

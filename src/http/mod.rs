@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use metrics::Route;
+use metrics::{Refusal, Route};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -39,6 +39,10 @@ pub struct Refused(pub StatusCode, pub String);
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = (self.0, self.1 + "\n").into_response();
+        if self.0 == StatusCode::UNAUTHORIZED {
+            // RFC 9110 15.5.2: a 401 says how to authenticate.
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.0 == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -66,11 +70,16 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener) {
                 continue;
             }
         };
-        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            node.metrics.refused.of(Refusal::TooMany).add(1);
+            continue;
+        };
         let _ = socket.set_nodelay(true);
+        // Who asks for much and reads nothing would otherwise hold its connection for ever.
+        let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(crate::rtmp_server::TCP_STALL));
         let _ = socket2::SockRef::from(&socket).set_send_buffer_size(crate::rtmp_server::SEND_BUFFER_BYTES);
         let app = app.clone();
-        tokio::spawn(async move {
+        crate::task::spawn(node.metrics.clone(), async move {
             let _slot = slot;
             let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(ConnectInfo(from));

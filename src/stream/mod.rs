@@ -421,19 +421,20 @@ impl Stream {
     /// Starts and ends the conversions, so that what runs is what is needed.
     fn reconcile(&self, state: &mut State) {
         let Some(me) = self.me.upgrade() else { return };
+        let metrics = &self.shared.metrics;
         let source_of = |ingest: Ingest| state.publisher.as_ref().filter(|p| p.ingest == ingest).map(|p| p.source);
         let packets = source_of(Ingest::Rtmp).filter(|_| state.viewers[Watch::Whep as usize] > 0);
         let frames = source_of(Ingest::Whip)
             .filter(|_| state.viewers[Watch::Rtmp as usize] + state.viewers[Watch::Flv as usize] > 0);
         settle(&mut state.to_packets, packets, |_| {
             let fence = SourceId(self.shared.draw_id());
-            tokio::spawn(to_packets::run(me.clone(), fence)).abort_handle()
+            crate::task::spawn(metrics.clone(), to_packets::run(me.clone(), fence)).abort_handle()
         });
         settle(&mut state.to_frames, frames, |publisher| {
             let fence = SourceId(self.shared.draw_id());
             // Before anybody reads: what an earlier source left in the log is not this one's.
             self.log.begin(fence);
-            tokio::spawn(to_frames::run(me.clone(), publisher, fence)).abort_handle()
+            crate::task::spawn(metrics.clone(), to_frames::run(me.clone(), publisher, fence)).abort_handle()
         });
     }
 }

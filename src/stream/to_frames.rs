@@ -46,6 +46,7 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut frames = Vec::new();
+    let mut before = payload::h264::Counts::default();
     loop {
         tokio::select! {
             Some(packets) = video.recv() => picture.push(packets),
@@ -63,6 +64,12 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
             shared.metrics.conversion_frames.of(conversion).add(1);
             stream.log.push(fence, frame, now);
         }
+        let counts = picture.depacketizer.counts();
+        let (broken, waiting) = (counts.broken - before.broken, counts.waiting - before.waiting);
+        before = counts;
+        shared.metrics.conversion_errors.of(Conversion::PacketsToFrames).add(broken);
+        shared.metrics.conversion_frames_dropped.of(Conversion::PacketsToFrames).add(waiting);
+        shared.metrics.conversion_errors.of(Conversion::OpusToAac).add(std::mem::take(&mut sound.errors));
         if let Some(codec) = refused {
             stream.refuse_frames(publisher, format!("the stream is {}, RTMP and FLV carry H.264 and AAC", codec.name()));
             return;
@@ -156,6 +163,7 @@ struct Sound {
     reorder: Reorder,
     slew: Slew,
     converter: OpusToAac,
+    errors: u64,
 }
 
 impl Sound {
@@ -164,6 +172,7 @@ impl Sound {
             reorder: Reorder::new(REORDER_US, REORDER_PACKETS_MAX),
             slew: Slew::default(),
             converter: OpusToAac::new(aac_bps)?,
+            errors: 0,
         })
     }
 
@@ -178,9 +187,9 @@ impl Sound {
             if packet.codec != Codec::Opus {
                 return Some(packet.codec);
             }
-            // A packet that does not decode is silence; the converter counts it.
+            // A packet that does not decode is silence; many in a row are errors.
             let at = self.slew.time(packet.timestamp, Codec::Opus.clock_hz(), packet.capture);
-            let _ = self.converter.push(&packet.payload, at, out);
+            self.errors += u64::from(self.converter.push(&packet.payload, at, out).is_err());
         }
         None
     }

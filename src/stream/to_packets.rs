@@ -25,6 +25,8 @@ pub async fn run(stream: Arc<Stream>, fence: SourceId) {
                     converter.convert(&entry);
                 }
                 converter.flush();
+                let metrics = &stream.shared().metrics;
+                metrics.conversion_frames_dropped.of(Conversion::FramesToPackets).add(reader.take_dropped());
                 tokio::task::yield_now().await;
             }
             Read::Ended(_) => return,
