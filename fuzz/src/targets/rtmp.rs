@@ -14,7 +14,7 @@ use crate::novelty::{note, note_count};
 const STRANGER_BYTES_MAX: isize = 256 * 1024;
 
 /// What the node reads from a socket at once (src/rtmp_server.rs): answers are taken after each read, so it bounds them too.
-const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 
 /// Both ends of the handshake.
 pub fn handshake(data: &[u8]) {

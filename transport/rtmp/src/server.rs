@@ -19,8 +19,9 @@ const STREAMS_MAX: u32 = 16;
 const EVENTS_MAX: usize = 4096;
 /// Most bytes kept back while a decision is awaited: one read of a socket. Encoders wait for the answer.
 const WAITING_LEN_MAX: usize = 64 * 1024;
-/// Most bytes of answers that wait to be taken. Whole sessions need a few KiB; more means floods of pings or commands.
-const OUTPUT_LEN_MAX: usize = 64 * 1024;
+/// Most bytes of answers that wait to be taken. Whole sessions need a few KiB; more means floods of pings or commands. The buffer that
+/// holds them doubles as it grows, so it may take twice this.
+const OUTPUT_LEN_MAX: usize = 32 * 1024;
 
 /// What a peer may make this process hold, before and after it was allowed to publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ impl Default for Limits {
 
 /// A stranger's connection holds at most 256 KiB, 24 of them left for tables and the command being read.
 const _: () = assert!(
-    Limits::DEFAULT.before_publish.unfinished_len_max + WAITING_LEN_MAX + OUTPUT_LEN_MAX <= 232 * 1024
+    Limits::DEFAULT.before_publish.unfinished_len_max + WAITING_LEN_MAX + 2 * OUTPUT_LEN_MAX <= 232 * 1024
 );
 
 /// What a connection wants or brings.
@@ -292,6 +293,10 @@ impl Server {
         }
         while let Some(message) = self.link.read(&mut input)? {
             self.message(message)?;
+            // Within the loop: small pings and commands have answers several times their size.
+            if self.link.out.len() > OUTPUT_LEN_MAX {
+                return Err(Error::OutputFull);
+            }
             if self.events.len() > EVENTS_MAX {
                 return Err(Error::Flood("messages"));
             }
@@ -299,9 +304,6 @@ impl Server {
                 self.keep_back(input)?;
                 break;
             }
-        }
-        if self.link.out.len() > OUTPUT_LEN_MAX {
-            return Err(Error::OutputFull);
         }
         Ok(())
     }
