@@ -1,5 +1,6 @@
 //! The API in SRS's shapes, with our own fields beside them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,7 +8,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use media::{Codec, TrackConfig};
+use media::{Codec, StreamName, TrackConfig};
 use serde_json::{Value, json};
 
 use super::{Answer, Refused};
@@ -30,7 +31,8 @@ pub async fn streams(State(node): State<Arc<Node>>, query: RawQuery, headers: He
     let mut streams = node.streams.all();
     streams.retain(|s| s.is_live() || s.viewers() != [0; 3]);
     streams.sort_by(|a, b| a.name.cmp(&b.name));
-    let streams = streams.iter().map(|s| describe_stream(&node, s)).collect::<Vec<_>>();
+    let bytes = peer_bytes(&node);
+    let streams = streams.iter().map(|s| describe_stream(&node, s, &bytes)).collect::<Vec<_>>();
     Ok(Json(wrap(&node, "streams", streams.into())).into_response())
 }
 
@@ -44,7 +46,7 @@ pub async fn stream(
     admit(&node, ApiAction::Look, &query, &headers)?;
     let id = number(&id, "stream")?;
     let stream = node.streams.by_id(sfu::StreamId(id)).ok_or_else(|| missing("stream"))?;
-    Ok(Json(wrap(&node, "stream", describe_stream(&node, &stream))).into_response())
+    Ok(Json(wrap(&node, "stream", describe_stream(&node, &stream, &peer_bytes(&node)))).into_response())
 }
 
 /// GET /api/v1/clients/
@@ -77,6 +79,9 @@ pub async fn kick(
     headers: HeaderMap,
 ) -> Answer {
     admit(&node, ApiAction::Manage, &query, &headers)?;
+    if node.config.auth.is_open() && !own_page(&node, &headers) {
+        return Err(Refused(StatusCode::FORBIDDEN, "not from a page of another origin".into()));
+    }
     let id = number(&id, "client")?;
     if !node.kick(id) {
         return Err(missing("client"));
@@ -98,6 +103,15 @@ fn wrap(node: &Node, key: &str, value: Value) -> Value {
     json!({ "code": 0, "server": server, "service": "millrace", "pid": std::process::id().to_string(), key: value })
 }
 
+/// Not a page of another origin. A browser reaches a node on loopback for any page that its user visits, and an open node asks for no
+/// token; with `*` in `http.cors_origins` the browser does not stand in the way either.
+fn own_page(node: &Node, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN).map(|o| o.to_str().unwrap_or("")) else { return true };
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    origin.split_once("://").is_some_and(|(_, authority)| Some(authority) == host)
+        || node.config.http.cors_origins.iter().any(|o| o == origin)
+}
+
 fn number(id: &str, what: &str) -> Result<u64, Refused> {
     let id = id.strip_prefix("vid-").unwrap_or(id);
     id.parse().map_err(|_| Refused(StatusCode::NOT_FOUND, format!("no such {what}; ids are numbers")))
@@ -107,7 +121,18 @@ fn missing(what: &str) -> Refused {
     Refused(StatusCode::NOT_FOUND, format!("no such {what}"))
 }
 
-fn describe_stream(node: &Node, stream: &Stream) -> Value {
+/// Bytes received and sent by the WebRTC clients of each stream; gathered once, as there may be thousands of either.
+fn peer_bytes(node: &Node) -> HashMap<StreamName, (u64, u64)> {
+    let mut all: HashMap<StreamName, (u64, u64)> = HashMap::new();
+    for client in node.clients.iter().filter(|c| c.peer.is_some()) {
+        let (received, sent) = client.bytes();
+        let sum = all.entry(client.stream.clone()).or_default();
+        *sum = (sum.0 + received, sum.1 + sent);
+    }
+    all
+}
+
+fn describe_stream(node: &Node, stream: &Stream, peer_bytes: &HashMap<StreamName, (u64, u64)>) -> Value {
     let now = node.clock.now();
     let publisher = stream.publisher();
     let [audio_codec, video_codec] = stream.codecs();
@@ -131,12 +156,9 @@ fn describe_stream(node: &Node, stream: &Stream) -> Value {
         (Some(codec), _) => json!({ "codec": codec.name(), "sample_rate": codec.clock_hz() }),
         (None, _) => Value::Null,
     };
-    let (mut received, mut sent) = (stream.bytes_in.load(Ordering::Relaxed), stream.bytes_out.load(Ordering::Relaxed));
-    for client in node.clients.iter().filter(|c| c.stream == stream.name && c.peer.is_some()) {
-        let (bytes_in, bytes_out) = client.bytes();
-        received += bytes_in;
-        sent += bytes_out;
-    }
+    let (peers_in, peers_out) = peer_bytes.get(&stream.name).copied().unwrap_or_default();
+    let received = stream.bytes_in.load(Ordering::Relaxed) + peers_in;
+    let sent = stream.bytes_out.load(Ordering::Relaxed) + peers_out;
     let seconds = (now.since(publisher.as_ref().map_or(stream.created, |p| p.since)) as f64 / 1e6).max(1.0);
     let in_kbps = match publisher.as_ref().map(|p| p.ingest) {
         Some(Ingest::Rtmp) => kbps[0] + kbps[1],

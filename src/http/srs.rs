@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
+use metrics::Refusal;
 use serde::{Deserialize, Serialize};
 
 use super::whip::{created, negotiate};
@@ -88,7 +89,10 @@ async fn call(node: &Arc<Node>, from: From, action: Action, headers: HeaderMap, 
         Refused(StatusCode::BAD_REQUEST, "streamurl must be webrtc://HOST/APP/STREAM".into())
     })?;
     let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    node.admit(action, query, authorization).map_err(|e| Refused(StatusCode::UNAUTHORIZED, e.to_string()))?;
+    node.admit(action, query, authorization).map_err(|denied| {
+        node.metrics.refused.of(Refusal::Unauthorized).add(1);
+        Refused(StatusCode::UNAUTHORIZED, denied.to_string())
+    })?;
     let made = negotiate(node, from.0.ip(), action, (app, stream), &call.sdp)?;
     let reply = Reply {
         code: 0,
