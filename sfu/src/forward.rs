@@ -31,6 +31,9 @@ const CATCH_UP_US: i64 = 250_000;
 /// Its time stamps are squeezed by this factor (33 ms to 2 ms a frame): played back as it was, browsers go fast forward or stay late
 /// (srs#3298, janus-gateway#3068).
 const SQUEEZE: i64 = 16;
+/// A GOP shown again to a live viewer has half a frame's time to fit in. Frames keep time stamps of their own up to this factor: at 60 fps
+/// they are 1500 ticks apart.
+const SQUEEZE_MAX: i64 = 1_024;
 
 /// From the track's numbers to the subscriber's, valid from `out_first` until the next range starts.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +42,8 @@ struct Range {
     in_first: u64,
     time_in: i64,
     time_out: i64,
-    /// Time runs at `num / den` of the track's: 1/1 at the live point.
-    num: i64,
-    den: i64,
+    /// Time runs at `num / den` of the track's; `None` at the live point.
+    squeeze: Option<(i64, i64)>,
 }
 
 impl Range {
@@ -50,7 +52,9 @@ impl Range {
     }
 
     fn out_time(&self, timestamp: i64) -> i64 {
-        self.time_out + ((timestamp - self.time_in) as i128 * self.num as i128 / self.den.max(1) as i128) as i64
+        let passed = timestamp - self.time_in;
+        let passed = self.squeeze.map_or(passed, |(num, den)| (passed as i128 * num as i128 / den.max(1) as i128) as i64);
+        self.time_out + passed
     }
 }
 
@@ -59,8 +63,8 @@ impl Range {
 enum State {
     /// Nothing is sent until a key frame starts.
     AwaitKeyFrame,
-    /// The ring's last GOP is being sent, next from `next`; time is squeezed up to `join`.
-    CatchUp { next: u64, join: u64, step_bytes: usize },
+    /// The ring's last GOP is being sent, next from `next`.
+    CatchUp { next: u64, step_bytes: usize },
     /// Each packet goes out as it comes.
     Live,
 }
@@ -166,11 +170,7 @@ impl Forwarder {
         self.choose(packet.codec)?;
         match self.state {
             State::CatchUp { .. } => return Ok(()), // it is in the ring; the catch-up comes to it
-            State::Live if !(packet.fresh_source && !packet.key_start) => {
-                if packet.fresh_source {
-                    self.join_live(packet);
-                }
-            }
+            State::Live if !packet.fresh_source => {}
             _ if packet.key_start => self.join_live(packet),
             _ => {
                 self.state = State::AwaitKeyFrame;
@@ -189,35 +189,27 @@ impl Forwarder {
         to: SocketAddr,
         out: &mut E,
     ) -> Result<bool, DropReason> {
-        let State::CatchUp { mut next, join, step_bytes } = self.state else { return Ok(false) };
+        let State::CatchUp { mut next, step_bytes } = self.state else { return Ok(false) };
         let mut left = step_bytes as i64;
         for packet in ring.from(next) {
             if left <= 0 {
-                self.state = State::CatchUp { next, join, step_bytes };
+                self.state = State::CatchUp { next, step_bytes };
                 return Ok(true);
             }
             if packet.fresh_source && packet.seq != next {
-                // The source changed under way: what follows is another picture.
+                // The source changed under way: what follows is another picture. It may have its key frame already.
                 self.state = State::AwaitKeyFrame;
-                return Ok(false);
+                let key = ring.key().filter(|key| *key >= packet.seq && ring.whole_from(*key));
+                return Ok(key.is_some_and(|key| self.catch_up_from(ring, key)));
             }
             self.choose(packet.codec)?;
-            if packet.seq > join && self.ranges.back().is_some_and(|r| r.num != r.den) {
-                self.push_live_range(packet);
-            }
-            let Some(range) = self.ranges.back().copied() else { break };
+            // Squeezed, or behind the join and live.
+            let Some(range) = self.ranges.iter().rev().find(|r| r.in_first <= packet.seq).copied() else { break };
             left -= packet.payload.len() as i64;
             next = packet.seq + 1;
             match self.send_mapped(packet, range, session, to, out) {
                 Ok(()) | Err(DropReason::SendBufferFull) => {}
                 Err(why) => return Err(why),
-            }
-        }
-        if let (Some(head), true) = (ring.head(), self.ranges.back().is_some_and(|r| r.num != r.den)) {
-            if let Some(packet) = ring.get(head) {
-                // Nothing came since the join: the next packet is live.
-                let (next_seq, packet) = (head + 1, packet.clone());
-                self.push_live_range(&Packet { seq: next_seq, ..packet });
             }
         }
         self.state = State::Live;
@@ -323,38 +315,62 @@ impl Forwarder {
         Ok(())
     }
 
-    /// A new range that starts at `key` of the ring, squeezed up to the head.
+    /// Sends the ring from `key` on: squeezed up to the newest whole frame, so that all of it lies between what was sent and what
+    /// comes next, and live behind it. Returns whether there is room for that.
     fn catch_up_from(&mut self, ring: &Ring, key: u64) -> bool {
-        let (Some(first), Some(head)) = (ring.get(key), ring.head()) else { return false };
-        let Some(last) = ring.get(head) else { return false };
+        let Some(first) = ring.get(key) else { return false };
         if self.choose(first.codec).is_err() {
             return false;
         }
-        let span = (last.timestamp - first.timestamp).max(0);
-        let offset = self.live_offset(last);
-        let join_out = last.timestamp + offset;
-        let low = match self.highest {
-            Some(_) => (self.last_time + 1).max(join_out - span / SQUEEZE),
-            None => join_out - span / SQUEEZE,
-        };
-        // Each frame needs a time stamp of its own: two frames are never nearer than 1/128 of their distance (26 ticks at 30 fps).
-        if span > 0 && (join_out - low) * 128 < span {
-            return false;
-        }
         let out_first = self.next_out();
-        self.push_range(Range {
-            out_first,
-            in_first: key,
-            time_in: first.timestamp,
-            time_out: low,
-            num: (join_out - low).max(0),
-            den: span.max(1),
-        });
+        match ring.from(key).rev().find(|p| p.marker) {
+            Some(join) => {
+                let offset = self.live_offset(join);
+                let (span, join_out) = ((join.timestamp - first.timestamp).max(0), join.timestamp + offset);
+                let high = match self.highest {
+                    // A viewer at the live point has had `join_out`. The next frame is about as far off as the last one was; RTMP
+                    // counts milliseconds, so half of that is safe to use.
+                    Some(_) => {
+                        let before = ring.from(key).rev().find(|p| p.timestamp < join.timestamp);
+                        let interval = before.map_or(0, |p| join.timestamp - p.timestamp);
+                        let next = ring.get(join.seq + 1).map(|p| p.timestamp + offset);
+                        join_out.max(self.last_time + interval / 2).min(next.map_or(i64::MAX, |time| time - 1))
+                    }
+                    None => join_out,
+                };
+                let low = self.highest.map_or(i64::MIN, |_| self.last_time + 1).max(high - span / SQUEEZE);
+                if high < low || (high - low) * SQUEEZE_MAX < span {
+                    return false;
+                }
+                self.push_range(Range {
+                    out_first,
+                    in_first: key,
+                    time_in: first.timestamp,
+                    time_out: low,
+                    squeeze: Some((high - low, span)),
+                });
+                // The same numbering, so that a packet missing at the seam shows.
+                self.push_range(Range {
+                    out_first: out_first + (join.seq + 1 - key),
+                    in_first: join.seq + 1,
+                    time_in: 0,
+                    time_out: offset,
+                    squeeze: None,
+                });
+            }
+            // The key frame itself is still coming in.
+            None => {
+                if self.highest.is_some() && first.timestamp + self.live_offset(first) <= self.last_time {
+                    return false;
+                }
+                self.push_live_range(first);
+            }
+        }
         (self.key_out, self.key_time) = (out_first, Some(first.timestamp));
         let bytes: usize = ring.from(key).map(|p| p.payload.len()).sum();
         // A step each tick of 5 ms; never less than three packets.
         let step_bytes = (bytes / (CATCH_UP_US / 5_000) as usize).max(3_600);
-        self.state = State::CatchUp { next: key, join: head, step_bytes };
+        self.state = State::CatchUp { next: key, step_bytes };
         true
     }
 
@@ -367,12 +383,21 @@ impl Forwarder {
     }
 
     fn push_live_range(&mut self, packet: &Packet) {
-        let offset = self.live_offset(packet);
+        let mut offset = self.live_offset(packet);
+        if self.highest.is_some() && packet.timestamp + offset <= self.last_time {
+            // A GOP shown again ended less than a frame ahead, and the next source came sooner than a frame.
+            offset = self.last_time + 1 - packet.timestamp;
+            self.live_offset = Some((offset, packet.codec.clock_hz()));
+        }
         let out_first = self.next_out();
-        self.push_range(Range { out_first, in_first: packet.seq, time_in: 0, time_out: offset, num: 1, den: 1 });
+        self.push_range(Range { out_first, in_first: packet.seq, time_in: 0, time_out: offset, squeeze: None });
     }
 
     fn push_range(&mut self, range: Range) {
+        // What a catch-up that was cut short had planned.
+        while self.ranges.back().is_some_and(|r| r.out_first >= range.out_first) {
+            self.ranges.pop_back();
+        }
         if self.ranges.len() == RANGES_MAX {
             self.ranges.pop_front();
         }
@@ -417,8 +442,11 @@ impl Forwarder {
         if self.highest.is_none_or(|highest| seq > highest) {
             self.highest = Some(seq);
             self.last_time = self.last_time.max(time);
-            self.frame_open = !packet.marker && packet.codec.kind() == media::Kind::Video;
-            if range.num == range.den {
+            // Padding is between frames.
+            if !packet.payload.is_empty() {
+                self.frame_open = !packet.marker && packet.codec.kind() == media::Kind::Video;
+            }
+            if range.squeeze.is_none() {
                 self.newest = Some((packet.timestamp, packet.capture));
             }
             if packet.key_start && packet.codec.kind() == media::Kind::Video && self.key_time != Some(packet.timestamp) {

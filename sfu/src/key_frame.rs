@@ -7,19 +7,23 @@ use media::Time;
 #[derive(Debug)]
 pub(crate) struct SourceThrottle {
     wanted: bool,
+    /// Asked, and not answered yet.
+    asked: bool,
     last: Option<Time>,
     /// Requests saved up, in thousandths: at most two.
     tokens_milli: i64,
     refilled: Time,
 }
 
+/// Between requests that were answered.
 const SPACING_US_MIN: i64 = 200_000;
+/// Until an answer comes: an encoder takes a while, and what was asked is not asked again at the next packet.
 const RETRY_US: i64 = 500_000;
 const TOKENS_MILLI_MAX: i64 = 2_000;
 
 impl SourceThrottle {
     pub(crate) fn new() -> SourceThrottle {
-        SourceThrottle { wanted: false, last: None, tokens_milli: TOKENS_MILLI_MAX, refilled: Time::ZERO }
+        SourceThrottle { wanted: false, asked: false, last: None, tokens_milli: TOKENS_MILLI_MAX, refilled: Time::ZERO }
     }
 
     /// Somebody needs a key frame.
@@ -29,12 +33,17 @@ impl SourceThrottle {
 
     /// A key frame starts.
     pub(crate) fn arrived(&mut self) {
-        self.wanted = false;
+        (self.wanted, self.asked) = (false, false);
+    }
+
+    /// Another source: it was not asked yet.
+    pub(crate) fn source_changed(&mut self) {
+        self.asked = false;
     }
 
     /// Whether to ask the source now.
     pub(crate) fn poll(&mut self, now: Time) -> bool {
-        if !self.wanted || self.last.is_some_and(|last| now.since(last) < SPACING_US_MIN) {
+        if self.deadline().is_none_or(|due| now < due) {
             return false;
         }
         // 2 a second is 2 thousandths a millisecond.
@@ -45,13 +54,14 @@ impl SourceThrottle {
             return false;
         }
         self.tokens_milli -= 1_000;
-        self.last = Some(now);
+        (self.asked, self.last) = (true, Some(now));
         true
     }
 
     /// When to poll again: while a key frame is wanted.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.wanted.then(|| self.last.map_or(Time::ZERO, |last| last.plus_us(RETRY_US)))
+        let spacing = if self.asked { RETRY_US } else { SPACING_US_MIN };
+        self.wanted.then(|| self.last.map_or(Time::ZERO, |last| last.plus_us(spacing)))
     }
 }
 

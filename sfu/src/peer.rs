@@ -103,8 +103,8 @@ pub(crate) struct Received {
     /// Index of its m-line.
     pub(crate) media: usize,
     pub(crate) incoming: Incoming,
-    /// A hole too large to repair lies before it, or repair was given up.
-    pub(crate) hole: bool,
+    /// The stream began anew with it: another SSRC, or a hole before it that is too large to be loss.
+    pub(crate) restarted: bool,
 }
 
 impl Publisher {
@@ -143,10 +143,10 @@ impl Publisher {
         let header = rtp::Header::parse(packet).map_err(|_| DropReason::RtpMalformed)?;
         bump(&stats.packets_in, 1);
         bump(&stats.bytes_in, packet.len() as u64);
-        if let Some((id, recorder)) = &mut self.twcc {
-            if let Some(&[high, low]) = header.extension(*id) {
-                recorder.on_packet(u16::from_be_bytes([high, low]), now);
-            }
+        if let Some((id, recorder)) = &mut self.twcc
+            && let Some(&[high, low]) = header.extension(*id)
+        {
+            recorder.on_packet(u16::from_be_bytes([high, low]), now);
         }
         let stream = self.stream_of(&header)?;
         let published = &mut self.medias[stream.media];
@@ -164,6 +164,7 @@ impl Publisher {
 
         let primary_ssrc = if stream.rtx { published.receive.as_ref().map(|r| r.ssrc) } else { Some(header.ssrc) };
         let ssrc = primary_ssrc.ok_or(DropReason::NotNegotiated)?;
+        let replaced = published.receive.as_ref().is_some_and(|r| r.ssrc != ssrc);
         let receive = match &mut published.receive {
             Some(receive) if receive.ssrc == ssrc => receive,
             other => other.insert(Receive {
@@ -179,9 +180,7 @@ impl Publisher {
         if !stream.rtx {
             receive.reception.arrived(seq, timestamp, codec.clock_hz(), now);
         }
-        if body.is_empty() {
-            return Err(DropReason::Empty);
-        }
+        // A packet of padding alone goes on, empty: its number would otherwise be a loss to everybody behind us.
         let key_start = payload::key_start(codec, body);
         if key_start && codec.kind() == Kind::Video {
             receive.nack.key_frame(seq);
@@ -191,7 +190,7 @@ impl Publisher {
         }
         Ok(Received {
             media: stream.media,
-            hole: arrival == Arrival::Hole,
+            restarted: replaced || arrival == Arrival::Hole,
             incoming: Incoming {
                 seq,
                 timestamp,
@@ -235,7 +234,8 @@ impl Publisher {
         if ntp == 0 {
             return None; // RFC 3550 6.4.1: no wall clock
         }
-        let timestamp = receive.numbers.timestamp(rtp);
+        // On a copy: what a report says must not move what packets are counted by.
+        let timestamp = { receive.numbers }.timestamp(rtp);
         let ntp_us = rtcp::unix_us_from_ntp(ntp);
         let offset = *self.ntp_offset_us.get_or_insert(ntp_us - now.us());
         let capture = Time(ntp_us - offset);

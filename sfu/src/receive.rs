@@ -10,6 +10,8 @@ const FIRST_WAIT_US: i64 = 10_000;
 /// Between NACKs of one packet: max(this, 1.25 RTT), at most [`SPACING_US_MAX`].
 const SPACING_US_MIN: i64 = 20_000;
 const SPACING_US_MAX: i64 = 400_000;
+/// While no round trip has been measured: most paths answer within it, so the first answer is to the first NACK.
+const SPACING_UNKNOWN_US: i64 = 100_000;
 /// A packet is given up after this time or [`TRIES_MAX`]; by time and not by packet count, since 100 packets are 0.2 s at 500 pps.
 const GIVE_UP_US: i64 = 1_000_000;
 const TRIES_MAX: u8 = 10;
@@ -21,6 +23,7 @@ const NACK_BATCH_MAX: usize = 128;
 #[derive(Clone, Copy, Debug)]
 struct Missing {
     seen: Time,
+    first_sent: Option<Time>,
     sent: Option<Time>,
     tries: u8,
 }
@@ -54,7 +57,9 @@ impl NackGenerator {
         };
         if seq <= highest {
             let Some(missing) = self.missing.remove(&seq) else { return Arrival::New };
-            if let (Some(sent), 1) = (missing.sent, missing.tries) {
+            // From the first NACK: whichever was answered, the figure is not too small, and too small a one would never be mended
+            // (each packet asked for twice, none a clean sample).
+            if let Some(sent) = missing.first_sent {
                 let sample = now.since(sent).clamp(1_000, 1_000_000);
                 self.rtt_us = if self.rtt_us == 0 { sample } else { (self.rtt_us * 7 + sample) / 8 };
             }
@@ -67,7 +72,7 @@ impl NackGenerator {
             return Arrival::Hole;
         }
         for lost in highest + 1..seq {
-            self.missing.insert(lost, Missing { seen: now, sent: None, tries: 0 });
+            self.missing.insert(lost, Missing { seen: now, first_sent: None, sent: None, tries: 0 });
         }
         Arrival::New
     }
@@ -79,9 +84,13 @@ impl NackGenerator {
 
     /// Appends the numbers to ask for now; returns how many were given up.
     pub(crate) fn poll(&mut self, now: Time, ask: &mut Vec<u64>) -> usize {
-        let spacing = (self.rtt_us * 5 / 4).clamp(SPACING_US_MIN, SPACING_US_MAX);
+        let spacing = match self.rtt_us {
+            0 => SPACING_UNKNOWN_US,
+            rtt_us => (rtt_us * 5 / 4).clamp(SPACING_US_MIN, SPACING_US_MAX),
+        };
         let before = self.missing.len();
-        self.missing.retain(|_, m| now.since(m.seen) < GIVE_UP_US && m.tries < TRIES_MAX);
+        let worth_waiting = |m: &Missing| m.tries < TRIES_MAX || m.sent.is_some_and(|sent| now.since(sent) < spacing);
+        self.missing.retain(|_, m| now.since(m.seen) < GIVE_UP_US && worth_waiting(m));
         let given_up = before - self.missing.len();
         for (seq, m) in self.missing.range_mut((Bound::Unbounded::<u64>, Bound::Unbounded)) {
             if ask.len() >= NACK_BATCH_MAX {
@@ -89,9 +98,10 @@ impl NackGenerator {
             }
             let due = match m.sent {
                 None => now.since(m.seen) >= FIRST_WAIT_US,
-                Some(sent) => now.since(sent) >= spacing,
+                Some(sent) => now.since(sent) >= spacing && m.tries < TRIES_MAX,
             };
             if due {
+                m.first_sent = m.first_sent.or(Some(now));
                 m.sent = Some(now);
                 m.tries += 1;
                 ask.push(*seq);
@@ -197,6 +207,17 @@ mod tests {
         assert!(ask.is_empty(), "1.25 round trips have not passed");
         nack.poll(Time::from_ms(73), &mut ask);
         assert_eq!(ask, [3]);
+    }
+
+    #[test]
+    fn an_answer_slower_than_the_spacing_is_learned_from() {
+        let mut nack = NackGenerator::default();
+        (nack.arrived(1, Time::ZERO), nack.arrived(3, Time::ZERO));
+        for ms in 0..310 {
+            nack.poll(Time::from_ms(ms), &mut Vec::new());
+        }
+        nack.arrived(2, Time::from_ms(310));
+        assert_eq!(nack.rtt_us(), 300_000, "three were sent; the first is taken for the one that was answered");
     }
 
     #[test]

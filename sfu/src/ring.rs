@@ -100,7 +100,7 @@ impl Ring {
     }
 
     /// The packets from `seq` on that are there.
-    pub fn from(&self, seq: u64) -> impl Iterator<Item = &Packet> {
+    pub fn from(&self, seq: u64) -> impl DoubleEndedIterator<Item = &Packet> {
         let skip = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.slots.iter().skip(skip.min(self.slots.len())).flatten()
     }
@@ -121,10 +121,9 @@ impl Ring {
     }
 
     fn trim(&mut self, now: Time) {
-        let head = self.head().unwrap_or(0);
         while let Some(front) = self.slots.front() {
             let over = self.bytes > self.limits.bytes_max || self.slots.len() > self.limits.slots_max;
-            let in_gop = self.key.is_some_and(|key| self.first >= key && key != head);
+            let in_gop = self.key == Some(self.first);
             let aged = front.as_ref().is_none_or(|p| now.since(p.arrival) > self.limits.keep_us);
             if !(over || (aged && !in_gop)) || self.slots.len() == 1 {
                 break;
@@ -171,6 +170,17 @@ pub(crate) mod tests {
         assert!(ring.get(150).is_some(), "the last GOP stays, 5 s long");
         assert!(ring.get(149).is_none(), "the one before it does not, once 2 s are past");
         assert!(ring.whole_from(150));
+    }
+
+    #[test]
+    fn a_gop_whose_start_is_gone_is_kept_no_longer_than_the_rest() {
+        let mut ring = Ring::new(RingLimits { bytes_max: 30_000, ..RingLimits::VIDEO });
+        for i in 0..400 {
+            let at = i as i64 * 33;
+            ring.insert(packet(i, at, i == 0), Time::from_ms(at)).unwrap();
+        }
+        assert_eq!(ring.key(), None);
+        assert!(ring.get(399 - 60).is_some() && ring.get(399 - 62).is_none(), "2 s");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A shard of the media plane, and the order of things in it: datagram -> session (demultiplex, authenticate, decrypt) -> track (numbering) -> ring ->
 //! fan-out -> forwarder (rewrite) -> session (encrypt) -> batch. The work is in the stages; this file is the way through them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use rtc::stun;
 use slab::Slab;
 
 use crate::command::{
-    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, TrackKey, bump,
+    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, SourceId, TrackKey, bump,
 };
 use crate::forward::Forwarder;
 use crate::key_frame::ReceiverThrottle;
@@ -45,6 +45,8 @@ pub struct ShardConfig {
 const BLOCK_BYTES: usize = 64 * 1024;
 /// Addresses that one session may be reached by; a browser has a handful.
 const ADDRESSES_MAX: usize = 16;
+/// Ended sources remembered: a mailbox's worth of time, not a life.
+const ENDED_MAX: usize = 256;
 /// While NACKs or catch-ups are under way.
 const TICK_BUSY_US: i64 = 5_000;
 /// Otherwise: reports and time-outs are in no hurry.
@@ -69,6 +71,8 @@ pub struct Shard {
     events: Vec<Event>,
     next_tick: Time,
     current: Option<usize>,
+    /// Makers of [`Mail::Packets`] that stopped: mail of theirs may come later than the order that ended them.
+    ended: VecDeque<SourceId>,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -89,6 +93,7 @@ impl Shard {
             events: Vec::new(),
             next_tick: Time::ZERO,
             current: None,
+            ended: VecDeque::new(),
             metrics,
         }
     }
@@ -120,6 +125,10 @@ impl Shard {
                 }
             }
             Command::EndSource(key, source) => {
+                if self.ended.len() == ENDED_MAX {
+                    self.ended.pop_front();
+                }
+                self.ended.push_back(source);
                 if let Some(&track) = self.track_by_key.get(&key) {
                     self.tracks[track].orphan(source);
                     self.forget_if_idle(track);
@@ -156,7 +165,7 @@ impl Shard {
         match input {
             Input::Nothing if is_stun => self.remember_address(peer, from),
             Input::Nothing => {}
-            Input::Connected => self.connected(peer, now, out),
+            Input::Connected => self.connected(peer, now),
             Input::Rtp(packet) => return self.rtp(peer, packet, now),
             Input::Rtcp(compound) => return self.rtcp(peer, &compound, now, out),
             Input::Closed(reason) => self.close(peer, reason.into(), now, out),
@@ -168,6 +177,7 @@ impl Shard {
     pub fn handle_mail(&mut self, mail: Mail, now: Time) {
         self.metrics.mailbox_in.add(1);
         match mail {
+            Mail::Packets { source, .. } if self.ended.contains(&source) => self.metrics.dropped(DropReason::NoTrack),
             Mail::Packets { track: key, source, packets } => {
                 let slot = self.track_at_home(key);
                 let track = &mut self.tracks[slot];
@@ -245,7 +255,6 @@ impl Shard {
                 }
                 let forwarder = &mut subscriber.forwarders[at.forwarder].forwarder;
                 let before = forwarder.sent;
-                let mut awaited = false;
                 for packet in track.fresh.iter().filter_map(|seq| track.ring.get(*seq)) {
                     match forwarder.forward(packet, &mut peer.session, to, out) {
                         Ok(()) => {}
@@ -253,13 +262,10 @@ impl Shard {
                             doomed.push((at.peer, CloseReason::CodecNotNegotiated(packet.codec)));
                             break;
                         }
-                        Err(reason) => {
-                            awaited |= reason == DropReason::AwaitKeyFrame;
-                            self.metrics.dropped(reason);
-                        }
+                        Err(reason) => self.metrics.dropped(reason),
                     }
                 }
-                if awaited {
+                if forwarder.awaits_key_frame() {
                     track.key_frames.want();
                 }
                 let (packets, bytes) =
@@ -421,7 +427,7 @@ impl Shard {
         self.next_tick = now;
     }
 
-    fn connected<E: Egress>(&mut self, slot: usize, now: Time, _out: &mut E) {
+    fn connected(&mut self, slot: usize, now: Time) {
         let peer = &mut self.peers[slot];
         self.events.push(Event::Connected(peer.id));
         if let Role::Subscribe(subscriber) = &mut peer.role {
@@ -445,6 +451,9 @@ impl Shard {
         self.metrics.received(PacketKind::Rtp, packet.len());
         let block = &mut self.block;
         let received = publisher.on_rtp(packet, now, &peer.stats, |payload| copy(block, payload))?;
+        if publisher.is_busy() {
+            self.next_tick = self.next_tick.min(now.plus_us(TICK_BUSY_US));
+        }
         let published = &mut publisher.medias[received.media];
         let track = &mut self.tracks[published.track];
         if !track.adopt(publisher.source, Upstream::Peer(slot)) {
@@ -455,8 +464,11 @@ impl Shard {
             published.codec = Some(codec);
             self.events.push(Event::Codec(peer.id, track.key, codec));
         }
-        if received.hole && track.key.kind == Kind::Video && track.is_watched() {
-            track.key_frames.want();
+        if received.restarted {
+            track.restart();
+            if track.key.kind == Kind::Video && track.is_watched() {
+                track.key_frames.want();
+            }
         }
         track.ingest(received.incoming, now)?;
         if self.dirty.last() != Some(&published.track) {

@@ -59,6 +59,8 @@ struct Numbering {
     rebase: bool,
     seq_delta: i64,
     time_delta: i64,
+    /// The source's numbers below this have no place: the track's before them are another source's.
+    floor: u64,
     /// The newest packet's: number, time stamp, arrival, clock.
     last: Option<(u64, i64, Time, u32)>,
 }
@@ -117,10 +119,16 @@ impl Track {
         if source > self.source {
             self.source = source;
             self.upstream = upstream;
-            self.numbering.rebase = true;
-            self.clock.anchor = None;
+            self.restart();
         }
         source == self.source
+    }
+
+    /// The source began anew (another SSRC, a hole too large to be loss): its numbers and time are no guide to the track's.
+    pub(crate) fn restart(&mut self) {
+        self.numbering.rebase = true;
+        self.clock.anchor = None;
+        self.key_frames.source_changed();
     }
 
     /// The source left: nobody answers key-frame requests until another comes.
@@ -138,6 +146,9 @@ impl Track {
             self.rebase(&incoming, clock_hz, now);
         }
         let n = &self.numbering;
+        if incoming.seq < n.floor {
+            return Err(DropReason::TooOld);
+        }
         let Some(seq) = incoming.seq.checked_add_signed(n.seq_delta) else { return Err(DropReason::TooOld) };
         let timestamp = incoming.timestamp.wrapping_add(n.time_delta);
         let capture = match incoming.capture {
@@ -205,6 +216,7 @@ impl Track {
     fn rebase(&mut self, incoming: &Incoming, clock_hz: u32, now: Time) {
         let n = &mut self.numbering;
         n.rebase = false;
+        n.floor = (incoming.seq + 1).saturating_sub(SOURCE_GAP);
         let Some((seq, timestamp, arrival, last_hz)) = n.last else {
             n.seq_delta = SOURCE_GAP as i64;
             n.time_delta = 0;

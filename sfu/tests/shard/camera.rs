@@ -1,0 +1,159 @@
+//! What publishers send: frames of a codec, cut into packets, each payload unlike all others.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use media::{Codec, Kind, Packet, Time};
+use rtc::sdp::{NegotiatedCodec, NegotiatedMedia};
+
+/// One RTP packet before protection. `seq` does not wrap: its upper bits are the rollover counter.
+#[derive(Clone, Debug)]
+pub struct Rtp {
+    pub ssrc: u32,
+    pub payload_type: u8,
+    pub seq: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: Vec<u8>,
+}
+
+/// A camera: numbers, time and frames.
+#[derive(Clone, Debug)]
+pub struct Video {
+    pub codec: Codec,
+    pub ssrc: u32,
+    pub payload_type: u8,
+    pub seq: u64,
+    pub timestamp: u32,
+    pub packets_per_frame: usize,
+}
+
+/// 30 frames a second at 90 kHz.
+pub const FRAME_TICKS: u32 = 3_000;
+pub const FRAME_MS: i64 = 33;
+
+impl Video {
+    pub fn vp8(ssrc: u32, seq: u64) -> Video {
+        Video { codec: Codec::Vp8, ssrc, payload_type: 96, seq, timestamp: 1_000, packets_per_frame: 3 }
+    }
+
+    pub fn h264(ssrc: u32, seq: u64) -> Video {
+        Video { codec: Codec::H264, ssrc, payload_type: 102, seq, timestamp: 1_000, packets_per_frame: 3 }
+    }
+
+    /// The next frame's packets. A key frame of H.264 begins with its parameter sets in a packet of their own.
+    pub fn frame(&mut self, key: bool) -> Vec<Rtp> {
+        let mut heads = Vec::new();
+        if key && self.codec == Codec::H264 {
+            heads.push(vec![0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 0xce]);
+        }
+        for index in 0..self.packets_per_frame {
+            heads.push(match (self.codec, key, index) {
+                (Codec::Vp8, true, 0) => vec![0x10, 0x00],
+                (Codec::Vp8, false, 0) => vec![0x10, 0x01],
+                (Codec::Vp8, ..) => vec![0x00],
+                // FU-A: first slice bit set; a single frame may have one packet only
+                (_, _, index) => {
+                    let start = if index == 0 { 0x80 } else { 0 };
+                    vec![0x7c, start | if key { 5 } else { 1 }, if index == 0 { 0x9a } else { 0x11 }]
+                }
+            });
+        }
+        let count = heads.len();
+        let timestamp = self.timestamp;
+        self.timestamp = self.timestamp.wrapping_add(FRAME_TICKS);
+        let packets = heads.into_iter().enumerate().map(|(index, mut payload)| {
+            payload.extend(self.ssrc.to_be_bytes());
+            payload.extend((self.seq + index as u64).to_be_bytes());
+            payload.resize(payload.len() + 200, index as u8);
+            Rtp {
+                ssrc: self.ssrc,
+                payload_type: self.payload_type,
+                seq: self.seq + index as u64,
+                timestamp,
+                marker: index + 1 == count,
+                payload,
+            }
+        });
+        let packets = packets.collect();
+        self.seq += count as u64;
+        packets
+    }
+}
+
+/// A microphone: 20 ms of Opus a packet.
+#[derive(Clone, Debug)]
+pub struct Audio {
+    pub ssrc: u32,
+    pub seq: u64,
+    pub timestamp: u32,
+}
+
+impl Audio {
+    pub fn packet(&mut self) -> Rtp {
+        let mut payload = vec![0xfc];
+        payload.extend(self.seq.to_be_bytes());
+        let packet = Rtp {
+            ssrc: self.ssrc,
+            payload_type: 111,
+            seq: self.seq,
+            timestamp: self.timestamp,
+            marker: false,
+            payload,
+        };
+        self.seq += 1;
+        self.timestamp = self.timestamp.wrapping_add(960);
+        packet
+    }
+}
+
+/// A frame as the control plane's packetizer mails it; `time` is its presentation time and, moved by `skew_us`, its capture time.
+pub fn external(frame: Vec<Rtp>, codec: Codec, time: Time, skew_us: i64) -> Arc<[Packet]> {
+    let packets = frame.into_iter().map(|p| Packet {
+        seq: p.seq,
+        timestamp: time.ticks(codec.clock_hz()),
+        arrival: time,
+        capture: time.plus_us(skew_us),
+        codec,
+        marker: p.marker,
+        key_start: codec.kind() == Kind::Audio || media::payload::key_start(codec, &p.payload),
+        discardable: false,
+        fresh_source: false,
+        payload: Bytes::from(p.payload),
+    });
+    packets.collect()
+}
+
+/// What SDP agreed on: VP8 as 96, H.264 as 102, Opus as 111, RTX of VP8 as 97 and of H.264 as 103.
+pub fn negotiated(video: &[Codec], rtx: bool) -> Vec<NegotiatedMedia> {
+    let codec = |codec: Codec, pt: u8, rtx_pt: Option<u8>| NegotiatedCodec {
+        pt,
+        codec,
+        fmtp: String::new(),
+        profile_level_id: None,
+        packetization_mode: u8::from(codec == Codec::H264),
+        rtx_pt,
+        nack: true,
+        pli: true,
+        fir: true,
+    };
+    let section = |index: usize, kind: Kind, codecs: Vec<NegotiatedCodec>| NegotiatedMedia {
+        index,
+        mid: index.to_string(),
+        kind,
+        codecs,
+        mid_ext_id: None,
+        twcc_ext_id: None,
+        ssrcs: Vec::new(),
+        rtx_of: Vec::new(),
+        rtcp_rsize: true,
+    };
+    let video = video.iter().map(|c| match c {
+        Codec::H264 => codec(*c, 102, rtx.then_some(103)),
+        _ => codec(*c, 96, rtx.then_some(97)),
+    });
+    vec![
+        section(0, Kind::Audio, vec![codec(Codec::Opus, 111, None)]),
+        section(1, Kind::Video, video.collect()),
+    ]
+}

@@ -1,0 +1,216 @@
+//! Peers with keys that lie: no panic, bounded work, and nobody else is hurt. Every client here reads all that its shard sends, so a
+//! stream whose numbers or keys went wrong ends the test.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use media::{Codec, Packet};
+use metrics::DropReason;
+use rtc::rtcp;
+use sfu::{Event, Mail, SourceId, StreamId};
+
+use crate::camera::{FRAME_MS, Rtp, Video, external, negotiated};
+use crate::world::{Random, VIDEO, Wish, World, assert_contiguous};
+
+/// An honest stream with its viewer, and beside it another.
+struct Scene {
+    world: World,
+    publisher: usize,
+    viewer: usize,
+    video: Video,
+    frames: usize,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let mut world = World::new(1);
+        let publisher = world.publisher(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], true) }, 1);
+        let viewer = world.subscriber(Wish::on(0));
+        let mut scene = Scene { world, publisher, viewer, video: Video::vp8(500, 100), frames: 0 };
+        scene.frames(3);
+        scene
+    }
+
+    fn frames(&mut self, count: usize) {
+        for _ in 0..count {
+            let packets = self.video.frame(self.frames == 0);
+            self.frames += 1;
+            self.world.send(self.publisher, packets);
+            self.world.run(FRAME_MS);
+        }
+    }
+
+    /// The honest viewer has all there was.
+    fn assert_unhurt(&mut self) {
+        self.frames(3);
+        let got = self.world.peers[self.viewer].video();
+        assert_eq!(got.len(), self.frames * 3);
+        assert_contiguous(&got);
+        assert!(!self.world.nodes[0].events.iter().any(|e| matches!(e, Event::Closed(..))));
+    }
+}
+
+#[test]
+fn a_storm_of_nacks_costs_its_budget() {
+    let mut scene = Scene::new();
+    let liar = scene.world.subscriber(Wish::on(0));
+    scene.frames(30);
+    let highest = scene.world.peers[liar].video().last().unwrap().header.seq;
+    for round in 0..200_u16 {
+        let all: Vec<u16> =
+            (0..500).map(|back| highest.wrapping_add(round).wrapping_sub(back)).rev().collect();
+        scene.world.nack(liar, &all);
+        if round % 10 == 0 {
+            scene.frames(1);
+        }
+    }
+    scene.frames(2);
+    let stats = &scene.world.peers[liar].stats;
+    assert_eq!(stats.nacks_in.load(Ordering::Relaxed), 100_000);
+    let resent = stats.resent.load(Ordering::Relaxed);
+    assert!((1..=250).contains(&resent), "{resent}");
+    assert_eq!(scene.world.peers[scene.publisher].rtcp.iter().filter(|(_, r)| is_request(r)).count(), 0);
+    scene.assert_unhurt();
+}
+
+fn is_request(r: &crate::world::Rtcp) -> bool {
+    matches!(r, crate::world::Rtcp::Pli { .. } | crate::world::Rtcp::Nack { .. })
+}
+
+#[test]
+fn a_storm_of_key_frame_requests_is_three_requests() {
+    let mut scene = Scene::new();
+    let liar = scene.world.subscriber(Wish::on(0));
+    scene.frames(3);
+    for round in 0..=255 {
+        scene.world.pli(liar);
+        let mut fir = Vec::new();
+        rtcp::fir(&mut fir, 1, scene.world.peers[liar].video_ssrc, round);
+        scene.world.rtcp(liar, &fir);
+        scene.world.run(2);
+    }
+    scene.world.run(20);
+    let asked = scene.world.peers[scene.publisher].plis();
+    assert!((1..=3).contains(&asked), "{asked}");
+    assert_eq!(scene.world.peers[liar].stats.plis_in.load(Ordering::Relaxed), 512);
+    scene.assert_unhurt();
+}
+
+#[test]
+fn garbage_under_the_keys() {
+    let mut scene = Scene::new();
+    let liar = scene.world.subscriber(Wish::on(0));
+    let mut random = Random(5);
+    for round in 0..3_000 {
+        let mut compound = Vec::new();
+        let ssrc = [scene.world.peers[liar].video_ssrc, 500, 7][random.below(3) as usize];
+        match random.below(5) {
+            0 => rtcp::nack(&mut compound, 1, ssrc, &[random.below(65_536) as u16, 7, 9]),
+            1 => rtcp::pli(&mut compound, 1, ssrc),
+            2 => rtcp::remb(&mut compound, 1, random.below(1 << 50), &[ssrc]),
+            3 => {
+                let info = rtcp::SenderInfo {
+                    ssrc,
+                    ntp: random.below(u64::MAX),
+                    rtp: random.below(1 << 32) as u32,
+                    ..Default::default()
+                };
+                rtcp::sender_report(
+                    &mut compound,
+                    &info,
+                    &[rtcp::ReportBlock { lsr: 1, ssrc, ..Default::default() }],
+                    "x",
+                );
+            }
+            _ => compound = (0..8 + random.below(60)).map(|_| random.below(256) as u8).collect(),
+        }
+        for _ in 0..random.below(4) {
+            let at = 2 + random.below(compound.len() as u64 - 2) as usize;
+            compound[at] = random.below(256) as u8;
+        }
+        // What the demultiplexer takes for RTCP.
+        compound[0] = 0x80 | (compound[0] & 0x3f);
+        compound[1] = 200 + compound[1] % 8;
+        let peer = if round % 2 == 0 { liar } else { scene.publisher };
+        scene.world.rtcp(peer, &compound);
+        if round % 100 == 0 {
+            scene.world.run(7);
+        }
+    }
+    scene.world.run(20);
+    assert!(scene.world.drops(0, DropReason::RtcpMalformed) > 100);
+    scene.assert_unhurt();
+}
+
+#[test]
+fn a_publisher_of_everything() {
+    let mut scene = Scene::new();
+    scene.world.stream = StreamId(2);
+    let liar = scene.world.publisher(Wish::on(0), 2);
+    let victim = scene.world.subscriber(Wish::on(0));
+    let mut random = Random(6);
+    let mut seqs = [40_000_u64; 40];
+    for round in 0..4_000_u64 {
+        let stream = random.below(40) as usize;
+        // Jumps as far as the rollover counter can be told.
+        seqs[stream] += if random.below(10) == 0 { 1 + random.below(32_000) } else { 1 };
+        let len = [0, 0, 1, 2, 3, 30, 1_100][random.below(7) as usize];
+        let packet = Rtp {
+            ssrc: 9_000 + stream as u32,
+            payload_type: [96, 97, 102, 103, 111, 0, 127][random.below(7) as usize],
+            seq: seqs[stream],
+            timestamp: random.below(1 << 32) as u32,
+            marker: random.below(3) == 0,
+            payload: (0..len).map(|_| random.below(256) as u8).collect(),
+        };
+        scene.world.send(liar, [packet]);
+        if random.below(50) == 0 {
+            scene.world.pli(victim);
+            scene.world.nack(victim, &[random.below(65_536) as u16]);
+        }
+        if round % 40 == 0 {
+            scene.frames(1);
+        }
+    }
+    scene.world.run(50);
+    assert!(scene.world.drops(0, DropReason::TooManySources) > 500, "16 sources are taken, no more");
+    assert!(scene.world.drops(0, DropReason::NotNegotiated) > 100);
+    assert!(!scene.world.peers[victim].got.is_empty(), "what could be read was passed on");
+    assert!(scene.world.peers[liar].plis() <= 2 + 2 * scene.frames);
+    scene.assert_unhurt();
+}
+
+#[test]
+fn rtx_without_a_number() {
+    let mut scene = Scene::new();
+    let packet = |len: usize, seq: u64| Rtp {
+        ssrc: 777,
+        payload_type: 97,
+        seq,
+        timestamp: 0,
+        marker: false,
+        payload: vec![0; len],
+    };
+    scene.world.send(scene.publisher, [packet(0, 1), packet(1, 2), packet(0, 3)]);
+    scene.world.run(20);
+    assert_eq!(scene.world.drops(0, DropReason::Empty), 3);
+    scene.assert_unhurt();
+}
+
+#[test]
+fn a_gop_without_end_is_not_kept() {
+    let mut world = World::new(2);
+    let mut video = Video::h264(500, 0);
+    for index in 0..3_000 {
+        let mut frame = video.frame(index == 0);
+        frame.iter_mut().for_each(|p| p.payload.resize(1_100, 7));
+        let packets: Arc<[Packet]> = external(frame, Codec::H264, world.now, 0);
+        world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(1), packets });
+        world.run(1);
+    }
+    // 9.9 MB came. Another shard that asks for all there is gets no half GOP.
+    let viewer = world.subscriber(Wish::on(1));
+    world.run(300);
+    assert!(world.mail.iter().all(|(.., m)| !matches!(m, Mail::Mirrored { .. })), "its key frame is gone");
+    assert!(world.peers[viewer].video().is_empty());
+}

@@ -1,0 +1,232 @@
+//! Late joiners: the GOP of the ring, squeezed, and then the live point.
+
+use std::sync::Arc;
+
+use media::{Codec, Packet, Time};
+use sfu::{Mail, SourceId};
+
+use crate::camera::{FRAME_MS, FRAME_TICKS, Rtp, Video, external, negotiated};
+use crate::world::{Got, Rtcp, VIDEO, Wish, World, assert_contiguous, times};
+
+/// An RTMP-like source: frames by mail, a key frame every `gop`.
+struct Rtmp {
+    video: Video,
+    frames: u64,
+    gop: u64,
+    /// Payloads since the last key frame.
+    since_key: Vec<Vec<u8>>,
+}
+
+impl Rtmp {
+    fn new(gop: u64) -> Rtmp {
+        Rtmp { video: Video::h264(500, 0), frames: 0, gop, since_key: Vec::new() }
+    }
+
+    fn frame(&mut self, world: &mut World) {
+        let key = self.frames.is_multiple_of(self.gop);
+        if key {
+            self.since_key.clear();
+        }
+        self.frames += 1;
+        let packets: Arc<[Packet]> = external(self.video.frame(key), Codec::H264, world.now, 0);
+        self.since_key.extend(packets.iter().map(|p| p.payload.to_vec()));
+        world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(1), packets });
+    }
+
+    fn run(&mut self, world: &mut World, frames: usize) {
+        for _ in 0..frames {
+            self.frame(world);
+            world.run(FRAME_MS);
+        }
+    }
+}
+
+/// The time stamp of each frame, in order of number; asserts that numbers are contiguous.
+fn frame_times(got: &[&Got]) -> Vec<i64> {
+    assert_contiguous(got);
+    let mut times = times(got);
+    times.dedup();
+    times
+}
+
+fn assert_rising(times: &[i64]) {
+    assert!(times.windows(2).all(|w| w[1] > w[0]), "{times:?}");
+}
+
+const LIVE_STEP: i64 = FRAME_MS * 90;
+
+#[test]
+fn a_joiner_of_an_rtmp_stream_gets_the_gop_at_once_and_is_then_live() {
+    for shard in [0, 1] {
+        let mut world = World::new(2);
+        let mut rtmp = Rtmp::new(121);
+        rtmp.run(&mut world, 118);
+        let viewer = world.subscriber(Wish::on(shard));
+        let joined = world.now;
+        let gop = rtmp.since_key.clone();
+        rtmp.run(&mut world, 2);
+        world.run(300 - 2 * FRAME_MS);
+        let all = rtmp.since_key.clone();
+        let got = world.peers[viewer].video();
+        let payloads: Vec<_> = got.iter().map(|g| g.payload.clone()).collect();
+        assert_eq!(payloads, all, "all of it, from the parameter sets on");
+        assert_eq!(payloads[0][0], 0x78);
+        assert!(got[gop.len() - 1].at.since(joined) <= 300_000);
+
+        let times = frame_times(&got);
+        assert_rising(&times);
+        let squeezed = times[117] - times[0];
+        assert!(squeezed <= 118 * LIVE_STEP / 15, "{squeezed}: 3.9 s are shown in a quarter");
+        let since_mail = |i: usize| times[i] - times[117];
+        assert!(
+            since_mail(118) >= LIVE_STEP && since_mail(119) == since_mail(118) + LIVE_STEP,
+            "{:?}",
+            &times[115..]
+        );
+
+        rtmp.run(&mut world, 40);
+        let times = frame_times(&world.peers[viewer].video());
+        assert_rising(&times);
+        assert!(times[125..].windows(2).all(|w| w[1] - w[0] == LIVE_STEP));
+    }
+}
+
+#[test]
+fn a_pli_to_an_rtmp_stream_shows_the_gop_again() {
+    let mut world = World::new(1);
+    let mut rtmp = Rtmp::new(121);
+    rtmp.run(&mut world, 60);
+    let viewer = world.subscriber(Wish::on(0));
+    rtmp.run(&mut world, 30);
+    let before = world.peers[viewer].video().len();
+    let asked = world.now;
+    world.pli(viewer);
+    world.run(8);
+    let gop = rtmp.since_key.len();
+    rtmp.run(&mut world, 20);
+    world.run(20);
+    let got = world.peers[viewer].video();
+    assert_eq!(got.len(), before + rtmp.since_key.len(), "the GOP again, and what came meanwhile once");
+    let again: Vec<_> = got[before..].iter().map(|g| g.payload.clone()).collect();
+    assert_eq!(again, rtmp.since_key);
+    assert!(got[before + gop - 1].at.since(asked) < 320_000);
+    let times = frame_times(&got);
+    assert_rising(&times);
+    let total = times.last().unwrap() - times[59];
+    assert!(
+        (49 * LIVE_STEP..=50 * LIVE_STEP + 6_000).contains(&total),
+        "{total}: the live clock was not moved"
+    );
+}
+
+#[test]
+fn a_joiner_in_the_middle_of_a_frame_sees_no_gap() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let mut video = Video::vp8(500, 100);
+    let mut sent: Vec<Rtp> = Vec::new();
+    for index in 0..20 {
+        let frame = video.frame(index == 0);
+        sent.extend(frame.clone());
+        world.send(publisher, frame);
+        world.run(FRAME_MS);
+    }
+    let mut frame = video.frame(false);
+    sent.extend(frame.clone());
+    let rest = frame.split_off(2);
+    world.send(publisher, frame);
+    let viewer = world.subscriber(Wish::on(0));
+    world.run(300);
+    world.send(publisher, rest);
+    world.run(50);
+    let got = world.peers[viewer].video();
+    let payloads: Vec<_> = got.iter().map(|g| g.payload.clone()).collect();
+    assert_eq!(payloads, sent.iter().map(|p| p.payload.clone()).collect::<Vec<_>>());
+    let times = frame_times(&got);
+    assert_eq!(times.len(), 21, "the cut frame has one time stamp");
+    assert_rising(&times);
+    assert_eq!(world.peers[publisher].plis(), 0, "a young GOP is replayed");
+}
+
+#[test]
+fn a_packet_lost_at_the_seam_shows_as_a_gap() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let mut video = Video::vp8(500, 100);
+    for index in 0..20 {
+        world.send(publisher, video.frame(index == 0));
+        world.run(FRAME_MS);
+    }
+    let viewer = world.subscriber(Wish::on(0));
+    world.run(300);
+    let before = world.peers[viewer].video().len();
+    let mut frame = video.frame(false);
+    let lost = frame.remove(0);
+    world.send(publisher, frame);
+    world.run(20);
+    let got = world.peers[viewer].video();
+    let gap = got[before].header.seq - got[before - 1].header.seq;
+    assert_eq!(gap, 2, "the frame's first packet is missing, and the viewer can see it");
+
+    // It comes late: the viewer's NACK is answered with it.
+    let wanted = got[before].header.seq - 1;
+    world.send(publisher, [lost.clone()]);
+    world.run(20);
+    world.nack(viewer, &[wanted]);
+    world.run(20);
+    let peer = &world.peers[viewer];
+    let got = peer.got.last().unwrap();
+    assert!(got.payload.ends_with(&lost.payload), "{:?}", got.header);
+    assert_eq!(got.header.timestamp, peer.video()[before].header.timestamp);
+}
+
+#[test]
+fn a_joiner_of_an_old_gop_costs_the_browser_one_key_frame() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], true) }, 1);
+    let mut video = Video::vp8(500, 100);
+    let mut frames = |world: &mut World, count: usize, key: bool| {
+        for index in 0..count {
+            let frame = video.frame(key && index == 0);
+            world.send(publisher, frame);
+            world.run(FRAME_MS);
+        }
+    };
+    frames(&mut world, 60, true);
+    let viewer = world.subscriber(Wish::on(0));
+    frames(&mut world, 8, false);
+    assert_eq!(world.peers[publisher].plis(), 1);
+    assert!(world.peers[viewer].video().is_empty(), "2 s old, and the browser can make a new one");
+    frames(&mut world, 20, true);
+    let got = world.peers[viewer].video();
+    assert_eq!(got.len(), 60);
+    assert_eq!(got[0].payload[..2], [0x10, 0x00], "the key frame");
+    let times = frame_times(&got);
+    assert!(times.windows(2).all(|w| w[1] - w[0] == i64::from(FRAME_TICKS)));
+    assert_eq!(world.peers[publisher].plis(), 1);
+}
+
+#[test]
+fn a_source_that_changes_during_the_catch_up_is_shown_from_its_own_key_frame() {
+    let mut world = World::new(1);
+    let mut rtmp = Rtmp::new(1_000);
+    rtmp.run(&mut world, 200);
+    let viewer = world.subscriber(Wish::on(0));
+    world.run(40); // some of the GOP is out
+    let mut next = Video::h264(600, 7_000);
+    let mut all = Vec::new();
+    for index in 0..30 {
+        let packets = external(next.frame(index == 0), Codec::H264, Time::from_ms(index * FRAME_MS), 0);
+        all.extend(packets.iter().map(|p| p.payload.to_vec()));
+        world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(2), packets });
+        world.run(FRAME_MS);
+    }
+    world.run(100);
+    let got = world.peers[viewer].video();
+    let first = got.iter().position(|g| g.payload == all[0]).expect("its key frame comes");
+    let tail: Vec<_> = got[first..].iter().map(|g| g.payload.clone()).collect();
+    assert_eq!(tail, all, "nobody waits for the next one");
+    let times = times(&got);
+    assert!(times.windows(2).all(|w| w[1] >= w[0]), "{times:?}");
+    assert!(world.peers[viewer].count(|r| matches!(r, Rtcp::SenderReport { .. })) > 0);
+}

@@ -1,0 +1,192 @@
+//! Loss between shard and viewer: NACKs and what they are answered with.
+
+use std::sync::atomic::Ordering;
+
+use media::Codec;
+use metrics::DropReason;
+
+use crate::camera::{FRAME_MS, Video, negotiated};
+use crate::world::{Got, Wish, World};
+
+struct Scene {
+    world: World,
+    publisher: usize,
+    viewer: usize,
+    video: Video,
+}
+
+impl Scene {
+    /// A viewer that has got one key frame.
+    fn new(rtx: bool) -> Scene {
+        let mut world = World::new(1);
+        let publisher = world.publisher(Wish::on(0), 1);
+        let viewer = world.subscriber(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], rtx) });
+        let mut scene = Scene { world, publisher, viewer, video: Video::vp8(500, 100) };
+        scene.frame(true);
+        scene
+    }
+
+    fn frame(&mut self, key: bool) {
+        let packets = self.video.frame(key);
+        self.world.send(self.publisher, packets);
+        self.world.run(FRAME_MS);
+    }
+
+    fn frames(&mut self, count: usize) {
+        (0..count).for_each(|_| self.frame(false));
+    }
+
+    fn highest(&self) -> u16 {
+        self.world.peers[self.viewer].video().last().unwrap().header.seq
+    }
+
+    fn nack(&mut self, seqs: &[u16]) {
+        self.world.nack(self.viewer, seqs);
+        self.world.run(FRAME_MS);
+    }
+
+    fn resent(&self) -> u64 {
+        self.world.peers[self.viewer].stats.resent.load(Ordering::Relaxed)
+    }
+
+    fn refused(&self) -> u64 {
+        self.world.drops(0, DropReason::ResendRefused)
+    }
+
+    fn copies(&self, seq: u16) -> Vec<&Got> {
+        self.world.peers[self.viewer].video().into_iter().filter(|g| g.header.seq == seq).collect()
+    }
+}
+
+#[test]
+fn a_lost_packet_comes_again_as_rtx() {
+    let mut scene = Scene::new(true);
+    let lost = [scene.highest() + 2, scene.highest() + 3];
+    scene.world.peers[scene.viewer].down.drop = Box::new(move |h| lost.contains(&h.seq));
+    let sent = scene.video.clone().frame(false);
+    scene.frame(false);
+    scene.world.peers[scene.viewer].down.drop = Box::new(|_| false);
+    scene.nack(&lost);
+
+    let peer = &scene.world.peers[scene.viewer];
+    let again = peer.of_ssrc(peer.rtx_ssrc);
+    assert_eq!(again.len(), 2);
+    for (i, got) in again.iter().enumerate() {
+        assert_eq!(got.header.payload_type, 97);
+        assert_eq!(got.payload[..2], lost[i].to_be_bytes(), "the original number leads (RFC 4588)");
+        assert_eq!(got.payload[2..], sent[i + 1].payload);
+        assert_eq!(got.header.marker, sent[i + 1].marker);
+        assert_eq!(got.header.timestamp, peer.video().last().unwrap().header.timestamp);
+    }
+    assert_eq!(again[1].header.seq, again[0].header.seq + 1, "RTX has numbers of its own");
+    assert_eq!(scene.resent(), 2);
+}
+
+#[test]
+fn without_rtx_the_same_bytes_come_again() {
+    let mut scene = Scene::new(false);
+    scene.frames(3);
+    let wanted = scene.highest() - 4;
+    scene.nack(&[wanted]);
+    let copies = scene.copies(wanted);
+    assert_eq!(copies.len(), 2);
+    assert_eq!(copies[0].sealed, copies[1].sealed, "another text under the same number would repeat a nonce");
+}
+
+#[test]
+fn a_packet_is_resent_once_a_round_trip_and_three_times_at_most() {
+    let mut scene = Scene::new(true);
+    let peer = &mut scene.world.peers[scene.viewer];
+    (peer.up.delay_us, peer.down.delay_us) = (50_000, 50_000);
+    scene.world.run(1_200); // a sender report comes
+    scene.world.report(scene.viewer);
+    scene.frames(6);
+    let rtt_us = scene.world.peers[scene.viewer].stats.rtt_us.load(Ordering::Relaxed);
+    assert!((99_000..=101_500).contains(&rtt_us), "{rtt_us}");
+
+    let wanted = scene.highest();
+    scene.nack(&[wanted]);
+    scene.nack(&[wanted]);
+    scene.frames(5);
+    assert_eq!((scene.resent(), scene.refused()), (1, 1), "33 ms are less than 0.9 of 100 ms");
+    for _ in 0..4 {
+        scene.nack(&[wanted]);
+        scene.frames(4);
+    }
+    assert_eq!((scene.resent(), scene.refused()), (3, 3));
+}
+
+#[test]
+fn resends_have_a_budget() {
+    let mut scene = Scene::new(true);
+    scene.video.packets_per_frame = 20;
+    scene.frames(25);
+    let (highest, sent_bytes) =
+        (scene.highest(), scene.world.peers[scene.viewer].stats.bytes_out.load(Ordering::Relaxed));
+    let all: Vec<u16> = (0..500).map(|back| highest - back).rev().collect();
+    scene.nack(&all);
+    // 30 kB to begin with, 15 % of what was sent; a packet is 214 bytes and 30 more.
+    let allowed = (30_000 + sent_bytes * 15 / 100) / (214 + 30);
+    assert!((allowed * 9 / 10..=allowed).contains(&scene.resent()), "{} of {allowed}", scene.resent());
+    assert_eq!(scene.resent() + scene.refused(), 500);
+}
+
+#[test]
+fn nothing_older_than_the_last_key_frame_is_resent() {
+    let mut scene = Scene::new(true);
+    scene.frames(2);
+    let old = scene.highest();
+    scene.frame(true);
+    scene.frames(2);
+    scene.nack(&[old - 1, old]);
+    assert_eq!((scene.resent(), scene.refused()), (0, 2));
+    scene.nack(&[old + 1]);
+    assert_eq!(scene.resent(), 1, "the key frame's first packet is");
+}
+
+#[test]
+fn numbers_never_sent_are_refused() {
+    let mut scene = Scene::new(true);
+    let first = scene.world.peers[scene.viewer].video()[0].header.seq;
+    let next = scene.highest() + 1;
+    scene.nack(&[first - 1, first.wrapping_sub(20_000), next, next + 1, next + 500, next + 30_000]);
+    let missing = scene.world.drops(0, DropReason::ResendMissing);
+    assert_eq!((scene.resent(), scene.refused() + missing), (0, 6));
+    scene.frame(false);
+    assert_eq!(scene.highest(), next + 2, "what comes then is not disturbed");
+}
+
+#[test]
+fn resends_are_right_across_the_wrap_of_the_number() {
+    for rtx in [true, false] {
+        let mut scene = Scene::new(rtx);
+        // Lost upstream for good: numbers get on faster than packets.
+        loop {
+            let left = u64::from(u16::MAX - scene.highest());
+            if left < 9 {
+                break;
+            }
+            scene.video.seq += (left - 8).min(800);
+            scene.frame(true);
+        }
+        scene.frame(true);
+        scene.frames(4);
+        let highest = scene.highest();
+        assert!(highest < 100, "wrapped: {highest}");
+        let wanted: Vec<u16> = (0..12).map(|back| highest.wrapping_sub(back)).rev().collect();
+        let before: Vec<Got> = wanted.iter().map(|seq| scene.copies(*seq)[0].clone()).collect();
+        assert!(wanted.contains(&u16::MAX) && wanted.contains(&0));
+        scene.nack(&wanted);
+        assert_eq!(scene.resent(), 12);
+        let peer = &scene.world.peers[scene.viewer];
+        for (seq, first) in wanted.iter().zip(&before) {
+            if rtx {
+                let again = peer.of_ssrc(peer.rtx_ssrc);
+                let again = again.iter().find(|g| g.payload[..2] == seq.to_be_bytes()).unwrap();
+                assert_eq!(again.payload[2..], first.payload);
+            } else {
+                assert_eq!(scene.copies(*seq)[1].sealed, first.sealed, "number {seq}");
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Whole shards in memory: truly connected WebRTC clients (ICE, DTLS, SRTP), virtual time, links that lose and reorder by a seed.
+
+extern crate millrace_sfu as sfu;
+
+mod camera;
+mod forwarding;
+mod hostile;
+mod joining;
+mod key_frames;
+mod loss_down;
+mod loss_up;
+
+mod properties;
+mod reports;
+mod session_end;
+mod source_change;
+mod strangers;
+mod world;
