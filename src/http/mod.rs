@@ -116,6 +116,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/rtc/v1/play/", post(srs::play))
         .route("/api/v1/versions", get(api::versions))
         .route("/api/v1/versions/", get(api::versions))
+        .route("/api/v1/versions/", get(api::versions))
         .route("/api/v1/streams", get(api::streams))
         .route("/api/v1/streams/", get(api::streams))
         .route("/api/v1/streams/{id}", get(api::stream))

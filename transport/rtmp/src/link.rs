@@ -116,10 +116,6 @@ impl Link {
         self.send(csid::DATA, message::COMMAND, stream_id, &amf0::encode(values));
     }
 
-    pub(crate) fn data(&mut self, values: &[Value]) {
-        self.send(csid::DATA, message::DATA, PLAY_STREAM_ID, &amf0::encode(values));
-    }
-
     /// Always with full headers: a player's connection also carries messages that were encoded for all players.
     fn send(&mut self, csid: u32, type_id: u8, stream_id: u32, body: &[u8]) {
         let bytes = encode_message(csid, type_id, 0, stream_id, body, self.chunk_size_out);

@@ -240,12 +240,11 @@ impl Server {
             return Ok(());
         }
         self.stage = Stage::Playing;
-        // RTMP 7.2.2.1: StreamBegin, Play.Reset, Play.Start; then what Flash Media Server adds and players look for.
+        // RTMP 7.2.2.1: StreamBegin, Play.Reset, Play.Start. Flash's |RtmpSampleAccess and NetStream.Data.Start are left out: ffmpeg
+        // shows them as a data stream of their own, which breaks `-map 0`.
         self.link.stream_begin();
         self.on_status("status", "NetStream.Play.Reset", "playing and resetting");
         self.on_status("status", "NetStream.Play.Start", "playing");
-        self.link.data(&["|RtmpSampleAccess".into(), true.into(), true.into()]);
-        self.link.data(&["onStatus".into(), object(&[("code", "NetStream.Data.Start".into())])]);
         self.process_waiting()
     }
 
