@@ -31,12 +31,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let rtmp = listening.rtmp.context("RTMP listens")?;
     let clip = tags()?;
     let token = node.config.auth.publish.first().map(|t| String::from_utf8_lossy(t.as_bytes()).into_owned());
+    let mut draining = node.draining.subscribe();
     tokio::spawn(async move {
-        loop {
-            if let Err(error) = publish(rtmp, &clip, token.as_deref()).await {
-                tracing::warn!(%error, "the demo's publisher starts again");
+        let for_ever = async {
+            loop {
+                if let Err(error) = publish(rtmp, &clip, token.as_deref()).await {
+                    tracing::warn!(%error, "the demo's publisher starts again");
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            () = for_ever => {}
+            _ = draining.wait_for(|d| *d) => {}
         }
     });
     let http = listening.http;

@@ -1,11 +1,13 @@
 //! The Millrace node: sockets, clocks, threads, HTTP, settings. The only place that touches the operating system.
 
 pub mod auth;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod convert;
 pub mod demo;
 pub mod http;
+pub mod logging;
 pub mod media_plane;
 pub mod node;
 pub mod ops;

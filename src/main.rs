@@ -1,12 +1,12 @@
 //! The `millrace` program: `serve`, `check`, `demo`.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use millrace::config::{Config, LogFormat};
-use millrace::{demo, serve};
+use millrace::config::Config;
+use millrace::{demo, logging, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -70,24 +70,7 @@ fn load(path: Option<PathBuf>) -> anyhow::Result<Config> {
 }
 
 fn start<F: Future<Output = anyhow::Result<()>>>(config: Config, run: impl FnOnce(Config) -> F) -> anyhow::Result<()> {
-    log_to_stderr(&config)?;
+    let _log = logging::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build()?;
     runtime.block_on(run(config))
-}
-
-fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)?;
-    let terminal = std::io::stderr().is_terminal();
-    let json = match config.log.format {
-        LogFormat::Auto => !terminal,
-        LogFormat::Text => false,
-        LogFormat::Json => true,
-    };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json {
-        log.json().flatten_event(true).init();
-    } else {
-        log.with_ansi(terminal).with_target(false).init();
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use media::{Packet, Time};
-use metrics::{DropReason, Phase, ShardMetrics};
+use metrics::{DropReason, NodeMetrics, Phase, Queue, ShardMetrics};
 use mio::{Events, Interest, Poll, Token, Waker};
 use sfu::{Command, Egress, Event, Mail, Shard, ShardConfig, ShardId, SourceId, TrackKey};
 use tokio::sync::mpsc;
@@ -62,6 +62,7 @@ pub struct ShardHandle {
     pub port: u16,
     /// Its counters.
     pub metrics: Arc<ShardMetrics>,
+    node_metrics: Arc<NodeMetrics>,
     orders: SyncSender<Order>,
     mail: SyncSender<Mail>,
     waker: Arc<Waker>,
@@ -77,7 +78,10 @@ pub struct Overloaded;
 impl ShardHandle {
     /// Gives an order.
     pub fn order(&self, order: Order) -> Result<(), Overloaded> {
-        let result = self.orders.try_send(order).map_err(|_| Overloaded);
+        let result = self.orders.try_send(order).map_err(|_| {
+            self.node_metrics.queue_overflows.of(Queue::ShardCommands).increment();
+            Overloaded
+        });
         self.wake();
         result
     }
@@ -86,7 +90,10 @@ impl ShardHandle {
     pub fn mail(&self, mail: Mail) {
         match self.mail.try_send(mail) {
             Ok(()) => self.wake(),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.metrics.dropped_shared(DropReason::MailboxFull),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.node_metrics.queue_overflows.of(Queue::ShardMedia).increment();
+                self.metrics.dropped_shared(DropReason::MailboxFull);
+            }
         }
     }
 
@@ -110,6 +117,7 @@ pub fn start(
     shards: usize,
     clock: Clock,
     seed: u64,
+    node_metrics: &Arc<NodeMetrics>,
 ) -> io::Result<(Vec<ShardHandle>, mpsc::UnboundedReceiver<Event>)> {
     let (events_in, events) = mpsc::unbounded_channel();
     let mut handles = Vec::new();
@@ -131,6 +139,7 @@ pub fn start(
             id,
             port,
             metrics: metrics.clone(),
+            node_metrics: node_metrics.clone(),
             orders: orders_in,
             mail: mail_in,
             waker,
@@ -155,6 +164,7 @@ pub fn start(
             closed_taps: Vec::new(),
             peers: Vec::new(),
             panics: 0,
+            node_metrics: node_metrics.clone(),
             events: events_in.clone(),
             metrics,
         });
@@ -182,6 +192,7 @@ struct Loop {
     panics: u32,
     peers: Vec<ShardHandle>,
     events: mpsc::UnboundedSender<Event>,
+    node_metrics: Arc<NodeMetrics>,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -388,7 +399,10 @@ impl Loop {
                     }
                     match tap.try_send(packets) {
                         Ok(()) => {}
-                        Err(mpsc::error::TrySendError::Full(_)) => self.metrics.dropped(DropReason::MailboxFull),
+                        Err(mpsc::error::TrySendError::Full(_)) => {
+                            self.node_metrics.queue_overflows.of(Queue::Conversion).increment();
+                            self.metrics.dropped(DropReason::MailboxFull);
+                        }
                         Err(mpsc::error::TrySendError::Closed(_)) => {
                             self.taps.remove(&key);
                             self.closed_taps.push(key);

@@ -2,106 +2,26 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
 
 use anyhow::Context;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use dashmap::DashMap;
-use media::{StreamName, Time};
+use media::StreamName;
 use metrics::NodeMetrics;
-use sfu::{CloseReason, Command, Event, PeerId, PeerStats};
+use sfu::{CloseReason, Event, PeerId};
 use tokio::sync::{mpsc, watch};
 
+use crate::clients::{Client, ClientGuard, ClientKind, Clients, Entry, Kicked};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::media_plane::{self, Order, ShardHandle};
-use crate::stream::{self, PublishGuard, StreamSettings, Streams, WatchGuard};
+use crate::stream::{PublishGuard, StreamSettings, Streams, WatchGuard};
 
-/// What a client does, as SRS's API names it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ClientKind {
-    /// RTMP publisher.
-    RtmpPublish,
-    /// RTMP player.
-    RtmpPlay,
-    /// HTTP-FLV player.
-    FlvPlay,
-    /// WebSocket-FLV player.
-    WsFlvPlay,
-    /// WHIP publisher.
-    RtcPublish,
-    /// WHEP player.
-    RtcPlay,
-}
-
-impl ClientKind {
-    /// SRS's word for it.
-    pub const fn srs(self) -> &'static str {
-        match self {
-            ClientKind::RtmpPublish => "fmle-publish",
-            ClientKind::RtmpPlay => "rtmp-play",
-            ClientKind::FlvPlay | ClientKind::WsFlvPlay => "flv-play",
-            ClientKind::RtcPublish => "rtc-publish",
-            ClientKind::RtcPlay => "rtc-play",
-        }
-    }
-
-    /// Whether it sends.
-    pub const fn publishes(self) -> bool {
-        matches!(self, ClientKind::RtmpPublish | ClientKind::RtcPublish)
-    }
-}
-
-/// A connection that publishes or plays.
-#[derive(Debug)]
-pub struct Client {
-    /// Its id in the API.
-    pub id: u64,
-    /// What it does.
-    pub kind: ClientKind,
-    /// Where it is.
-    pub ip: IpAddr,
-    /// What it publishes or plays.
-    pub stream: StreamName,
-    /// Since when.
-    pub since: Time,
-    /// Bytes from and to a TCP client; a WebRTC session counts in `peer`.
-    pub bytes_in: AtomicU64,
-    /// See `bytes_in`.
-    pub bytes_out: AtomicU64,
-    /// Frames that a slow viewer lost.
-    pub frames_dropped: AtomicU64,
-    /// A WebRTC session's figures.
-    pub peer: Option<Arc<PeerStats>>,
-    kick: Kick,
-}
-
-#[derive(Debug)]
-enum Kick {
-    Task(watch::Sender<bool>),
-    Peer(PeerId, ShardHandle),
-}
-
-impl Client {
-    /// Bytes received, sent.
-    pub fn bytes(&self) -> (u64, u64) {
-        match &self.peer {
-            Some(peer) => (peer.bytes_in.load(Ordering::Relaxed), peer.bytes_out.load(Ordering::Relaxed)),
-            None => (self.bytes_in.load(Ordering::Relaxed), self.bytes_out.load(Ordering::Relaxed)),
-        }
-    }
-
-    fn end(&self, reason: CloseReason) {
-        match &self.kick {
-            Kick::Task(task) => {
-                task.send_replace(true);
-            }
-            Kick::Peer(peer, shard) => {
-                let _ = shard.order(Order::Shard(Command::RemovePeer(*peer, reason)));
-            }
-        }
-    }
-}
+/// Sessions that were made last and may not have connected yet: a second of the fastest joins a node serves, a tenth of `webrtc.sessions_max`.
+const HALF_OPEN_MAX: usize = 1_000;
 
 /// A WHIP or WHEP session. Dropping it gives back what it held.
 #[derive(Debug)]
@@ -124,6 +44,8 @@ pub struct RtcSession {
     pub publishing: Option<PublishGuard>,
     /// A viewer's count.
     pub watching: Option<WatchGuard>,
+    /// ICE and DTLS are through.
+    pub connected: AtomicBool,
 }
 
 /// The node.
@@ -138,11 +60,12 @@ pub struct Node {
     /// Streams by name.
     pub streams: Streams,
     /// Clients by id.
-    pub clients: Arc<DashMap<u64, Arc<Client>>>,
+    pub clients: Arc<Clients>,
     /// WebRTC sessions by the token in their URL.
     pub sessions: DashMap<String, Arc<RtcSession>>,
     /// The token of a peer.
     pub session_of: DashMap<PeerId, String>,
+    half_open: Mutex<VecDeque<PeerId>>,
     /// Control-plane counters.
     pub metrics: Arc<NodeMetrics>,
     /// The DTLS certificate, made at start.
@@ -163,21 +86,13 @@ impl Node {
         random.fill(&mut seed).map_err(|_| anyhow::anyhow!("no randomness from the system"))?;
         let count = config.shards();
         let ip = config.webrtc.listen_ip;
-        let (shards, events) =
-            media_plane::start(ip, config.webrtc.base_port, count, clock, u64::from_le_bytes(seed))?;
-        let identity = rtc::dtls::Identity::generate().context("cannot make the DTLS certificate")?;
         let metrics = Arc::new(NodeMetrics::default());
-        let clients: Arc<DashMap<u64, Arc<Client>>> = Arc::default();
-        let kick = {
-            let clients = clients.clone();
-            stream::Kick(Box::new(move |id: u64| {
-                if let Some(client) = clients.get(&id) {
-                    client.end(CloseReason::Replaced);
-                }
-            }))
-        };
-        let streams =
-            Streams::new(clock, shards.clone(), StreamSettings::from(&config), metrics.clone(), kick);
+        let (shards, events) =
+            media_plane::start(ip, config.webrtc.base_port, count, clock, u64::from_le_bytes(seed), &metrics)?;
+        let identity = rtc::dtls::Identity::generate().context("cannot make the DTLS certificate")?;
+        let clients: Arc<Clients> = Arc::default();
+        let settings = StreamSettings::from(&config);
+        let streams = Streams::new(clock, shards.clone(), settings, metrics.clone(), clients.clone());
         let candidate_ips = candidate_ips(&config);
         let node = Arc::new(Node {
             config,
@@ -187,6 +102,7 @@ impl Node {
             clients,
             sessions: DashMap::new(),
             session_of: DashMap::new(),
+            half_open: Mutex::default(),
             metrics,
             identity,
             candidate_ips,
@@ -215,65 +131,25 @@ impl Node {
     }
 
     /// Registers a TCP client; the second says when it must end.
-    pub fn add_task_client(
-        self: &Arc<Self>,
-        kind: ClientKind,
-        ip: IpAddr,
-        stream: StreamName,
-    ) -> (ClientGuard, Kicked) {
-        let (kick, kicked) = watch::channel(false);
-        (self.add_client(self.streams.shared().draw_id(), kind, ip, stream, None, Kick::Task(kick)), Kicked(kicked))
+    pub fn add_task_client(&self, kind: ClientKind, ip: IpAddr, stream: StreamName) -> (ClientGuard, Kicked) {
+        let (id, since) = (self.streams.shared().draw_id(), self.clock.now());
+        self.clients.add_task(Entry { id, kind, ip, stream, since })
     }
 
-    /// Registers a WebRTC client under an id drawn before.
-    pub fn add_peer_client(
-        self: &Arc<Self>,
-        id: u64,
-        kind: ClientKind,
-        ip: IpAddr,
-        stream: StreamName,
-        peer: (PeerId, ShardHandle, Arc<PeerStats>),
-    ) -> Arc<Client> {
-        let (peer, shard, stats) = peer;
-        let mut guard = self.add_client(id, kind, ip, stream, Some(stats), Kick::Peer(peer, shard));
-        guard.keep = true;
-        guard.client.clone()
-    }
-
-    fn add_client(
-        self: &Arc<Self>,
-        id: u64,
-        kind: ClientKind,
-        ip: IpAddr,
-        stream: StreamName,
-        peer: Option<Arc<PeerStats>>,
-        kick: Kick,
-    ) -> ClientGuard {
-        let client = Arc::new(Client {
-            id,
-            kind,
-            // IPv4 clients of an IPv6 listener are shown as what they are.
-            ip: ip.to_canonical(),
-            stream,
-            since: self.clock.now(),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-            frames_dropped: AtomicU64::new(0),
-            peer,
-            kick,
-        });
-        self.clients.insert(id, client.clone());
-        ClientGuard { clients: self.clients.clone(), client, keep: false }
-    }
-
-    /// Ends a client by its id. `false` when there is none.
-    pub fn kick(&self, id: u64) -> bool {
-        match self.clients.get(&id) {
-            Some(client) => {
-                client.end(CloseReason::Kicked);
-                true
-            }
-            None => false,
+    /// Registers a WebRTC session. When too many have not connected, the oldest of those ends, so that offers nobody follows up
+    /// do not keep out those that are.
+    pub fn add_session(&self, session: RtcSession) {
+        let peer = session.peer;
+        self.session_of.insert(peer, session.token.clone());
+        self.sessions.insert(session.token.clone(), Arc::new(session));
+        let mut half_open = self.half_open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        half_open.push_back(peer);
+        let oldest = if half_open.len() > HALF_OPEN_MAX { half_open.pop_front() } else { None };
+        drop(half_open);
+        if let Some(session) = oldest.and_then(|peer| self.session(peer))
+            && !session.connected.load(Ordering::Relaxed)
+        {
+            let _ = session.client.end(CloseReason::NotConnected);
         }
     }
 
@@ -281,15 +157,13 @@ impl Node {
     pub fn forget_session(&self, peer: PeerId) -> Option<Arc<RtcSession>> {
         let (_, token) = self.session_of.remove(&peer)?;
         let (_, session) = self.sessions.remove(&token)?;
-        self.clients.remove(&session.client.id);
+        self.clients.remove(session.client.id);
         Some(session)
     }
 
     /// Ends everything: called once, at the end of the drain.
     pub fn stop(&self) {
-        for client in self.clients.iter() {
-            client.end(CloseReason::Drained);
-        }
+        self.clients.end_all(CloseReason::Drained, |_| true);
         for shard in &self.shards {
             let _ = shard.order(Order::Stop);
         }
@@ -300,6 +174,7 @@ impl Node {
             match event {
                 Event::Connected(peer) => {
                     if let Some(session) = self.session(peer) {
+                        session.connected.store(true, Ordering::Relaxed);
                         tracing::info!(client = session.client.id, stream = %session.stream, kind = session.client.kind.srs(), "connected");
                     }
                 }
@@ -332,34 +207,6 @@ impl Node {
         loop {
             tick.tick().await;
             self.streams.sweep();
-        }
-    }
-}
-
-/// Says that a client must end.
-#[derive(Clone, Debug)]
-pub struct Kicked(watch::Receiver<bool>);
-
-impl Kicked {
-    /// Waits until it must.
-    pub async fn wait(&mut self) {
-        let _ = self.0.wait_for(|kicked| *kicked).await;
-    }
-}
-
-/// Takes a client out of the registry when its connection ends.
-#[derive(Debug)]
-pub struct ClientGuard {
-    clients: Arc<DashMap<u64, Arc<Client>>>,
-    /// The client.
-    pub client: Arc<Client>,
-    keep: bool,
-}
-
-impl Drop for ClientGuard {
-    fn drop(&mut self) {
-        if !self.keep {
-            self.clients.remove(&self.client.id);
         }
     }
 }

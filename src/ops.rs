@@ -7,10 +7,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use metrics::{Protocol, Registry, Route};
+use metrics::{Protocol, Queue, Registry, Route};
 use tokio::net::TcpListener;
 
-use crate::node::{ClientKind, Node};
+use crate::clients::ClientKind;
+use crate::logging;
+use crate::node::Node;
 
 struct Ops {
     node: Arc<Node>,
@@ -33,13 +35,16 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener) {
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
     let (node, metrics) = (&ops.node, &ops.node.metrics);
     metrics.streams.set(node.streams.all().len() as i64);
-    let count = |kind: ClientKind| node.clients.iter().filter(|c| c.kind == kind).count() as i64;
+    let clients = node.clients.all();
+    let count = |kind: ClientKind| clients.iter().filter(|c| c.kind == kind).count() as i64;
     metrics.publishers.of(Protocol::Rtmp).set(count(ClientKind::RtmpPublish));
     metrics.publishers.of(Protocol::WebRtc).set(count(ClientKind::RtcPublish));
     metrics.viewers.of(Protocol::Rtmp).set(count(ClientKind::RtmpPlay));
     metrics.viewers.of(Protocol::HttpFlv).set(count(ClientKind::FlvPlay));
     metrics.viewers.of(Protocol::WsFlv).set(count(ClientKind::WsFlvPlay));
     metrics.viewers.of(Protocol::WebRtc).set(count(ClientKind::RtcPlay));
+    let lost = metrics.queue_overflows.of(Queue::Log);
+    lost.add(logging::lines_lost().saturating_sub(lost.get()));
     metrics.http_request(Route::Ops, 200);
     ([(header::CONTENT_TYPE, Registry::CONTENT_TYPE)], ops.registry.render()).into_response()
 }

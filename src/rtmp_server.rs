@@ -15,13 +15,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Action;
-use crate::node::{ClientKind, Kicked, Node};
+use crate::clients::{ClientKind, Kicked};
+use crate::node::Node;
 use crate::stream::log::{Ended, Headers, Read, Reader, rtmp_header};
 use crate::stream::{Ingest, Stream, Watch};
 
 /// A connection that has neither published nor played by then is closed.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
-/// A publisher that sends nothing for so long is gone (MediaMTX: 10 s; phones change networks in less than 15).
+/// A publisher that sends no media for so long is gone (MediaMTX: 10 s; phones change networks in less than 15).
 const PUBLISHER_SILENCE: Duration = Duration::from_secs(15);
 /// A player whose window stays shut for so long is closed.
 const WRITE_STALL: Duration = Duration::from_secs(10);
@@ -86,7 +87,7 @@ enum CloseError {
     Flv(#[from] flv::Error),
     #[error("no publish or play within {} s", COMMAND_DEADLINE.as_secs())]
     Idle,
-    #[error("the publisher sent nothing for {} s", PUBLISHER_SILENCE.as_secs())]
+    #[error("the publisher sent no media for {} s", PUBLISHER_SILENCE.as_secs())]
     Silent,
     #[error("the player took nothing for {} s", WRITE_STALL.as_secs())]
     Stalled,
@@ -221,11 +222,13 @@ impl Connection {
         self.role = Role::new(&self.node.metrics, RtmpRole::Publisher);
         tracing::info!(client = client.client.id, stream = %stream.name, from = %self.from, "rtmp publish");
         let mut demuxer = flv::Demuxer::new();
+        let mut heard = Instant::now();
         let result = loop {
             let mut ended = false;
             while let Some(event) = self.server.poll_event() {
                 match event {
                     rtmp::Event::Media { type_id, timestamp_ms, body } => {
+                        heard = Instant::now();
                         let input = match demuxer.push(type_id, timestamp_ms, body) {
                             Ok(input) => input,
                             Err(error) => return self.bad_media(&stream, error).await,
@@ -243,7 +246,7 @@ impl Connection {
                 break Ok(());
             }
             let read = tokio::select! {
-                read = timeout(PUBLISHER_SILENCE, self.socket.read(&mut self.buffer)) => read,
+                read = timeout_at(heard + PUBLISHER_SILENCE, self.socket.read(&mut self.buffer)) => read,
                 _ = kicked.wait() => break Err(CloseError::Kicked),
             };
             match read {
@@ -296,7 +299,7 @@ impl Connection {
     async fn send_stream(
         &mut self,
         stream: &Arc<Stream>,
-        client: &crate::node::Client,
+        client: &crate::clients::Client,
         mut kicked: Kicked,
     ) -> Result<(), CloseError> {
         self.server.accept_play()?;

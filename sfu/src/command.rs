@@ -105,6 +105,8 @@ pub enum CloseReason {
     WrongFingerprint,
     /// The source's codec was not negotiated with this viewer.
     CodecNotNegotiated(Codec),
+    /// The source has B-frames, and the settings say that such a stream is not given to WebRTC viewers.
+    BFrames,
     /// An operator's API call.
     Kicked,
     /// The node is stopping.
@@ -126,6 +128,7 @@ impl std::fmt::Display for CloseReason {
             CloseReason::CodecNotNegotiated(codec) => {
                 write!(f, "the stream is {}, which this session did not negotiate", codec.name())
             }
+            CloseReason::BFrames => f.write_str("the source has B-frames, and video.b_frames is \"refuse\""),
             CloseReason::Kicked => f.write_str("ended by the operator"),
             CloseReason::Drained => f.write_str("the node is stopping"),
             CloseReason::Replaced => f.write_str("replaced by a newer publisher"),

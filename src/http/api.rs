@@ -10,10 +10,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use media::{Codec, StreamName, TrackConfig};
 use serde_json::{Value, json};
+use sfu::CloseReason;
 
 use super::{Answer, Refused};
 use crate::auth::ApiAction;
-use crate::node::{Client, Node};
+use crate::clients::Client;
+use crate::node::Node;
 use crate::stream::{Ingest, Stream};
 
 /// GET /api/v1/versions
@@ -52,9 +54,7 @@ pub async fn stream(
 /// GET /api/v1/clients/
 pub async fn clients(State(node): State<Arc<Node>>, query: RawQuery, headers: HeaderMap) -> Answer {
     admit(&node, ApiAction::Manage, &query, &headers)?;
-    let mut all: Vec<Arc<Client>> = node.clients.iter().map(|c| c.clone()).collect();
-    all.sort_by_key(|c| c.id);
-    let clients = all.iter().map(|c| describe_client(&node, c)).collect::<Vec<_>>();
+    let clients = node.clients.all().iter().map(|c| describe_client(&node, c)).collect::<Vec<_>>();
     Ok(Json(wrap(&node, "clients", clients.into())).into_response())
 }
 
@@ -67,7 +67,7 @@ pub async fn client(
 ) -> Answer {
     admit(&node, ApiAction::Manage, &query, &headers)?;
     let id = number(&id, "client")?;
-    let client = node.clients.get(&id).map(|c| c.clone()).ok_or_else(|| missing("client"))?;
+    let client = node.clients.get(id).ok_or_else(|| missing("client"))?;
     Ok(Json(wrap(&node, "client", describe_client(&node, &client))).into_response())
 }
 
@@ -83,9 +83,8 @@ pub async fn kick(
         return Err(Refused(StatusCode::FORBIDDEN, "not from a page of another origin".into()));
     }
     let id = number(&id, "client")?;
-    if !node.kick(id) {
-        return Err(missing("client"));
-    }
+    let client = node.clients.get(id).ok_or_else(|| missing("client"))?;
+    client.end(CloseReason::Kicked).map_err(|e| Refused(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
     tracing::info!(client = id, "ended by the API");
     Ok(Json(json!({ "code": 0 })).into_response())
 }
@@ -124,7 +123,7 @@ fn missing(what: &str) -> Refused {
 /// Bytes received and sent by the WebRTC clients of each stream; gathered once, as there may be thousands of either.
 fn peer_bytes(node: &Node) -> HashMap<StreamName, (u64, u64)> {
     let mut all: HashMap<StreamName, (u64, u64)> = HashMap::new();
-    for client in node.clients.iter().filter(|c| c.peer.is_some()) {
+    for client in node.clients.all().iter().filter(|c| c.peer.is_some()) {
         let (received, sent) = client.bytes();
         let sum = all.entry(client.stream.clone()).or_default();
         *sum = (sum.0 + received, sum.1 + sent);
@@ -184,6 +183,8 @@ fn describe_stream(node: &Node, stream: &Stream, peer_bytes: &HashMap<StreamName
         "video": video,
         "audio": audio,
         "refused": stream.refused(),
+        "refused_webrtc": stream.packets_refused(),
+        "b_frames": stream.has_b_frames(),
     })
 }
 

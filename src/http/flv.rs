@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, From, Refused};
 use crate::auth::Action;
-use crate::node::{Client, ClientGuard, ClientKind, Kicked, Node};
+use crate::clients::{Client, ClientGuard, ClientKind, Kicked};
+use crate::node::Node;
 use crate::rtmp_server::start;
 use crate::stream::log::{Ended, Headers, Read, wire_ms};
 use crate::stream::{Stream, Watch, WatchGuard};

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -18,7 +19,8 @@ use sfu::{CloseReason, Command, PeerConfig, PeerId, PeerRole, PeerStats};
 use super::{Answer, From, Refused, body_text};
 use crate::auth::Action;
 use crate::media_plane::Order;
-use crate::node::{ClientKind, Node, RtcSession};
+use crate::clients::{ClientKind, Entry};
+use crate::node::{Node, RtcSession};
 use crate::stream::{Ingest, Watch};
 
 const SDP_TYPE: &str = "application/sdp";
@@ -174,6 +176,11 @@ pub fn negotiate(
         negotiated.media(codec.kind()).is_some_and(|m| m.for_codec(codec, None).is_none()).then_some(codec)
     };
     if action == Action::Play
+        && let Some(why) = stream.packets_refused()
+    {
+        return Err(refuse(Refusal::UnsupportedCodec, StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    if action == Action::Play
         && let Some(codec) = stream.codecs().into_iter().flatten().find_map(lacks)
     {
         let why = format!("the stream is {}, which the offer does not have", codec.name());
@@ -199,7 +206,8 @@ pub fn negotiate(
     let stats = Arc::new(PeerStats::default());
     let token = node.random_text::<16>();
     let etag = format!("\"{}\"", node.random_text::<8>());
-    let client = node.add_peer_client(id, client_kind, ip, name.clone(), (peer, shard.clone(), stats.clone()));
+    let entry = Entry { id, kind: client_kind, ip, stream: name.clone(), since: node.clock.now() };
+    let client = node.clients.add_peer(entry, peer, shard.clone(), stats.clone());
     let session = RtcSession {
         peer,
         shard: shard.clone(),
@@ -210,9 +218,9 @@ pub fn negotiate(
         client,
         publishing,
         watching,
+        connected: AtomicBool::new(false),
     };
-    node.session_of.insert(peer, token.clone());
-    node.sessions.insert(token.clone(), Arc::new(session));
+    node.add_session(session);
     let config = PeerConfig {
         id: peer,
         session: SessionConfig {

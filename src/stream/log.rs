@@ -87,6 +87,8 @@ struct Inner {
     last_dts: [Option<Time>; 2],
     source_began: Option<Time>,
     ended: Option<Ended>,
+    /// How often the log ended.
+    ends: u64,
 }
 
 /// Bits per second of each track, over about the last seconds, for onMetaData and the API.
@@ -176,7 +178,10 @@ impl FrameLog {
 
     /// No more frames come; readers are told when they have read what is left.
     pub fn end(&self, why: Ended) {
-        self.lock().ended = Some(why);
+        let mut inner = self.lock();
+        inner.ended = Some(why);
+        inner.ends += 1;
+        drop(inner);
         self.head.send_modify(|_| {});
     }
 
@@ -215,9 +220,10 @@ impl FrameLog {
         let head = inner.first + inner.entries.len() as u64;
         let cursor = inner.key.unwrap_or(head);
         let catch_up = inner.catch_up(cursor);
+        let ends_before = inner.ends;
         drop(inner);
         let (head, source) = (self.head.subscribe(), SourceId::default());
-        Reader { log: self.clone(), head, cursor, catch_up, source, picture: false, dropped: 0 }
+        Reader { log: self.clone(), head, cursor, catch_up, source, picture: false, ends_before, dropped: 0 }
     }
 }
 
@@ -306,6 +312,8 @@ pub struct Reader {
     source: SourceId,
     /// A key frame of that source was given, so its other pictures may follow.
     picture: bool,
+    /// How often the log had ended before this reader was made.
+    ends_before: u64,
     dropped: u64,
 }
 
@@ -356,8 +364,8 @@ impl Reader {
                 if both || (waited && (inner.audio.is_some() || inner.video.is_some())) {
                     return Ok(inner.metadata());
                 }
-                if let Some(ended) = &inner.ended {
-                    return Err(ended.clone());
+                if let Some(ended) = self.ended(&inner) {
+                    return Err(ended);
                 }
             }
             let _ = tokio::time::timeout(Duration::from_millis(100), self.head.changed()).await;
@@ -367,6 +375,11 @@ impl Reader {
     /// Frames this viewer lost by falling behind, since the last call.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
+    }
+
+    /// Whether the log ended for this reader. One that was made after a publisher left for good waits for the next; a refusal holds for all.
+    fn ended(&self, inner: &Inner) -> Option<Ended> {
+        inner.ended.clone().filter(|why| *why != Ended::Over || inner.ends > self.ends_before)
     }
 
     fn poll(&mut self) -> Option<Read> {
@@ -414,7 +427,7 @@ impl Reader {
         if !batch.is_empty() {
             return Some(Read::Entries(batch));
         }
-        inner.ended.clone().map(Read::Ended)
+        self.ended(&inner).map(Read::Ended)
     }
 }
 

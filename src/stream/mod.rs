@@ -12,9 +12,10 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use media::{Codec, Kind, StreamName, Time};
-use sfu::{Command, SourceId, StreamId, TrackKey};
+use sfu::{CloseReason, Command, SourceId, StreamId, TrackKey};
 use tokio::task::AbortHandle;
 
+use crate::clients::{ClientKind, Clients};
 use crate::clock::Clock;
 use crate::config::{BFrames, Config};
 use crate::media_plane::{Order, ShardHandle};
@@ -83,6 +84,8 @@ struct State {
     to_packets: Option<Conversion>,
     to_frames: Option<Conversion>,
     refused: Option<String>,
+    packets_refused: Option<String>,
+    b_frames: bool,
 }
 
 #[derive(Debug)]
@@ -130,8 +133,7 @@ pub struct Shared {
     next_id: AtomicU64,
     /// Not `next_id`: a publish draws several, and a stride that divides the number of shards would give all streams one home.
     next_home: AtomicUsize,
-    /// Ends a publisher's connection (replaced, or refused).
-    kick: Kick,
+    clients: Arc<Clients>,
 }
 
 /// Ends the client of that id.
@@ -196,13 +198,13 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// No streams yet. `kick` ends a client by its id.
+    /// No streams yet.
     pub fn new(
         clock: Clock,
         shards: Vec<ShardHandle>,
         settings: StreamSettings,
         metrics: Arc<metrics::NodeMetrics>,
-        kick: Kick,
+        clients: Arc<Clients>,
     ) -> Streams {
         let shared = Shared {
             clock,
@@ -214,7 +216,7 @@ impl Streams {
             replace: settings.replace,
             next_id: AtomicU64::new(1),
             next_home: AtomicUsize::new(0),
-            kick,
+            clients,
         };
         Streams { by_name: DashMap::new(), shared: Arc::new(shared) }
     }
@@ -304,13 +306,16 @@ impl Stream {
             if !self.shared.replace {
                 return Err(PublishError::Busy(self.name.clone()));
             }
-            (self.shared.kick.0)(publisher.client);
+            if let Some(client) = self.shared.clients.get(publisher.client) {
+                // Overloaded: it loses the name all the same, and its packets are fenced off.
+                let _ = client.end(CloseReason::Replaced);
+            }
         }
         let source = SourceId(self.shared.draw_id());
         state.publisher = Some(Publisher { client, ingest, source, since: self.shared.clock.now() });
         state.left = None;
         state.codecs = [None, None];
-        state.refused = None;
+        (state.refused, state.packets_refused, state.b_frames) = (None, None, false);
         if ingest == Ingest::Rtmp {
             self.log.begin(source);
         }
@@ -372,6 +377,29 @@ impl Stream {
             // Under the lock, so that it cannot end a newer publisher's log.
             self.log.end(Ended::Refused(why));
         }
+    }
+
+    /// Why WebRTC viewers get nothing, if so.
+    pub fn packets_refused(&self) -> Option<String> {
+        self.lock().packets_refused.clone()
+    }
+
+    /// Whether the source has B-frames, which WebRTC viewers do not reorder.
+    pub fn has_b_frames(&self) -> bool {
+        self.lock().b_frames
+    }
+
+    /// The conversion found B-frames; `refuse` ends the WebRTC viewers and keeps others out.
+    pub fn note_b_frames(&self, refuse: bool) {
+        let mut state = self.lock();
+        state.b_frames = true;
+        if !refuse {
+            return;
+        }
+        state.packets_refused = Some(format!("{}: {}", self.name, CloseReason::BFrames));
+        drop(state);
+        let viewer = |c: &crate::clients::Client| c.kind == ClientKind::RtcPlay && c.stream == self.name;
+        self.shared.clients.end_all(CloseReason::BFrames, viewer);
     }
 
     /// A frame viewer joined: if the newest key frame is old, a WebRTC publisher is asked for another.

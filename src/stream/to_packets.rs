@@ -42,7 +42,6 @@ struct Converter {
     video_seq: u64,
     audio_seq: u64,
     reorders: bool,
-    refused: bool,
     payloads: Vec<payload::RtpPayload>,
     video: Vec<Packet>,
     audio: Vec<Packet>,
@@ -59,7 +58,6 @@ impl Converter {
             video_seq: 0,
             audio_seq: 0,
             reorders: false,
-            refused: false,
             payloads: Vec::new(),
             video: Vec::new(),
             audio: Vec::new(),
@@ -85,6 +83,7 @@ impl Converter {
             self.reorders = true;
             let policy = self.stream.shared().convert.b_frames;
             tracing::warn!(stream = %self.stream.name, ?policy, "the source has B-frames, which WebRTC viewers do not reorder");
+            self.stream.note_b_frames(policy == BFrames::Refuse);
         }
         if self.reorders {
             match self.stream.shared().convert.b_frames {
@@ -92,10 +91,7 @@ impl Converter {
                     self.stream.shared().metrics.conversion_frames_dropped.of(Conversion::FramesToPackets).add(1);
                     return;
                 }
-                BFrames::Refuse => {
-                    self.refused = true;
-                    return;
-                }
+                BFrames::Refuse => return,
                 _ => {}
             }
         }
@@ -166,10 +162,6 @@ impl Converter {
             let track = TrackKey { stream: stream.id, kind };
             let packets: Arc<[Packet]> = std::mem::take(packets).into();
             stream.home.mail(Mail::Packets { track, source: self.fence, packets });
-        }
-        if self.refused {
-            self.refused = false;
-            tracing::debug!(stream = %stream.name, "frames withheld from WebRTC: video.b_frames is \"refuse\"");
         }
     }
 }
