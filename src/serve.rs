@@ -48,7 +48,8 @@ pub async fn start(config: Config) -> anyhow::Result<(Arc<Node>, Listening)> {
         rtmp: rtmp_listener.as_ref().map(TcpListener::local_addr).transpose()?,
         ops: ops_listener.local_addr()?,
     };
-    tokio::spawn(http::serve(node.clone(), http_listener));
+    let routes = http::router(node.clone());
+    tokio::spawn(http::serve(node.clone(), routes, http_listener));
     tokio::spawn(ops::serve(node.clone(), ops_listener));
     if let Some(listener) = rtmp_listener {
         tokio::spawn(rtmp_server::serve(node.clone(), listener));

@@ -53,8 +53,7 @@ impl IntoResponse for Refused {
 type Answer = Result<Response, Refused>;
 
 /// Serves until the node drains, then lets requests under way end.
-pub async fn serve(node: Arc<Node>, listener: TcpListener) {
-    let app = router(node.clone());
+pub async fn serve(node: Arc<Node>, app: Router, listener: TcpListener) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut draining = node.draining.subscribe();
     loop {
@@ -99,7 +98,8 @@ pub async fn serve(node: Arc<Node>, listener: TcpListener) {
     }
 }
 
-fn router(node: Arc<Node>) -> Router {
+/// Every route. A mistake in them panics here, before the node says that it serves.
+pub fn router(node: Arc<Node>) -> Router {
     let body_max = node.config.http.request_body_bytes_max;
     Router::new()
         .route("/whip/{app}/{stream}", post(whip::publish))
@@ -115,7 +115,6 @@ fn router(node: Arc<Node>) -> Router {
         .route("/rtc/v1/play", post(srs::play))
         .route("/rtc/v1/play/", post(srs::play))
         .route("/api/v1/versions", get(api::versions))
-        .route("/api/v1/versions/", get(api::versions))
         .route("/api/v1/versions/", get(api::versions))
         .route("/api/v1/streams", get(api::streams))
         .route("/api/v1/streams/", get(api::streams))
