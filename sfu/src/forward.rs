@@ -101,6 +101,7 @@ pub(crate) struct Forwarder {
     rtx_ssrc: u32,
     choice: Option<Choice>,
     state: State,
+    /// In order of their making; a number is of the newest that it fits in.
     ranges: VecDeque<Range>,
     start: (u64, i64),
     highest: Option<u64>,
@@ -394,10 +395,6 @@ impl Forwarder {
     }
 
     fn push_range(&mut self, range: Range) {
-        // What a catch-up that was cut short had planned.
-        while self.ranges.back().is_some_and(|r| r.out_first >= range.out_first) {
-            self.ranges.pop_back();
-        }
         if self.ranges.len() == RANGES_MAX {
             self.ranges.pop_front();
         }

@@ -94,11 +94,22 @@ fn padding_keeps_its_number_so_that_nobody_takes_it_for_loss() {
     let mut padding = video.frame(false).remove(0);
     (padding.payload, padding.marker) = (Vec::new(), false);
     video.seq = padding.seq + 1;
-    world.send(publisher, [padding]);
+    world.send(publisher, [padding.clone()]);
     world.send(publisher, video.frame(false));
     world.run(20);
     let got = world.peers[viewer].video();
     assert_eq!(got.len(), 7);
     assert!(got[3].payload.is_empty());
+    assert_contiguous(&got);
+
+    // Padding cuts no frame: the next source follows without a gap.
+    padding.seq = video.seq;
+    world.send(publisher, [padding]);
+    world.run(20);
+    let next = world.publisher(Wish::on(0), 2);
+    world.send(next, Video::vp8(501, 100).frame(true));
+    world.run(20);
+    let got = world.peers[viewer].video();
+    assert_eq!(got.len(), 11);
     assert_contiguous(&got);
 }

@@ -28,7 +28,9 @@ impl Rtmp {
             self.since_key.clear();
         }
         self.frames += 1;
-        let packets: Arc<[Packet]> = external(self.video.frame(key), Codec::H264, world.now, 0);
+        let mut frame = self.video.frame(key);
+        frame.iter_mut().for_each(|p| p.payload.resize(1_000, 0));
+        let packets: Arc<[Packet]> = external(frame, Codec::H264, world.now, 0);
         self.since_key.extend(packets.iter().map(|p| p.payload.to_vec()));
         world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(1), packets });
     }
@@ -215,7 +217,7 @@ fn a_source_that_changes_during_the_catch_up_is_shown_from_its_own_key_frame() {
     world.run(40); // some of the GOP is out
     let mut next = Video::h264(600, 7_000);
     let mut all = Vec::new();
-    for index in 0..30 {
+    for index in 0..250 {
         let packets = external(next.frame(index == 0), Codec::H264, Time::from_ms(index * FRAME_MS), 0);
         all.extend(packets.iter().map(|p| p.payload.to_vec()));
         world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(2), packets });
@@ -228,5 +230,36 @@ fn a_source_that_changes_during_the_catch_up_is_shown_from_its_own_key_frame() {
     assert_eq!(tail, all, "nobody waits for the next one");
     let times = times(&got);
     assert!(times.windows(2).all(|w| w[1] >= w[0]), "{times:?}");
+    // What the catch-up had planned is no guide to what a NACK means.
+    let last: Vec<_> = got[got.len() - 10..].iter().map(|g| (g.header.seq, g.payload.clone())).collect();
+    world.nack(viewer, &last.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
+    world.run(20);
+    let again = world.peers[viewer].of_ssrc(world.peers[viewer].rtx_ssrc);
+    let again =
+        again.iter().map(|g| (u16::from_be_bytes([g.payload[0], g.payload[1]]), g.payload[2..].to_vec()));
+    assert_eq!(again.collect::<Vec<_>>(), last);
     assert!(world.peers[viewer].count(|r| matches!(r, Rtcp::SenderReport { .. })) > 0);
+}
+
+#[test]
+fn a_source_that_changes_right_after_a_gop_was_shown_again_does_not_turn_time_back() {
+    let mut world = World::new(1);
+    let mut rtmp = Rtmp::new(1_000);
+    rtmp.video.packets_per_frame = 1;
+    rtmp.run(&mut world, 1);
+    let viewer = world.subscriber(Wish::on(0));
+    rtmp.run(&mut world, 1);
+    world.pli(viewer);
+    world.run(4);
+    rtmp.frame(&mut world);
+    world.run(12);
+    let mut next = Video::h264(600, 7_000);
+    for index in 0..5 {
+        let packets = external(next.frame(index == 0), Codec::H264, Time::from_ms(index * FRAME_MS), 0);
+        world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(2), packets });
+        world.run(FRAME_MS);
+    }
+    let got = world.peers[viewer].video();
+    assert_eq!(got.len(), 4 + 4 + 16, "three frames, again, and the next source's five");
+    assert_rising(&frame_times(&got));
 }

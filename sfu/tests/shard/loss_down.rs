@@ -154,6 +154,14 @@ fn numbers_never_sent_are_refused() {
     assert_eq!((scene.resent(), scene.refused() + missing), (0, 6));
     scene.frame(false);
     assert_eq!(scene.highest(), next + 2, "what comes then is not disturbed");
+
+    // Another source's frames are in the ring, and the viewer waits for a key frame of it.
+    scene.publisher = scene.world.publisher(Wish::on(0), 2);
+    scene.video = Video::vp8(501, 7_000);
+    scene.frames(3);
+    let all: Vec<u16> = (1..100).map(|ahead| scene.highest() + ahead).collect();
+    scene.nack(&all);
+    assert_eq!(scene.resent(), 0);
 }
 
 #[test]

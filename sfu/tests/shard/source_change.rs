@@ -203,3 +203,42 @@ fn a_jump_of_numbers_costs_the_viewers_a_key_frame_and_no_more() {
     assert_contiguous(&got);
     assert!(world.peers[publisher].plis() >= 1);
 }
+
+#[test]
+fn early_packets_of_a_new_source_do_not_land_among_the_last_ones() {
+    let mut world = World::new(1);
+    let first = world.publisher(Wish::on(0), 1);
+    world.command(0, Command::Tap(VIDEO));
+    let mut video = Video::vp8(500, 100);
+    world.peers[first].up.drop = Box::new(|h| h.seq == 180);
+    send(&mut world, first, &mut video, 32, true);
+    let second = world.publisher(Wish::on(0), 2);
+    let mut video = Video::vp8(501, 7_000);
+    let mut early = video.clone().frame(false).remove(0);
+    send(&mut world, second, &mut video, 1, true);
+    // The hole is 15 before the last source's end, which is 64 before the new one's start.
+    (early.seq, early.payload[1]) = (7_000 - 64 - 15, 9);
+    world.send(second, [early.clone()]);
+    world.run(20);
+    assert_eq!(world.drops(0, DropReason::TooOld), 1);
+    let tapped = |e: &Event| matches!(e, Event::Tapped(_, packets) if packets.iter().any(|p| p.payload == early.payload));
+    assert!(!world.nodes[0].events.iter().any(tapped));
+}
+
+#[test]
+fn a_new_source_is_asked_for_a_key_frame_though_the_last_one_owes_one() {
+    let mut world = World::new(1);
+    let first = world.publisher(Wish::on(0), 1);
+    let viewer = world.subscriber(Wish::on(0));
+    send(&mut world, first, &mut Video::vp8(500, 100), 20, true);
+    let asked = world.now;
+    world.pli(viewer);
+    world.run(100);
+    assert_eq!(world.peers[first].plis(), 1);
+    leave(&mut world, first);
+    let second = world.publisher(Wish::on(0), 2);
+    let left_ms = 220 - world.now.since(asked) / 1_000;
+    world.run(left_ms);
+    send(&mut world, second, &mut Video::vp8(501, 100), 2, false);
+    assert_eq!(world.peers[second].plis(), 1);
+}
