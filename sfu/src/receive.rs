@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn an_answer_slower_than_the_spacing_is_learned_from() {
         let mut nack = NackGenerator::default();
-        (nack.arrived(1, Time::ZERO), nack.arrived(3, Time::ZERO));
+        nack.arrived(1, Time::ZERO);
+        nack.arrived(3, Time::ZERO);
         for ms in 0..310 {
             nack.poll(Time::from_ms(ms), &mut Vec::new());
         }
