@@ -129,5 +129,7 @@ pub fn run(options: &NodeOptions) -> Result<()> {
     if let Some(path) = &options.json {
         report.write_json(path)?;
     }
+    let failed: usize = report.tallies.iter().map(|tally| tally.failures.0).sum();
+    ensure!(failed == 0, "{failed} viewers failed; the node's log ends:\n{}", run.node.log_tail());
     Ok(())
 }

@@ -72,6 +72,8 @@ impl Node {
             .arg("serve")
             .arg("--config")
             .arg(&config)
+            // The end of its log is shown when it fails: a panic's message, not sixty frames.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(File::create(&log)?)
             .stderr(File::options().append(true).open(&log)?)
