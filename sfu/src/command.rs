@@ -123,7 +123,9 @@ impl std::fmt::Display for CloseReason {
             CloseReason::Left => f.write_str("the client left"),
             CloseReason::DtlsFailed => f.write_str("the client ended DTLS with an alert"),
             CloseReason::NotConnected => f.write_str("ICE and DTLS did not complete in time"),
-            CloseReason::ConsentLost => f.write_str("the client stopped answering (no consent check for 30 s)"),
+            CloseReason::ConsentLost => {
+                f.write_str("the client stopped answering (no consent check for 30 s)")
+            }
             CloseReason::WrongFingerprint => f.write_str("the DTLS certificate is not the one of the SDP"),
             CloseReason::CodecNotNegotiated(codec) => {
                 write!(f, "the stream is {}, which this session did not negotiate", codec.name())

@@ -53,7 +53,9 @@ impl Range {
 
     fn out_time(&self, timestamp: i64) -> i64 {
         let passed = timestamp - self.time_in;
-        let passed = self.squeeze.map_or(passed, |(num, den)| (passed as i128 * num as i128 / den.max(1) as i128) as i64);
+        let passed = self
+            .squeeze
+            .map_or(passed, |(num, den)| (passed as i128 * num as i128 / den.max(1) as i128) as i64);
         self.time_out + passed
     }
 }
@@ -205,7 +207,9 @@ impl Forwarder {
             }
             self.choose(packet.codec)?;
             // Squeezed, or behind the join and live.
-            let Some(range) = self.ranges.iter().rev().find(|r| r.in_first <= packet.seq).copied() else { break };
+            let Some(range) = self.ranges.iter().rev().find(|r| r.in_first <= packet.seq).copied() else {
+                break;
+            };
             left -= packet.payload.len() as i64;
             next = packet.seq + 1;
             match self.send_mapped(packet, range, session, to, out) {
@@ -243,9 +247,9 @@ impl Forwarder {
         rtt_us: i64,
         now: Time,
         session: &mut Session,
-        to: SocketAddr,
         out: &mut E,
     ) -> Result<(), DropReason> {
+        let to = session.remote().ok_or(DropReason::AddressNotValidated)?;
         let highest = self.highest.ok_or(DropReason::ResendMissing)?;
         // The number nearest to the highest sent, by signed 16-bit difference.
         let back = (highest as u16).wrapping_sub(asked) as i16;
@@ -255,7 +259,8 @@ impl Forwarder {
         }
         let range = self.ranges.iter().rev().find(|r| r.out_first <= out_seq).copied();
         let range = range.ok_or(DropReason::ResendMissing)?;
-        let packet = ring.get(range.in_first + (out_seq - range.out_first)).ok_or(DropReason::ResendMissing)?;
+        let packet =
+            ring.get(range.in_first + (out_seq - range.out_first)).ok_or(DropReason::ResendMissing)?;
         let choice = self.choice.filter(|c| c.codec == packet.codec).ok_or(DropReason::ResendMissing)?;
 
         if self.resent.is_empty() {
@@ -284,12 +289,24 @@ impl Forwarder {
             Some(rtx) => {
                 let seq = self.rtx_seq;
                 self.rtx_seq += 1;
-                let header = Header { seq, time, payload_type: rtx, ssrc: self.rtx_ssrc, original: Some(out_seq as u16) };
+                let header = Header {
+                    seq,
+                    time,
+                    payload_type: rtx,
+                    ssrc: self.rtx_ssrc,
+                    original: Some(out_seq as u16),
+                };
                 self.write(packet, header, session, to, out)
             }
             // Same number, same bytes: under SRTP the same ciphertext again.
             None => {
-                let header = Header { seq: out_seq, time, payload_type: choice.payload_type, ssrc: self.ssrc, original: None };
+                let header = Header {
+                    seq: out_seq,
+                    time,
+                    payload_type: choice.payload_type,
+                    ssrc: self.ssrc,
+                    original: None,
+                };
                 self.write(packet, header, session, to, out)
             }
         }
@@ -335,7 +352,9 @@ impl Forwarder {
                         let before = ring.from(key).rev().find(|p| p.timestamp < join.timestamp);
                         let interval = before.map_or(0, |p| join.timestamp - p.timestamp);
                         let next = ring.get(join.seq + 1).map(|p| p.timestamp + offset);
-                        join_out.max(self.last_time + interval / 2).min(next.map_or(i64::MAX, |time| time - 1))
+                        join_out
+                            .max(self.last_time + interval / 2)
+                            .min(next.map_or(i64::MAX, |time| time - 1))
                     }
                     None => join_out,
                 };
@@ -391,7 +410,13 @@ impl Forwarder {
             self.live_offset = Some((offset, packet.codec.clock_hz()));
         }
         let out_first = self.next_out();
-        self.push_range(Range { out_first, in_first: packet.seq, time_in: 0, time_out: offset, squeeze: None });
+        self.push_range(Range {
+            out_first,
+            in_first: packet.seq,
+            time_in: 0,
+            time_out: offset,
+            squeeze: None,
+        });
     }
 
     fn push_range(&mut self, range: Range) {
@@ -407,7 +432,11 @@ impl Forwarder {
         match self.live_offset {
             Some((offset, _)) => offset,
             None => {
-                let first = if self.highest.is_some() { self.last_time + i64::from(clock_hz / 50) } else { self.start.1 };
+                let first = if self.highest.is_some() {
+                    self.last_time + i64::from(clock_hz / 50)
+                } else {
+                    self.start.1
+                };
                 let offset = first - packet.timestamp;
                 self.live_offset = Some((offset, clock_hz));
                 offset
@@ -434,8 +463,13 @@ impl Forwarder {
         let seq = range.out_seq(packet.seq).ok_or(DropReason::TooOld)?;
         let choice = self.choice.ok_or(DropReason::CodecNotNegotiated)?;
         let time = range.out_time(packet.timestamp);
-        let header =
-            Header { seq, time: time as u32, payload_type: choice.payload_type, ssrc: self.ssrc, original: None };
+        let header = Header {
+            seq,
+            time: time as u32,
+            payload_type: choice.payload_type,
+            ssrc: self.ssrc,
+            original: None,
+        };
         if self.highest.is_none_or(|highest| seq > highest) {
             self.highest = Some(seq);
             self.last_time = self.last_time.max(time);
@@ -446,7 +480,10 @@ impl Forwarder {
             if range.squeeze.is_none() {
                 self.newest = Some((packet.timestamp, packet.capture));
             }
-            if packet.key_start && packet.codec.kind() == media::Kind::Video && self.key_time != Some(packet.timestamp) {
+            if packet.key_start
+                && packet.codec.kind() == media::Kind::Video
+                && self.key_time != Some(packet.timestamp)
+            {
                 (self.key_out, self.key_time) = (seq, Some(packet.timestamp));
             }
         }
@@ -464,14 +501,17 @@ impl Forwarder {
         out: &mut E,
     ) -> Result<(), DropReason> {
         let buffer = out.reserve(packet.payload.len() + OVERHEAD_MAX).ok_or(DropReason::SendBufferFull)?;
-        let header_len = rtp::write_header(buffer, &rtp::Fields {
-            marker: packet.marker,
-            payload_type: header.payload_type,
-            sequence_number: header.seq as u16,
-            timestamp: header.time,
-            ssrc: header.ssrc,
-            extensions: &[],
-        });
+        let header_len = rtp::write_header(
+            buffer,
+            &rtp::Fields {
+                marker: packet.marker,
+                payload_type: header.payload_type,
+                sequence_number: header.seq as u16,
+                timestamp: header.time,
+                ssrc: header.ssrc,
+                extensions: &[],
+            },
+        );
         let mut len = header_len;
         if let Some(original) = header.original {
             // RFC 4588 section 4: the original sequence number leads the payload.

@@ -23,7 +23,13 @@ const TOKENS_MILLI_MAX: i64 = 2_000;
 
 impl SourceThrottle {
     pub(crate) fn new() -> SourceThrottle {
-        SourceThrottle { wanted: false, asked: false, last: None, tokens_milli: TOKENS_MILLI_MAX, refilled: Time::ZERO }
+        SourceThrottle {
+            wanted: false,
+            asked: false,
+            last: None,
+            tokens_milli: TOKENS_MILLI_MAX,
+            refilled: Time::ZERO,
+        }
     }
 
     /// Somebody needs a key frame.

@@ -15,7 +15,8 @@ mod shard;
 mod track;
 
 pub use command::{
-    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId, SourceId, StreamId, TrackKey,
+    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId, SourceId, StreamId,
+    TrackKey,
 };
 pub use ring::{Ring, RingLimits};
 pub use shard::{Egress, Shard, ShardConfig};

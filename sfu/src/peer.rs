@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use media::{Codec, Kind, Time, payload};
-use metrics::DropReason;
+use metrics::{DropReason, PacketKind, ShardMetrics};
 use rtc::rtcp;
 use rtc::rtp;
 use rtc::sdp::NegotiatedMedia;
-use rtc::session::Session;
+use rtc::session::{Protocol, Session};
 
 use crate::command::{PeerId, PeerStats, SourceId, bump};
 use crate::forward::Forwarder;
@@ -23,7 +23,7 @@ use crate::track::Incoming;
 /// Distinct SSRCs one publisher may send: two media with RTX, and some that changed on the way.
 const STREAMS_MAX: usize = 16;
 /// Receiver reports and sender reports (RFC 3550 6.2 would allow 5 s; 1 s keeps round trips and lip sync fresh).
-pub(crate) const REPORT_US: i64 = 1_000_000;
+const REPORT_US: i64 = 1_000_000;
 /// Transport-wide feedback to publishers: mediasoup's 100 ms, the slow end of what GCC wants.
 const FEEDBACK_US: i64 = 100_000;
 
@@ -62,8 +62,8 @@ pub(crate) struct Published {
     pub(crate) media: NegotiatedMedia,
     /// Its track's slot.
     pub(crate) track: usize,
-    /// The codec its last packet had.
-    pub(crate) codec: Option<Codec>,
+    /// The codec its last packet had, and since when.
+    pub(crate) codec: Option<(Codec, Time)>,
     receive: Option<Receive>,
 }
 
@@ -162,7 +162,8 @@ impl Publisher {
         }
         let codec = published.media.by_pt(payload_type).ok_or(DropReason::NotNegotiated)?.codec;
 
-        let primary_ssrc = if stream.rtx { published.receive.as_ref().map(|r| r.ssrc) } else { Some(header.ssrc) };
+        let primary_ssrc =
+            if stream.rtx { published.receive.as_ref().map(|r| r.ssrc) } else { Some(header.ssrc) };
         let ssrc = primary_ssrc.ok_or(DropReason::NotNegotiated)?;
         let replaced = published.receive.as_ref().is_some_and(|r| r.ssrc != ssrc);
         let receive = match &mut published.receive {
@@ -227,7 +228,13 @@ impl Publisher {
     }
 
     /// A sender report. Gives the m-line, the extended RTP time and the capture time on our line.
-    pub(crate) fn on_sender_report(&mut self, ssrc: u32, ntp: u64, rtp: u32, now: Time) -> Option<(usize, i64, Time)> {
+    pub(crate) fn on_sender_report(
+        &mut self,
+        ssrc: u32,
+        ntp: u64,
+        rtp: u32,
+        now: Time,
+    ) -> Option<(usize, i64, Time)> {
         let media = self.medias.iter().position(|m| m.receive.as_ref().is_some_and(|r| r.ssrc == ssrc))?;
         let receive = self.medias[media].receive.as_mut()?;
         receive.reception.last_report = Some(((ntp >> 16) as u32, now));
@@ -252,6 +259,7 @@ impl Publisher {
         &mut self,
         session: &mut Session,
         stats: &PeerStats,
+        metrics: &ShardMetrics,
         now: Time,
         out: &mut E,
     ) -> [bool; 2] {
@@ -260,7 +268,7 @@ impl Publisher {
         let send = |compound: &mut Vec<u8>, session: &mut Session, out: &mut E| {
             // Each is a packet of its own (RFC 5506): together they might not fit a datagram. No nominated pair, nobody to tell.
             if !compound.is_empty() {
-                let _ = session.send_rtcp(compound, &mut |to, bytes: &[u8]| push(out, to, bytes));
+                let _ = session.send_rtcp(compound, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
                 compound.clear();
             }
         };
@@ -269,11 +277,17 @@ impl Publisher {
             if !receive.nack.is_waiting() {
                 continue;
             }
-            let nackable = published.media.codecs.iter().any(|c| Some(c.codec) == published.codec && c.nack);
+            let nackable = published
+                .media
+                .codecs
+                .iter()
+                .any(|c| published.codec.is_some_and(|(codec, _)| codec == c.codec) && c.nack);
             self.ask.clear();
             let lost = receive.nack.poll(now, &mut self.ask);
             bump(&stats.lost, lost as u64);
-            if lost > 0 && let Some(flag) = gave_up.get_mut(index) {
+            if lost > 0
+                && let Some(flag) = gave_up.get_mut(index)
+            {
                 *flag = published.media.kind == Kind::Video;
             }
             if receive.nack.rtt_us() > 0 {
@@ -281,6 +295,7 @@ impl Publisher {
             }
             if nackable && !self.ask.is_empty() {
                 bump(&stats.nacks_out, self.ask.len() as u64);
+                metrics.nacks_out.add(self.ask.len() as u64);
                 let numbers: Vec<u16> = self.ask.iter().map(|s| *s as u16).collect();
                 rtcp::nack(&mut compound, self.own_ssrc, receive.ssrc, &numbers);
                 send(&mut compound, session, out);
@@ -330,6 +345,7 @@ impl Publisher {
         track: usize,
         session: &mut Session,
         stats: &PeerStats,
+        metrics: &ShardMetrics,
         out: &mut E,
     ) {
         let published = self.medias.iter().find(|m| m.track == track);
@@ -337,7 +353,8 @@ impl Publisher {
         let mut message = Vec::new();
         rtcp::pli(&mut message, self.own_ssrc, receive.ssrc);
         bump(&stats.plis_out, 1);
-        let _ = session.send_rtcp(&message, &mut |to, bytes: &[u8]| push(out, to, bytes));
+        metrics.plis_out.increment();
+        let _ = session.send_rtcp(&message, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
     }
 
     /// Whether a NACK may be due before the next slow tick.
@@ -352,10 +369,53 @@ impl Published {
     }
 }
 
-/// A whole datagram into the batch; dropped (and counted by the batch) when there is no room.
-pub(crate) fn push<E: Egress>(out: &mut E, to: SocketAddr, bytes: &[u8]) {
+impl Subscriber {
+    /// A sender report for each forwarder that is due: at once after the first packet, then each second.
+    pub(crate) fn report<E: Egress>(
+        &mut self,
+        session: &mut Session,
+        metrics: &ShardMetrics,
+        unix_us_at_zero: i64,
+        now: Time,
+        out: &mut E,
+    ) {
+        for subscribed in &mut self.forwarders {
+            let forwarder = &mut subscribed.forwarder;
+            if forwarder.last_report.is_some_and(|last| now.since(last) < REPORT_US) {
+                continue;
+            }
+            let Some(time) = forwarder.sender_time(now) else { continue };
+            forwarder.last_report = Some(now);
+            let mut compound = Vec::with_capacity(96);
+            let ntp = rtcp::ntp_from_unix_us(unix_us_at_zero + time.at.us());
+            let info = rtcp::SenderInfo {
+                ssrc: forwarder.ssrc,
+                ntp,
+                rtp: time.rtp,
+                packets: forwarder.sent.packets as u32,
+                octets: forwarder.sent.payload_bytes as u32,
+            };
+            rtcp::sender_report(&mut compound, &info, &[], &self.cname);
+            let _ = session.send_rtcp(&compound, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
+        }
+    }
+}
+
+/// A whole datagram that is not media into the batch; dropped (and counted by the batch) when there is no room.
+pub(crate) fn push<E: Egress>(out: &mut E, metrics: &ShardMetrics, to: SocketAddr, bytes: &[u8]) {
+    metrics.sent(packet_kind(Protocol::of(bytes)), bytes.len());
     if let Some(buffer) = out.reserve(bytes.len()) {
         buffer[..bytes.len()].copy_from_slice(bytes);
         out.commit(bytes.len(), to);
+    }
+}
+
+/// What a datagram counts as. What is none of the four is ours to make and never is.
+pub(crate) fn packet_kind(protocol: Result<Protocol, DropReason>) -> PacketKind {
+    match protocol {
+        Ok(Protocol::Rtp) => PacketKind::Rtp,
+        Ok(Protocol::Rtcp) => PacketKind::Rtcp,
+        Ok(Protocol::Dtls) => PacketKind::Dtls,
+        Ok(Protocol::Stun) | Err(_) => PacketKind::Stun,
     }
 }

@@ -89,7 +89,8 @@ impl NackGenerator {
             rtt_us => (rtt_us * 5 / 4).clamp(SPACING_US_MIN, SPACING_US_MAX),
         };
         let before = self.missing.len();
-        let worth_waiting = |m: &Missing| m.tries < TRIES_MAX || m.sent.is_some_and(|sent| now.since(sent) < spacing);
+        let worth_waiting =
+            |m: &Missing| m.tries < TRIES_MAX || m.sent.is_some_and(|sent| now.since(sent) < spacing);
         self.missing.retain(|_, m| now.since(m.seen) < GIVE_UP_US && worth_waiting(m));
         let given_up = before - self.missing.len();
         for (seq, m) in self.missing.range_mut((Bound::Unbounded::<u64>, Bound::Unbounded)) {
@@ -218,7 +219,11 @@ mod tests {
             nack.poll(Time::from_ms(ms), &mut Vec::new());
         }
         nack.arrived(2, Time::from_ms(310));
-        assert_eq!(nack.rtt_us(), 300_000, "three were sent; the first is taken for the one that was answered");
+        assert_eq!(
+            nack.rtt_us(),
+            300_000,
+            "three were sent; the first is taken for the one that was answered"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::command::{
 };
 use crate::forward::Forwarder;
 use crate::key_frame::ReceiverThrottle;
-use crate::peer::{Peer, Published, Publisher, REPORT_US, Role, Subscribed, Subscriber, push};
+use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, packet_kind, push};
 use crate::track::{Incoming, Subscription, Track, Upstream};
 
 /// Where datagrams go: a batch that the caller sends. Packets are encrypted in place in what `reserve` gives.
@@ -51,6 +51,8 @@ const ENDED_MAX: usize = 256;
 const TICK_BUSY_US: i64 = 5_000;
 /// Otherwise: reports and time-outs are in no hurry.
 const TICK_IDLE_US: i64 = 20_000;
+/// A publisher's track keeps its codec for at least so long.
+const CODEC_US_MIN: i64 = 1_000_000;
 /// A WebRTC publisher can be asked for a key frame, which is there in a round trip; its GOP is replayed only while it is this young.
 const REPLAY_ANSWERING_US: i64 = 1_500_000;
 /// An RTMP source cannot be asked: its GOP is replayed up to this age; encoders' longest common GOP is 10 s.
@@ -138,7 +140,13 @@ impl Shard {
     }
 
     /// Phase 2: a datagram. It is decrypted in place; what it brings is in the ring when this returns.
-    pub fn handle_datagram<E: Egress>(&mut self, datagram: &mut [u8], from: SocketAddr, now: Time, out: &mut E) {
+    pub fn handle_datagram<E: Egress>(
+        &mut self,
+        datagram: &mut [u8],
+        from: SocketAddr,
+        now: Time,
+        out: &mut E,
+    ) {
         if let Err(reason) = self.datagram(datagram, from, now, out) {
             self.metrics.dropped(reason);
         }
@@ -152,7 +160,9 @@ impl Shard {
         now: Time,
         out: &mut E,
     ) -> Result<(), DropReason> {
-        let is_stun = Protocol::of(datagram)? == Protocol::Stun;
+        let protocol = Protocol::of(datagram)?;
+        self.metrics.received(packet_kind(Ok(protocol)), datagram.len());
+        let is_stun = protocol == Protocol::Stun;
         let peer = if is_stun {
             let ufrag = stun::peek_ufrag(datagram).ok_or(DropReason::StunMalformed)?;
             *self.peer_by_ufrag.get(ufrag).ok_or(DropReason::StunUnknownUser)?
@@ -160,8 +170,9 @@ impl Shard {
             *self.peer_by_address.get(&from).ok_or(DropReason::AddressNotValidated)?
         };
         self.current = Some(peer);
-        let session = &mut self.peers[peer].session;
-        let input = session.handle_datagram(datagram, from, now, &mut |to, bytes: &[u8]| push(out, to, bytes))?;
+        let (session, metrics) = (&mut self.peers[peer].session, &self.metrics);
+        let input = session
+            .handle_datagram(datagram, from, now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))?;
         match input {
             Input::Nothing if is_stun => self.remember_address(peer, from),
             Input::Nothing => {}
@@ -177,7 +188,9 @@ impl Shard {
     pub fn handle_mail(&mut self, mail: Mail, now: Time) {
         self.metrics.mailbox_in.add(1);
         match mail {
-            Mail::Packets { source, .. } if self.ended.contains(&source) => self.metrics.dropped(DropReason::NoTrack),
+            Mail::Packets { source, .. } if self.ended.contains(&source) => {
+                self.metrics.dropped(DropReason::NoTrack)
+            }
             Mail::Packets { track: key, source, packets } => {
                 let slot = self.track_at_home(key);
                 let track = &mut self.tracks[slot];
@@ -203,7 +216,9 @@ impl Shard {
                 self.dirty.push(slot);
             }
             Mail::Mirrored { track: key, answers, packets } => {
-                let Some(&slot) = self.track_by_key.get(&key) else { return self.metrics.dropped(DropReason::NoTrack) };
+                let Some(&slot) = self.track_by_key.get(&key) else {
+                    return self.metrics.dropped(DropReason::NoTrack);
+                };
                 self.tracks[slot].home_answers = answers;
                 for packet in packets.iter() {
                     if let Err(reason) = self.tracks[slot].store(packet.clone(), now) {
@@ -248,8 +263,11 @@ impl Shard {
                 continue;
             }
             for at in &track.subscribers {
+                self.current = Some(at.peer);
                 let Some(peer) = self.peers.get_mut(at.peer) else { continue };
-                let (Some(to), Role::Subscribe(subscriber)) = (peer.session.remote(), &mut peer.role) else { continue };
+                let (Some(to), Role::Subscribe(subscriber)) = (peer.session.remote(), &mut peer.role) else {
+                    continue;
+                };
                 if !peer.session.is_connected() {
                     continue;
                 }
@@ -273,18 +291,21 @@ impl Shard {
                 count_out(&self.metrics, &peer.stats, packets, bytes);
             }
             if !track.mirrors.is_empty() || track.tapped {
-                let packets: Vec<Packet> = track.fresh.iter().filter_map(|s| track.ring.get(*s)).cloned().collect();
+                let packets: Vec<Packet> =
+                    track.fresh.iter().filter_map(|s| track.ring.get(*s)).cloned().collect();
                 if !track.mirrors.is_empty() {
                     let shared: Arc<[Packet]> = packets.clone().into();
                     for &shard in &track.mirrors {
                         let (key, answers) = (track.key, track.answers());
-                        self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: shared.clone() }));
+                        self.mail
+                            .push((shard, Mail::Mirrored { track: key, answers, packets: shared.clone() }));
                     }
                 }
                 if track.tapped {
                     self.events.push(Event::Tapped(track.key, packets));
                 }
             }
+            self.current = None;
             track.fresh.clear();
             self.poll_key_frame(slot, now, out);
         }
@@ -302,9 +323,11 @@ impl Shard {
         let mut busy = false;
         let mut doomed = Vec::new();
         for (slot, peer) in &mut self.peers {
-            let session = &mut peer.session;
+            self.current = Some(slot);
+            let (session, metrics) = (&mut peer.session, &self.metrics);
             if now >= session.next_timeout()
-                && let Some(reason) = session.handle_timeout(now, &mut |to, bytes: &[u8]| push(out, to, bytes))
+                && let Some(reason) =
+                    session.handle_timeout(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))
             {
                 doomed.push((slot, CloseReason::from(reason)));
                 continue;
@@ -315,7 +338,7 @@ impl Shard {
             }
             match &mut peer.role {
                 Role::Publish(publisher) => {
-                    let gave_up = publisher.poll(session, &peer.stats, now, out);
+                    let gave_up = publisher.poll(session, &peer.stats, metrics, now, out);
                     busy |= publisher.is_busy();
                     for (media, _) in publisher.medias.iter().zip(gave_up).filter(|(_, lost)| *lost) {
                         self.tracks[media.track].key_frames.want();
@@ -331,8 +354,12 @@ impl Shard {
                             match forwarder.catch_up(&track.ring, session, to, out) {
                                 Ok(more) => busy |= more,
                                 Err(DropReason::CodecNotNegotiated) => {
-                                    let codec = track.ring.key().and_then(|k| track.ring.get(k)).map(|p| p.codec);
-                                    doomed.push((slot, codec.map_or(CloseReason::Internal, CloseReason::CodecNotNegotiated)));
+                                    let codec =
+                                        track.ring.key().and_then(|k| track.ring.get(k)).map(|p| p.codec);
+                                    doomed.push((
+                                        slot,
+                                        codec.map_or(CloseReason::Internal, CloseReason::CodecNotNegotiated),
+                                    ));
                                 }
                                 Err(reason) => self.metrics.dropped(reason),
                             }
@@ -340,19 +367,26 @@ impl Shard {
                                 track.key_frames.want();
                             }
                         }
-                        let (packets, bytes) =
-                            (forwarder.sent.packets - before.packets, forwarder.sent.wire_bytes - before.wire_bytes);
+                        let (packets, bytes) = (
+                            forwarder.sent.packets - before.packets,
+                            forwarder.sent.wire_bytes - before.wire_bytes,
+                        );
                         count_out(&self.metrics, &peer.stats, packets, bytes);
                     }
-                    report(subscriber, session, self.config.unix_us_at_zero, now, out);
+                    subscriber.report(session, metrics, self.config.unix_us_at_zero, now, out);
                 }
             }
         }
+        self.current = None;
         for (peer, reason) in doomed {
             self.close(peer, reason, now, out);
         }
-        let waiting: Vec<usize> =
-            self.tracks.iter().filter(|(_, t)| t.key_frames.deadline().is_some_and(|d| d <= now)).map(|(s, _)| s).collect();
+        let waiting: Vec<usize> = self
+            .tracks
+            .iter()
+            .filter(|(_, t)| t.key_frames.deadline().is_some_and(|d| d <= now))
+            .map(|(s, _)| s)
+            .collect();
         for slot in waiting {
             self.poll_key_frame(slot, now, out);
         }
@@ -412,7 +446,9 @@ impl Shard {
                         Kind::Video => (video_ssrc, video_rtx_ssrc),
                     };
                     let track = self.track(TrackKey { stream, kind: media.kind }, home);
-                    self.tracks[track].subscribers.push(Subscription { peer: slot, forwarder: forwarders.len() });
+                    self.tracks[track]
+                        .subscribers
+                        .push(Subscription { peer: slot, forwarder: forwarders.len() });
                     let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
                     forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
                 }
@@ -420,7 +456,8 @@ impl Shard {
             }
         };
         let session = Session::new(config.session, now);
-        let peer = Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
+        let peer =
+            Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
         self.peers.insert(peer);
         self.peer_by_id.insert(id, slot);
         self.peer_by_ufrag.insert(ufrag, slot);
@@ -448,7 +485,6 @@ impl Shard {
     fn rtp(&mut self, slot: usize, packet: &[u8], now: Time) -> Result<(), DropReason> {
         let peer = &mut self.peers[slot];
         let Role::Publish(publisher) = &mut peer.role else { return Err(DropReason::NotNegotiated) };
-        self.metrics.received(PacketKind::Rtp, packet.len());
         let block = &mut self.block;
         let received = publisher.on_rtp(packet, now, &peer.stats, |payload| copy(block, payload))?;
         if publisher.is_busy() {
@@ -460,11 +496,19 @@ impl Shard {
             return Err(DropReason::NoTrack);
         }
         let codec = received.incoming.codec;
-        if published.codec != Some(codec) {
-            published.codec = Some(codec);
+        let changed = published.codec.is_none_or(|(before, _)| before != codec);
+        if changed {
+            // Every change is told to the control plane: a publisher that changes with each packet is not followed.
+            if published.codec.is_some_and(|(_, since)| now.since(since) < CODEC_US_MIN) {
+                return Err(DropReason::NotNegotiated);
+            }
             self.events.push(Event::Codec(peer.id, track.key, codec));
         }
-        if received.restarted {
+        let restarted = received.restarted || (changed && published.codec.is_some());
+        if changed {
+            published.codec = Some((codec, now));
+        }
+        if restarted {
             track.restart();
             if track.key.kind == Kind::Video && track.is_watched() {
                 track.key_frames.want();
@@ -477,9 +521,14 @@ impl Shard {
         Ok(())
     }
 
-    fn rtcp<E: Egress>(&mut self, slot: usize, compound: &Bytes, now: Time, out: &mut E) -> Result<(), DropReason> {
+    fn rtcp<E: Egress>(
+        &mut self,
+        slot: usize,
+        compound: &Bytes,
+        now: Time,
+        out: &mut E,
+    ) -> Result<(), DropReason> {
         let Some(peer) = self.peers.get_mut(slot) else { return Ok(()) };
-        self.metrics.received(PacketKind::Rtcp, compound.len());
         let (stats, metrics, tracks) = (&peer.stats, &self.metrics, &mut self.tracks);
         let unix_us = self.config.unix_us_at_zero + now.us();
         let (session, role) = (&mut peer.session, &mut peer.role);
@@ -500,13 +549,13 @@ impl Shard {
             (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {
                 let rtt_us = subscriber.rtt_us;
                 let wanted = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc);
-                let (Some(subscribed), Some(to)) = (wanted, session.remote()) else { return };
+                let Some(subscribed) = wanted else { return };
                 let before = subscribed.forwarder.sent;
                 let ring = &tracks[subscribed.track].ring;
                 for seq in seqs.iter().copied() {
                     bump(&stats.nacks_in, 1);
                     metrics.nacks_in.add(1);
-                    match subscribed.forwarder.resend(seq, ring, rtt_us, now, session, to, out) {
+                    match subscribed.forwarder.resend(seq, ring, rtt_us, now, session, out) {
                         Ok(()) => {
                             bump(&stats.resent, 1);
                             metrics.retransmissions_out.add(1);
@@ -520,7 +569,10 @@ impl Shard {
             (Role::Subscribe(subscriber), rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. }) => {
                 bump(&stats.plis_in, 1);
                 metrics.plis_in.add(1);
-                let Some(subscribed) = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc) else { return };
+                let Some(subscribed) = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc)
+                else {
+                    return;
+                };
                 if !subscribed.throttle.allow(now) {
                     return;
                 }
@@ -550,8 +602,7 @@ impl Shard {
                 if let Some(peer) = self.peers.get_mut(peer)
                     && let Role::Publish(publisher) = &mut peer.role
                 {
-                    publisher.request_key_frame(slot, &mut peer.session, &peer.stats, out);
-                    self.metrics.plis_out.add(1);
+                    publisher.request_key_frame(slot, &mut peer.session, &peer.stats, &self.metrics, out);
                 }
             }
             Upstream::Home(shard) => self.mail.push((shard, Mail::RequestKeyFrame(track.key))),
@@ -560,24 +611,32 @@ impl Shard {
     }
 
     fn remember_address(&mut self, slot: usize, from: SocketAddr) {
-        let before = self.peer_by_address.insert(from, slot);
+        let before = self.peer_by_address.get(&from).copied();
         if before == Some(slot) {
             return;
         }
         if let Some(other) = before.and_then(|other| self.peers.get_mut(other)) {
+            // An address that a live session's media goes to stays that session's: whoever sends checks in its name would otherwise take
+            // its packets away. It is free again when its consent ends.
+            if other.session.is_connected() && other.session.remote() == Some(from) {
+                return;
+            }
             other.addresses.retain(|a| *a != from);
         }
+        self.peer_by_address.insert(from, slot);
         let peer = &mut self.peers[slot];
-        if peer.addresses.len() == ADDRESSES_MAX {
-            let oldest = peer.addresses.remove(0);
-            self.peer_by_address.remove(&oldest);
+        if peer.addresses.len() == ADDRESSES_MAX
+            && let Some(oldest) = peer.addresses.iter().position(|a| Some(*a) != peer.session.remote())
+        {
+            self.peer_by_address.remove(&peer.addresses.remove(oldest));
         }
         peer.addresses.push(from);
     }
 
     fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
         let Some(mut peer) = self.peers.try_remove(slot) else { return };
-        peer.session.close(now, &mut |to, bytes: &[u8]| push(out, to, bytes));
+        let metrics = &self.metrics;
+        peer.session.close(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
         self.peer_by_id.remove(&peer.id);
         self.peer_by_ufrag.remove(&peer.ufrag);
         for address in &peer.addresses {
@@ -618,7 +677,8 @@ impl Shard {
 
     fn forget_if_idle(&mut self, slot: usize) {
         // A publisher that has sent nothing yet is bound by its slot only.
-        let published = |p: &Peer| matches!(&p.role, Role::Publish(p) if p.medias.iter().any(|m| m.track == slot));
+        let published =
+            |p: &Peer| matches!(&p.role, Role::Publish(p) if p.medias.iter().any(|m| m.track == slot));
         if !self.tracks[slot].is_idle() || self.peers.iter().any(|(_, p)| published(p)) {
             return;
         }
@@ -627,29 +687,6 @@ impl Shard {
         if let Upstream::Home(home) = track.upstream {
             self.mail.push((home, Mail::Unmirror(track.key, self.config.id)));
         }
-    }
-}
-
-/// A sender report for each forwarder that is due: at once after the first packet, then each second.
-fn report<E: Egress>(subscriber: &mut Subscriber, session: &mut Session, unix_us_at_zero: i64, now: Time, out: &mut E) {
-    for subscribed in &mut subscriber.forwarders {
-        let forwarder = &mut subscribed.forwarder;
-        if forwarder.last_report.is_some_and(|last| now.since(last) < REPORT_US) {
-            continue;
-        }
-        let Some(time) = forwarder.sender_time(now) else { continue };
-        forwarder.last_report = Some(now);
-        let mut compound = Vec::with_capacity(96);
-        let ntp = rtcp::ntp_from_unix_us(unix_us_at_zero + time.at.us());
-        let info = rtcp::SenderInfo {
-            ssrc: forwarder.ssrc,
-            ntp,
-            rtp: time.rtp,
-            packets: forwarder.sent.packets as u32,
-            octets: forwarder.sent.payload_bytes as u32,
-        };
-        rtcp::sender_report(&mut compound, &info, &[], &subscriber.cname);
-        let _ = session.send_rtcp(&compound, &mut |to, bytes: &[u8]| push(out, to, bytes));
     }
 }
 

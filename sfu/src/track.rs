@@ -155,18 +155,21 @@ impl Track {
             Some(capture) => capture,
             None => self.clock.capture(timestamp, clock_hz, now),
         };
-        self.store(Packet {
-            seq,
-            timestamp,
-            arrival: now,
-            capture,
-            codec: incoming.codec,
-            marker: incoming.marker,
-            key_start: incoming.key_start,
-            discardable: incoming.discardable,
-            fresh_source,
-            payload: incoming.payload,
-        }, now)
+        self.store(
+            Packet {
+                seq,
+                timestamp,
+                arrival: now,
+                capture,
+                codec: incoming.codec,
+                marker: incoming.marker,
+                key_start: incoming.key_start,
+                discardable: incoming.discardable,
+                fresh_source,
+                payload: incoming.payload,
+            },
+            now,
+        )
     }
 
     /// Puts a packet that already has the track's numbers (a mirror's) into the ring.

@@ -214,3 +214,35 @@ fn a_gop_without_end_is_not_kept() {
     assert!(world.mail.iter().all(|(.., m)| !matches!(m, Mail::Mirrored { .. })), "its key frame is gone");
     assert!(world.peers[viewer].video().is_empty());
 }
+
+#[test]
+fn a_check_in_another_peers_name_does_not_take_its_packets() {
+    let mut scene = Scene::new();
+    let liar = scene.world.subscriber(Wish::on(0));
+    let victim = scene.world.peers[scene.publisher].address;
+    let mut check = scene.world.peers[liar].sent.iter().find(|d| d.first() == Some(&0)).unwrap().clone();
+    let (now, node) = (scene.world.now, &mut scene.world.nodes[0]);
+    node.shard.handle_datagram(&mut check, victim, now, &mut node.out);
+    node.out.sent.clear(); // the answer to the check, which the victim cannot read
+    scene.assert_unhurt();
+}
+
+#[test]
+fn a_publisher_that_changes_its_codec_with_each_packet_is_not_followed() {
+    let mut scene = Scene::new();
+    let wish = Wish { shard: 0, medias: negotiated(&[Codec::Vp8, Codec::H264], true) };
+    let liar = scene.world.publisher(wish, 2);
+    let told =
+        |scene: &Scene| scene.world.nodes[0].events.iter().filter(|e| matches!(e, Event::Codec(..))).count();
+    let before = told(&scene);
+    for round in 0..30_u64 {
+        for (offset, payload_type) in [(0, 96), (1, 102)] {
+            let (seq, timestamp) = (round * 2 + offset, round as u32 * 3_000);
+            let packet =
+                Rtp { ssrc: 700, payload_type, seq, timestamp, marker: true, payload: vec![0x10; 50] };
+            scene.world.send(liar, [packet]);
+        }
+        scene.world.run(FRAME_MS);
+    }
+    assert!(told(&scene) - before <= 2, "{} changes told in a second", told(&scene) - before);
+}

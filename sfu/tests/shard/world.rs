@@ -35,7 +35,7 @@ pub const AUDIO: TrackKey = TrackKey { stream: STREAM, kind: Kind::Audio };
 #[derive(Default)]
 pub struct Out {
     buffer: Vec<u8>,
-    sent: Vec<(SocketAddr, Vec<u8>)>,
+    pub sent: Vec<(SocketAddr, Vec<u8>)>,
 }
 
 impl Egress for Out {
@@ -178,7 +178,7 @@ pub struct Node {
     pub metrics: Arc<ShardMetrics>,
     pub address: SocketAddr,
     pub events: Vec<Event>,
-    out: Out,
+    pub out: Out,
 }
 
 /// What a new session is.
