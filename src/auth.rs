@@ -40,7 +40,12 @@ impl Node {
     }
 
     /// The same for the API. A node without any token is open; on another, an empty `auth.api` lets nobody manage.
-    pub fn admit_api(&self, action: ApiAction, query: &str, authorization: Option<&str>) -> Result<(), Denied> {
+    pub fn admit_api(
+        &self,
+        action: ApiAction,
+        query: &str,
+        authorization: Option<&str>,
+    ) -> Result<(), Denied> {
         let auth = &self.config.auth;
         match action {
             _ if auth.is_open() => Ok(()),

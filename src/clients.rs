@@ -128,7 +128,13 @@ impl Clients {
     }
 
     /// Registers a WebRTC client, until [`Clients::remove`].
-    pub fn add_peer(&self, entry: Entry, peer: PeerId, shard: ShardHandle, stats: Arc<PeerStats>) -> Arc<Client> {
+    pub fn add_peer(
+        &self,
+        entry: Entry,
+        peer: PeerId,
+        shard: ShardHandle,
+        stats: Arc<PeerStats>,
+    ) -> Arc<Client> {
         self.add(entry, Some(stats), Connection::Peer(peer, shard))
     }
 

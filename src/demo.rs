@@ -104,7 +104,8 @@ async fn publish(to: SocketAddr, clip: &[flv::Tag], token: Option<&str>) -> anyh
                 continue;
             }
             let at = round.wrapping_mul(CLIP_MS).wrapping_add(tag.timestamp_ms);
-            let due = start + Duration::from_millis(u64::from(round) * u64::from(CLIP_MS) + u64::from(tag.timestamp_ms));
+            let due = start
+                + Duration::from_millis(u64::from(round) * u64::from(CLIP_MS) + u64::from(tag.timestamp_ms));
             loop {
                 tokio::select! {
                     () = tokio::time::sleep_until(due) => break,

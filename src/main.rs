@@ -69,7 +69,10 @@ fn load(path: Option<PathBuf>) -> anyhow::Result<Config> {
     Ok(Config::load(path.as_deref(), env)?)
 }
 
-fn start<F: Future<Output = anyhow::Result<()>>>(config: Config, run: impl FnOnce(Config) -> F) -> anyhow::Result<()> {
+fn start<F: Future<Output = anyhow::Result<()>>>(
+    config: Config,
+    run: impl FnOnce(Config) -> F,
+) -> anyhow::Result<()> {
     let _log = logging::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build()?;
     runtime.block_on(run(config))

@@ -125,8 +125,9 @@ pub fn start(
     for id in 0..shards {
         let port = if base_port == 0 { 0 } else { base_port + id as u16 };
         let at = SocketAddr::new(ip, port);
-        let socket = udp::Socket::bind(at, SOCKET_BUFFER_BYTES, SOCKET_BUFFER_BYTES)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on udp {at} (webrtc.base_port): {e}")))?;
+        let socket = udp::Socket::bind(at, SOCKET_BUFFER_BYTES, SOCKET_BUFFER_BYTES).map_err(|e| {
+            io::Error::new(e.kind(), format!("cannot listen on udp {at} (webrtc.base_port): {e}"))
+        })?;
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let awake = Arc::new(AtomicBool::new(false));
@@ -270,14 +271,17 @@ impl Loop {
             // A read-modify-write: who finds the flag still set has put its order where the reads below see it.
             self.awake.swap(false, Ordering::AcqRel);
             self.metrics.gso_enabled.set(u64::from(self.socket.gso_enabled()));
-            let mut out = Out { batch: &mut batch, socket: &mut self.socket, metrics: &self.metrics, sent: 0 };
+            let mut out =
+                Out { batch: &mut batch, socket: &mut self.socket, metrics: &self.metrics, sent: 0 };
             let shard = &mut self.shard;
 
             // Phase 1 and 2: orders, mail.
             let now = self.clock.now();
             let mut failed = false;
             for key in self.closed_taps.drain(..) {
-                failed |= !guarded(shard, now, &mut out, |shard, out| shard.handle_command(Command::Untap(key), now, out));
+                failed |= !guarded(shard, now, &mut out, |shard, out| {
+                    shard.handle_command(Command::Untap(key), now, out)
+                });
             }
             let mut more = true;
             for _ in 0..ORDERS_A_TICK {
@@ -303,7 +307,8 @@ impl Loop {
                         break;
                     }
                 };
-                failed |= !guarded(shard, now, &mut out, |shard, out| shard.handle_command(command, now, out));
+                failed |=
+                    !guarded(shard, now, &mut out, |shard, out| shard.handle_command(command, now, out));
             }
             if more {
                 self.metrics.budget_hits.of(Phase::Commands).increment();
@@ -343,7 +348,9 @@ impl Loop {
                 let sent_before = out.sent;
                 for (from, datagram) in received.iter_mut() {
                     // Its session ends; that is the end of the matter.
-                    guarded(shard, now, &mut out, |shard, out| shard.handle_datagram(datagram, from, now, out));
+                    guarded(shard, now, &mut out, |shard, out| {
+                        shard.handle_datagram(datagram, from, now, out)
+                    });
                 }
                 failed |= !guarded(shard, now, &mut out, |shard, out| shard.fan_out(now, out));
                 out.flush();
@@ -368,7 +375,9 @@ impl Loop {
             }
             self.panics += u32::from(failed);
             if self.panics > PANICS_MAX {
-                tracing::error!("a shard panics again and again: its thread ends, the node should be restarted");
+                tracing::error!(
+                    "a shard panics again and again: its thread ends, the node should be restarted"
+                );
                 return;
             }
         }
@@ -418,7 +427,12 @@ impl Loop {
 }
 
 /// Runs a part of the tick. A panic in it is counted and ends the session it worked on; the others go on. Returns whether there was none.
-fn guarded(shard: &mut Shard, now: Time, out: &mut Out<'_>, work: impl FnOnce(&mut Shard, &mut Out<'_>)) -> bool {
+fn guarded(
+    shard: &mut Shard,
+    now: Time,
+    out: &mut Out<'_>,
+    work: impl FnOnce(&mut Shard, &mut Out<'_>),
+) -> bool {
     if catch_unwind(AssertUnwindSafe(|| work(shard, out))).is_ok() {
         return true;
     }

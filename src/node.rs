@@ -1,10 +1,10 @@
 //! The node: its parts, put together once in one order, and the registries that its front doors share.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -87,8 +87,14 @@ impl Node {
         let count = config.shards();
         let ip = config.webrtc.listen_ip;
         let metrics = Arc::new(NodeMetrics::default());
-        let (shards, events) =
-            media_plane::start(ip, config.webrtc.base_port, count, clock, u64::from_le_bytes(seed), &metrics)?;
+        let (shards, events) = media_plane::start(
+            ip,
+            config.webrtc.base_port,
+            count,
+            clock,
+            u64::from_le_bytes(seed),
+            &metrics,
+        )?;
         let identity = rtc::dtls::Identity::generate().context("cannot make the DTLS certificate")?;
         let clients: Arc<Clients> = Arc::default();
         let settings = StreamSettings::from(&config);
@@ -227,7 +233,8 @@ fn candidate_ips(config: &Config) -> Vec<IpAddr> {
         Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
     };
     let v4 = route((Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into());
-    let v6 = route((Ipv6Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into());
+    let v6 =
+        route((Ipv6Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into());
     let found: Vec<IpAddr> = v4.into_iter().chain(v6.filter(|_| bound.is_ipv6())).collect();
     if found.is_empty() { vec![IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { found }
 }

@@ -21,7 +21,8 @@ struct Ops {
 
 /// Serves until the process ends.
 pub async fn serve(node: Arc<Node>, listener: TcpListener) {
-    let registry = Registry::new(node.shards.iter().map(|s| s.metrics.clone()).collect(), node.metrics.clone());
+    let registry =
+        Registry::new(node.shards.iter().map(|s| s.metrics.clone()).collect(), node.metrics.clone());
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(live))
@@ -52,7 +53,9 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
 /// Dead when a thread of the media plane is: its sessions are lost, and only a restart brings them back.
 async fn live(State(ops): State<Arc<Ops>>) -> Response {
     match ops.node.shards.iter().find(|s| !s.is_alive()) {
-        Some(shard) => (StatusCode::INTERNAL_SERVER_ERROR, format!("shard {} has died\n", shard.id)).into_response(),
+        Some(shard) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("shard {} has died\n", shard.id)).into_response()
+        }
         None => "ok\n".into_response(),
     }
 }

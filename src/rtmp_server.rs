@@ -184,7 +184,13 @@ impl Connection {
         if output.is_empty() { Ok(()) } else { write(&mut self.socket, &[output]).await }
     }
 
-    fn admit(&self, action: Action, app: &str, name: &str, query: &str) -> Result<StreamName, (Refusal, String)> {
+    fn admit(
+        &self,
+        action: Action,
+        app: &str,
+        name: &str,
+        query: &str,
+    ) -> Result<StreamName, (Refusal, String)> {
         let name = StreamName::new(app, name).map_err(|e| (Refusal::BadRequest, e.to_string()))?;
         if *self.node.draining.borrow() {
             return Err((Refusal::Draining, "the node is stopping".into()));
@@ -320,11 +326,22 @@ impl Connection {
         let (mut reader, metadata) = match ready {
             Ok(Ok(ready)) => ready,
             Ok(Err(Ended::Refused(why))) => return self.end_play(rtmp::EndReason::Codec, &why).await,
-            Ok(Err(Ended::Over)) => return self.end_play(rtmp::EndReason::Unpublished, "the stream is over").await,
-            Err(_) => return self.end_play(rtmp::EndReason::Unpublished, "nobody publishes this stream").await,
+            Ok(Err(Ended::Over)) => {
+                return self.end_play(rtmp::EndReason::Unpublished, "the stream is over").await;
+            }
+            Err(_) => {
+                return self.end_play(rtmp::EndReason::Unpublished, "nobody publishes this stream").await;
+            }
         };
         let body = flv::metadata_body(&metadata);
-        let first = rtmp::encode_message(rtmp::csid::DATA, rtmp::message::DATA, 0, rtmp::PLAY_STREAM_ID, &body, rtmp::CHUNK_SIZE_OUT);
+        let first = rtmp::encode_message(
+            rtmp::csid::DATA,
+            rtmp::message::DATA,
+            0,
+            rtmp::PLAY_STREAM_ID,
+            &body,
+            rtmp::CHUNK_SIZE_OUT,
+        );
         write(&mut self.socket, &[first]).await?;
         let mut headers = Headers::default();
         let mut parts = Vec::new();
@@ -342,7 +359,9 @@ impl Connection {
             };
             let entries = match read {
                 Read::Entries(entries) => entries,
-                Read::Ended(Ended::Over) => return self.end_play(rtmp::EndReason::Unpublished, "the stream is over").await,
+                Read::Ended(Ended::Over) => {
+                    return self.end_play(rtmp::EndReason::Unpublished, "the stream is over").await;
+                }
                 Read::Ended(Ended::Refused(why)) => return self.end_play(rtmp::EndReason::Codec, &why).await,
             };
             parts.clear();
@@ -376,7 +395,10 @@ impl Connection {
 
 /// A reader at the point where a new viewer starts, and what its metadata says. Asks a browser that publishes for a key frame when the
 /// newest is old.
-pub async fn start(stream: &Arc<Stream>, clock: crate::clock::Clock) -> Result<(Reader, flv::Metadata), Ended> {
+pub async fn start(
+    stream: &Arc<Stream>,
+    clock: crate::clock::Clock,
+) -> Result<(Reader, flv::Metadata), Ended> {
     /// A GOP older than this is not worth the delay it would start with, when another can be had.
     const KEY_AGE_US_MAX: i64 = 1_500_000;
     let mut reader = stream.log.reader();
@@ -433,7 +455,9 @@ async fn write(socket: &mut TcpStream, parts: &[Bytes]) -> Result<(), CloseError
         let mut slices: Vec<std::io::IoSlice<'_>> = some.iter().map(|p| std::io::IoSlice::new(p)).collect();
         let mut left = &mut slices[..];
         while !left.is_empty() {
-            let written = timeout(WRITE_STALL, socket.write_vectored(left)).await.map_err(|_| CloseError::Stalled)??;
+            let written = timeout(WRITE_STALL, socket.write_vectored(left))
+                .await
+                .map_err(|_| CloseError::Stalled)??;
             if written == 0 {
                 return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
             }
@@ -442,4 +466,3 @@ async fn write(socket: &mut TcpStream, parts: &[Bytes]) -> Result<(), CloseError
     }
     Ok(())
 }
-

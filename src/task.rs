@@ -12,11 +12,13 @@ use tokio::task::JoinHandle;
 pub fn spawn(metrics: Arc<NodeMetrics>, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let mut work = Box::pin(work);
     // What it held is dropped with it, and not looked at again.
-    tokio::spawn(poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-        Ok(poll) => poll,
-        Err(_) => {
-            metrics.panics.increment();
-            Poll::Ready(())
+    tokio::spawn(poll_fn(move |context| {
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(poll) => poll,
+            Err(_) => {
+                metrics.panics.increment();
+                Poll::Ready(())
+            }
         }
     }))
 }

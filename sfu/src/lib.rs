@@ -8,6 +8,7 @@
 mod command;
 mod forward;
 mod key_frame;
+mod membership;
 mod peer;
 mod receive;
 mod ring;

@@ -10,17 +10,13 @@ use bytes::{Bytes, BytesMut};
 use media::{Kind, Packet, Time};
 use metrics::{DropReason, PacketKind, ShardMetrics};
 use rtc::rtcp;
-use rtc::session::{Input, Protocol, Session};
+use rtc::session::{Input, Protocol};
 use rtc::stun;
 use slab::Slab;
 
-use crate::command::{
-    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, SourceId, TrackKey, bump,
-};
-use crate::forward::Forwarder;
-use crate::key_frame::ReceiverThrottle;
-use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, packet_kind, push};
-use crate::track::{Incoming, Subscription, Track, Upstream};
+use crate::command::{CloseReason, Command, Event, Mail, PeerId, ShardId, SourceId, TrackKey, bump};
+use crate::peer::{Peer, Role, packet_kind, push};
+use crate::track::{Incoming, Track, Upstream};
 
 /// Where datagrams go: a batch that the caller sends. Packets are encrypted in place in what `reserve` gives.
 pub trait Egress {
@@ -43,8 +39,6 @@ pub struct ShardConfig {
 
 /// Payload copies are carved from blocks of this size: one allocation for about fifty packets, none for each.
 const BLOCK_BYTES: usize = 64 * 1024;
-/// Addresses that one session may be reached by; a browser has a handful.
-const ADDRESSES_MAX: usize = 16;
 /// Ended sources remembered: a mailbox's worth of time, not a life.
 const ENDED_MAX: usize = 256;
 /// While NACKs or catch-ups are under way.
@@ -60,22 +54,22 @@ const REPLAY_US: i64 = 12_000_000;
 
 /// One thread's part of the media plane.
 pub struct Shard {
-    config: ShardConfig,
-    peers: Slab<Peer>,
-    peer_by_id: HashMap<PeerId, usize>,
-    peer_by_ufrag: HashMap<String, usize>,
-    peer_by_address: HashMap<SocketAddr, usize>,
-    tracks: Slab<Track>,
-    track_by_key: HashMap<TrackKey, usize>,
-    dirty: Vec<usize>,
-    block: BytesMut,
-    mail: Vec<(ShardId, Mail)>,
-    events: Vec<Event>,
-    next_tick: Time,
-    current: Option<usize>,
+    pub(crate) config: ShardConfig,
+    pub(crate) peers: Slab<Peer>,
+    pub(crate) peer_by_id: HashMap<PeerId, usize>,
+    pub(crate) peer_by_ufrag: HashMap<String, usize>,
+    pub(crate) peer_by_address: HashMap<SocketAddr, usize>,
+    pub(crate) tracks: Slab<Track>,
+    pub(crate) track_by_key: HashMap<TrackKey, usize>,
+    pub(crate) dirty: Vec<usize>,
+    pub(crate) block: BytesMut,
+    pub(crate) mail: Vec<(ShardId, Mail)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) next_tick: Time,
+    pub(crate) current: Option<usize>,
     /// Makers of [`Mail::Packets`] that stopped: mail of theirs may come later than the order that ended them.
-    ended: VecDeque<SourceId>,
-    metrics: Arc<ShardMetrics>,
+    pub(crate) ended: VecDeque<SourceId>,
+    pub(crate) metrics: Arc<ShardMetrics>,
 }
 
 impl Shard {
@@ -420,50 +414,6 @@ impl Shard {
         }
     }
 
-    fn add_peer(&mut self, config: PeerConfig, now: Time) {
-        let (id, ufrag) = (config.id, config.session.local.ufrag.clone());
-        let home = config.home;
-        let stream = match config.role {
-            PeerRole::Publish { stream, .. } | PeerRole::Subscribe { stream, .. } => stream,
-        };
-        let slot = self.peers.vacant_key();
-        let medias = config.negotiated.medias;
-        let role = match config.role {
-            PeerRole::Publish { source, .. } => {
-                let mut published = Vec::new();
-                for media in medias {
-                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
-                    published.push(Published::new(media, track));
-                }
-                let own_ssrc = (self.config.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as u32 | 1;
-                Role::Publish(Publisher::new(source, published, own_ssrc))
-            }
-            PeerRole::Subscribe { audio_ssrc, video_ssrc, video_rtx_ssrc, .. } => {
-                let mut forwarders = Vec::new();
-                for media in medias {
-                    let (ssrc, rtx_ssrc) = match media.kind {
-                        Kind::Audio => (audio_ssrc, 0),
-                        Kind::Video => (video_ssrc, video_rtx_ssrc),
-                    };
-                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
-                    self.tracks[track]
-                        .subscribers
-                        .push(Subscription { peer: slot, forwarder: forwarders.len() });
-                    let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
-                    forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
-                }
-                Role::Subscribe(Subscriber { forwarders, cname: format!("millrace-{}", stream.0), rtt_us: 0 })
-            }
-        };
-        let session = Session::new(config.session, now);
-        let peer =
-            Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
-        self.peers.insert(peer);
-        self.peer_by_id.insert(id, slot);
-        self.peer_by_ufrag.insert(ufrag, slot);
-        self.next_tick = now;
-    }
-
     fn connected(&mut self, slot: usize, now: Time) {
         let peer = &mut self.peers[slot];
         self.events.push(Event::Connected(peer.id));
@@ -607,85 +557,6 @@ impl Shard {
             }
             Upstream::Home(shard) => self.mail.push((shard, Mail::RequestKeyFrame(track.key))),
             Upstream::None | Upstream::External => {}
-        }
-    }
-
-    fn remember_address(&mut self, slot: usize, from: SocketAddr) {
-        let before = self.peer_by_address.get(&from).copied();
-        if before == Some(slot) {
-            return;
-        }
-        if let Some(other) = before.and_then(|other| self.peers.get_mut(other)) {
-            // An address that a live session's media goes to stays that session's: whoever sends checks in its name would otherwise take
-            // its packets away. It is free again when its consent ends.
-            if other.session.is_connected() && other.session.remote() == Some(from) {
-                return;
-            }
-            other.addresses.retain(|a| *a != from);
-        }
-        self.peer_by_address.insert(from, slot);
-        let peer = &mut self.peers[slot];
-        if peer.addresses.len() == ADDRESSES_MAX
-            && let Some(oldest) = peer.addresses.iter().position(|a| Some(*a) != peer.session.remote())
-        {
-            self.peer_by_address.remove(&peer.addresses.remove(oldest));
-        }
-        peer.addresses.push(from);
-    }
-
-    fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
-        let Some(mut peer) = self.peers.try_remove(slot) else { return };
-        let metrics = &self.metrics;
-        peer.session.close(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
-        self.peer_by_id.remove(&peer.id);
-        self.peer_by_ufrag.remove(&peer.ufrag);
-        for address in &peer.addresses {
-            self.peer_by_address.remove(address);
-        }
-        let tracks: Vec<usize> = match &peer.role {
-            Role::Publish(publisher) => publisher.medias.iter().map(|m| m.track).collect(),
-            Role::Subscribe(subscriber) => subscriber.forwarders.iter().map(|s| s.track).collect(),
-        };
-        for track_slot in tracks {
-            let track = &mut self.tracks[track_slot];
-            track.subscribers.retain(|s| s.peer != slot);
-            if let Role::Publish(publisher) = &peer.role {
-                track.orphan(publisher.source);
-            }
-            self.forget_if_idle(track_slot);
-        }
-        self.events.push(Event::Closed(peer.id, reason));
-    }
-
-    fn track_at_home(&mut self, key: TrackKey) -> usize {
-        self.track(key, self.config.id)
-    }
-
-    /// The track's slot; made when there is none, as a mirror when its home is elsewhere.
-    fn track(&mut self, key: TrackKey, home: ShardId) -> usize {
-        if let Some(&slot) = self.track_by_key.get(&key) {
-            return slot;
-        }
-        let upstream = if home == self.config.id { Upstream::None } else { Upstream::Home(home) };
-        if let Upstream::Home(home) = upstream {
-            self.mail.push((home, Mail::Mirror(key, self.config.id)));
-        }
-        let slot = self.tracks.insert(Track::new(key, upstream));
-        self.track_by_key.insert(key, slot);
-        slot
-    }
-
-    fn forget_if_idle(&mut self, slot: usize) {
-        // A publisher that has sent nothing yet is bound by its slot only.
-        let published =
-            |p: &Peer| matches!(&p.role, Role::Publish(p) if p.medias.iter().any(|m| m.track == slot));
-        if !self.tracks[slot].is_idle() || self.peers.iter().any(|(_, p)| published(p)) {
-            return;
-        }
-        let track = self.tracks.remove(slot);
-        self.track_by_key.remove(&track.key);
-        if let Upstream::Home(home) = track.upstream {
-            self.mail.push((home, Mail::Unmirror(track.key, self.config.id)));
         }
     }
 }

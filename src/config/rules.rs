@@ -46,7 +46,11 @@ impl Config {
             let what = format!("node.name is {name:?}");
             rules.broken("node.name", what, "Use 1 to 64 letters, digits, `-`, `.` and `_`");
         }
-        for (key, tokens) in [("auth.publish", &self.auth.publish), ("auth.play", &self.auth.play), ("auth.api", &self.auth.api)] {
+        for (key, tokens) in [
+            ("auth.publish", &self.auth.publish),
+            ("auth.play", &self.auth.play),
+            ("auth.api", &self.auth.api),
+        ] {
             if !tokens.iter().all(|token| token.is_valid()) {
                 let advice =
                     "Use 1 to 256 letters, digits, `-`, `.`, `_` and `~`, which a URL leaves as they are";
@@ -88,8 +92,11 @@ impl Config {
     }
 
     fn check_addresses(&self, rules: &mut Rules) {
-        let known = |server: &&String| !["stun:", "stuns:", "turn:", "turns:"].iter().any(|s| server.starts_with(s));
-        let broken = |server: &&String| known(server) || !server.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b));
+        let known =
+            |server: &&String| !["stun:", "stuns:", "turn:", "turns:"].iter().any(|s| server.starts_with(s));
+        let broken = |server: &&String| {
+            known(server) || !server.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b))
+        };
         if let Some(server) = self.webrtc.ice_servers.iter().find(broken) {
             let what = format!("webrtc.ice_servers has {server:?}, which is no STUN or TURN URI");
             rules.broken("webrtc.ice_servers", what, "Write stun:HOST:PORT or turn:HOST:PORT");

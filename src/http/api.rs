@@ -89,7 +89,12 @@ pub async fn kick(
     Ok(Json(json!({ "code": 0 })).into_response())
 }
 
-fn admit(node: &Node, action: ApiAction, RawQuery(query): &RawQuery, headers: &HeaderMap) -> Result<(), Refused> {
+fn admit(
+    node: &Node,
+    action: ApiAction,
+    RawQuery(query): &RawQuery,
+    headers: &HeaderMap,
+) -> Result<(), Refused> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     node.admit_api(action, query.as_deref().unwrap_or(""), authorization).map_err(|denied| {
         let hint = if action == ApiAction::Manage { " of the setting auth.api" } else { "" };

@@ -148,7 +148,9 @@ impl Viewer {
         let begun = tokio::time::timeout(START_TIMEOUT, start(&self.stream, self.node.clock)).await;
         let (mut reader, metadata) = match begun {
             Ok(Ok(ready)) => ready,
-            Ok(Err(Ended::Refused(why))) => return drop(told.send(Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why)))),
+            Ok(Err(Ended::Refused(why))) => {
+                return drop(told.send(Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))));
+            }
             Ok(Err(Ended::Over)) | Err(_) => {
                 let why = format!("no frame of {} came in time", self.stream.name);
                 return drop(told.send(Err(Refused(StatusCode::GATEWAY_TIMEOUT, why))));
@@ -166,7 +168,11 @@ impl Viewer {
             };
             for entry in &entries {
                 if let Some(body) = headers.before(entry) {
-                    piece.extend_from_slice(&flv::tag(flv::type_id(entry.frame.kind()), wire_ms(entry.frame.dts), &body));
+                    piece.extend_from_slice(&flv::tag(
+                        flv::type_id(entry.frame.kind()),
+                        wire_ms(entry.frame.dts),
+                        &body,
+                    ));
                 }
                 // One frame goes as it is, shared by all viewers; a backlog is joined into one write.
                 if entries.len() == 1 && piece.is_empty() {

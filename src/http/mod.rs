@@ -147,7 +147,12 @@ fn cors(node: &Node) -> CorsLayer {
         .allow_origin(origin)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
-        .expose_headers([header::LOCATION, header::ETAG, header::LINK, HeaderName::from_static("accept-patch")])
+        .expose_headers([
+            header::LOCATION,
+            header::ETAG,
+            header::LINK,
+            HeaderName::from_static("accept-patch"),
+        ])
         .max_age(Duration::from_secs(3600))
 }
 
@@ -158,12 +163,19 @@ async fn accept_post(request: Request, next: Next) -> Response {
     let options = takes_sdp && request.method() == Method::OPTIONS;
     let mut response = next.run(request).await;
     if options {
-        response.headers_mut().insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/sdp"));
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/sdp"));
     }
     response
 }
 
-async fn count(State(node): State<Arc<Node>>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+async fn count(
+    State(node): State<Arc<Node>>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
     let route = match path.as_ref().map_or("", |p| p.as_str()) {
         p if p.starts_with("/whip") => Route::Whip,
         p if p.starts_with("/whep") => Route::Whep,
@@ -185,11 +197,15 @@ async fn body_text(body: Body, max: usize) -> Result<String, Refused> {
     let bytes: Bytes = match read {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => {
-            return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max} bytes, or broke off")));
+            return Err(Refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is larger than {max} bytes, or broke off"),
+            ));
         }
         Err(_) => return Err(Refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time".into())),
     };
-    String::from_utf8(bytes.into()).map_err(|_| Refused(StatusCode::BAD_REQUEST, "the body is not UTF-8 text".into()))
+    String::from_utf8(bytes.into())
+        .map_err(|_| Refused(StatusCode::BAD_REQUEST, "the body is not UTF-8 text".into()))
 }
 
 /// Where a client is.

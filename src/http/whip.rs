@@ -18,8 +18,8 @@ use sfu::{CloseReason, Command, PeerConfig, PeerId, PeerRole, PeerStats};
 
 use super::{Answer, From, Refused, body_text};
 use crate::auth::Action;
-use crate::media_plane::Order;
 use crate::clients::{ClientKind, Entry};
+use crate::media_plane::Order;
 use crate::node::{Node, RtcSession};
 use crate::stream::{Ingest, Watch};
 
@@ -111,7 +111,11 @@ pub fn negotiate(
     };
     let bad = |why: String| refuse(Refusal::BadRequest, StatusCode::BAD_REQUEST, why);
     if *node.draining.borrow() {
-        return Err(refuse(Refusal::Draining, StatusCode::SERVICE_UNAVAILABLE, "the node is stopping".into()));
+        return Err(refuse(
+            Refusal::Draining,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the node is stopping".into(),
+        ));
     }
     if node.sessions.len() >= node.config.webrtc.sessions_max {
         let why = "the node has as many sessions as webrtc.sessions_max allows".into();
@@ -128,7 +132,8 @@ pub fn negotiate(
     let local = ice::Credentials::from_entropy(&node.random_bytes());
     let fingerprint = node.identity.fingerprint().to_string();
     let fingerprint = fingerprint.split_once(' ').map_or(fingerprint.as_str(), |(_, bytes)| bytes);
-    let candidates: Vec<SocketAddr> = node.candidate_ips.iter().map(|ip| SocketAddr::new(*ip, shard.port)).collect();
+    let candidates: Vec<SocketAddr> =
+        node.candidate_ips.iter().map(|ip| SocketAddr::new(*ip, shard.port)).collect();
     let id = node.streams.shared().draw_id();
     let seed = u64::from_le_bytes(node.random_bytes());
     let [audio_ssrc, video_ssrc, video_rtx_ssrc] = ssrcs(seed);
@@ -168,7 +173,9 @@ pub fn negotiate(
         .fingerprints
         .iter()
         .find_map(|f| dtls::Fingerprint::new(&f.hash, &f.bytes).ok())
-        .ok_or_else(|| bad("a=fingerprint has no hash that is accepted: sha-256, sha-384 or sha-512".into()))?;
+        .ok_or_else(|| {
+            bad("a=fingerprint has no hash that is accepted: sha-256, sha-384 or sha-512".into())
+        })?;
 
     // Better said now than by ending the session at its first packet. A source of AAC is given as Opus.
     let lacks = |codec: Codec| {
@@ -190,9 +197,9 @@ pub fn negotiate(
     let client_kind = if action == Action::Publish { ClientKind::RtcPublish } else { ClientKind::RtcPlay };
     let (publishing, watching, role) = match action {
         Action::Publish => {
-            let guard = stream.publish(id, Ingest::Whip).map_err(|e| {
-                refuse(Refusal::NameTaken, StatusCode::CONFLICT, e.to_string())
-            })?;
+            let guard = stream
+                .publish(id, Ingest::Whip)
+                .map_err(|e| refuse(Refusal::NameTaken, StatusCode::CONFLICT, e.to_string()))?;
             let source = guard.source;
             (Some(guard), None, PeerRole::Publish { stream: stream.id, source })
         }
@@ -230,7 +237,8 @@ pub fn negotiate(
             identity: node.identity.clone(),
             base: node.clock.base(),
             role: dtls::Role::Passive,
-            connect_timeout_ms: i64::try_from(node.config.webrtc.connect_timeout.as_millis()).unwrap_or(i64::MAX),
+            connect_timeout_ms: i64::try_from(node.config.webrtc.connect_timeout.as_millis())
+                .unwrap_or(i64::MAX),
         },
         negotiated,
         role,
@@ -250,7 +258,12 @@ pub fn negotiate(
 }
 
 /// PATCH /session/TOKEN: trickled candidates are taken and need no answer, as the node waits to be checked (ICE-lite).
-pub async fn patch(State(node): State<Arc<Node>>, Path(token): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+pub async fn patch(
+    State(node): State<Arc<Node>>,
+    Path(token): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     content_type(&headers, FRAGMENT_TYPE)?;
     let session = find(&node, &token)?;
     if let Some(wanted) = headers.get(header::IF_MATCH)
@@ -258,13 +271,19 @@ pub async fn patch(State(node): State<Arc<Node>>, Path(token): Path<String>, hea
         && wanted.as_bytes() != b"*"
     {
         // RFC 9725 4.3.1.
-        return Err(Refused(StatusCode::PRECONDITION_FAILED, "If-Match is not this session's entity tag".into()));
+        return Err(Refused(
+            StatusCode::PRECONDITION_FAILED,
+            "If-Match is not this session's entity tag".into(),
+        ));
     }
     let text = body_text(body, node.config.http.request_body_bytes_max).await?;
     let fragment = sdp::parse_fragment(&text).map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
     if fragment.ufrag.is_some_and(|ufrag| ufrag != session.remote_ufrag) {
         // RFC 9725 4.3.3: a server that does not restart ICE says so, and the client makes a new session.
-        return Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, "ICE restart is not supported; make a new session".into()));
+        return Err(Refused(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "ICE restart is not supported; make a new session".into(),
+        ));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -273,7 +292,10 @@ pub async fn patch(State(node): State<Arc<Node>>, Path(token): Path<String>, hea
 pub async fn delete(State(node): State<Arc<Node>>, Path(token): Path<String>) -> Answer {
     let session = find(&node, &token)?;
     let remove = Command::RemovePeer(session.peer, CloseReason::Left);
-    session.shard.order(Order::Shard(remove)).map_err(|e| Refused(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    session
+        .shard
+        .order(Order::Shard(remove))
+        .map_err(|e| Refused(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
     // The name is free for the next publisher as soon as the answer is read.
     node.forget_session(session.peer);
     Ok(StatusCode::OK.into_response())
@@ -298,7 +320,10 @@ fn content_type(headers: &HeaderMap, wanted: &str) -> Result<(), Refused> {
     if essence.eq_ignore_ascii_case(wanted) {
         return Ok(());
     }
-    Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("the content type must be {wanted}, not {given:?}")))
+    Err(Refused(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        format!("the content type must be {wanted}, not {given:?}"),
+    ))
 }
 
 fn ssrcs(seed: u64) -> [u32; 3] {
@@ -306,4 +331,3 @@ fn ssrcs(seed: u64) -> [u32; 3] {
     let base = (seed as u32 & 0x3fff_ffff) << 2 | 1;
     [base, base + 1, base + 2]
 }
-

@@ -39,13 +39,17 @@ pub struct Entry {
 impl Entry {
     /// The frame as RTMP chunks, the same for all players.
     pub fn rtmp(&self) -> Bytes {
-        self.rtmp.get_or_init(|| rtmp_message(self.frame.kind(), self.frame.dts, &flv::frame_body(&self.frame))).clone()
+        self.rtmp
+            .get_or_init(|| rtmp_message(self.frame.kind(), self.frame.dts, &flv::frame_body(&self.frame)))
+            .clone()
     }
 
     /// The frame as an FLV tag.
     pub fn flv(&self) -> Bytes {
         let body = || flv::frame_body(&self.frame);
-        self.flv.get_or_init(|| flv::tag(flv::type_id(self.frame.kind()), wire_ms(self.frame.dts), &body())).clone()
+        self.flv
+            .get_or_init(|| flv::tag(flv::type_id(self.frame.kind()), wire_ms(self.frame.dts), &body()))
+            .clone()
     }
 }
 
@@ -59,7 +63,14 @@ fn rtmp_message(kind: Kind, time: Time, body: &[u8]) -> Bytes {
         Kind::Audio => rtmp::csid::AUDIO,
         Kind::Video => rtmp::csid::VIDEO,
     };
-    rtmp::encode_message(csid, flv::type_id(kind), wire_ms(time), rtmp::PLAY_STREAM_ID, body, rtmp::CHUNK_SIZE_OUT)
+    rtmp::encode_message(
+        csid,
+        flv::type_id(kind),
+        wire_ms(time),
+        rtmp::PLAY_STREAM_ID,
+        body,
+        rtmp::CHUNK_SIZE_OUT,
+    )
 }
 
 /// Why a log gives no more frames.
@@ -169,7 +180,13 @@ impl FrameLog {
         if kind == Kind::Video && frame.key {
             inner.key = Some(seq);
         }
-        inner.entries.push_back(Arc::new(Entry { frame, arrival: now, source, rtmp: OnceLock::new(), flv: OnceLock::new() }));
+        inner.entries.push_back(Arc::new(Entry {
+            frame,
+            arrival: now,
+            source,
+            rtmp: OnceLock::new(),
+            flv: OnceLock::new(),
+        }));
         inner.trim(&self.limits, now);
         drop(inner);
         self.head.send_replace(seq + 1);
@@ -234,7 +251,10 @@ impl Inner {
 
     /// How far behind a reader is that starts at `cursor`: that is the GOP cache, and not its fault.
     fn catch_up(&self, cursor: u64) -> CatchUp {
-        let lag = self.get(cursor).zip(self.entries.back()).map_or(0, |(from, newest)| newest.arrival.since(from.arrival));
+        let lag = self
+            .get(cursor)
+            .zip(self.entries.back())
+            .map_or(0, |(from, newest)| newest.arrival.since(from.arrival));
         CatchUp { until: self.first + self.entries.len() as u64, lag_us: lag }
     }
 
@@ -248,8 +268,10 @@ impl Inner {
     fn trim(&mut self, limits: &LogLimits, now: Time) {
         // What a viewer may lag is kept even when a newer key frame came; what is before the last key frame and older than that is not.
         while let Some(front) = self.entries.front() {
-            let over = self.bytes > limits.bytes_max || now.since(front.arrival) > limits.gop_us_max.max(limits.lag_us_max);
-            let done = self.key.is_none_or(|key| self.first < key) && now.since(front.arrival) > limits.lag_us_max;
+            let over = self.bytes > limits.bytes_max
+                || now.since(front.arrival) > limits.gop_us_max.max(limits.lag_us_max);
+            let done =
+                self.key.is_none_or(|key| self.first < key) && now.since(front.arrival) > limits.lag_us_max;
             if !(over || done) || self.entries.len() == 1 {
                 break;
             }
@@ -397,7 +419,8 @@ impl Reader {
                 inner.entries.iter().skip(skip).map(|e| e.frame.data.len()).sum()
             };
             // While it catches up, the log's own bound in bytes is the bound.
-            let heavy = !catching_up && end - self.cursor > 64 && bytes_behind() > self.log.limits.lag_bytes_max;
+            let heavy =
+                !catching_up && end - self.cursor > 64 && bytes_behind() > self.log.limits.lag_bytes_max;
             if behind || heavy {
                 // Behind: on to the newest key frame, or wait for the next one.
                 let target = inner.key.filter(|key| *key > self.cursor).unwrap_or(end);
@@ -460,8 +483,12 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: LogLimits =
-        LogLimits { bytes_max: 1_000_000, gop_us_max: 20_000_000, lag_us_max: 3_000_000, lag_bytes_max: 400_000 };
+    const LIMITS: LogLimits = LogLimits {
+        bytes_max: 1_000_000,
+        gop_us_max: 20_000_000,
+        lag_us_max: 3_000_000,
+        lag_bytes_max: 400_000,
+    };
 
     fn video() -> Arc<TrackConfig> {
         Arc::new(TrackConfig::H264(media::VideoConfig {
@@ -509,7 +536,10 @@ mod tests {
         assert_eq!(entries(reader.poll())[0].frame.dts, Time::ZERO);
         log.begin(SourceId(2));
         log.push(SourceId(2), frame(&config, 900_000, true), Time::from_ms(4_100));
-        assert!(!log.push(SourceId(1), frame(&config, 5_033, false), Time::from_ms(4_200)), "the old source is fenced");
+        assert!(
+            !log.push(SourceId(1), frame(&config, 5_033, false), Time::from_ms(4_200)),
+            "the old source is fenced"
+        );
         assert_eq!(entries(reader.poll())[0].frame.dts, Time::from_ms(4_000));
     }
 

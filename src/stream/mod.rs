@@ -450,7 +450,8 @@ impl Stream {
     fn reconcile(&self, state: &mut State) {
         let Some(me) = self.me.upgrade() else { return };
         let metrics = &self.shared.metrics;
-        let source_of = |ingest: Ingest| state.publisher.as_ref().filter(|p| p.ingest == ingest).map(|p| p.source);
+        let source_of =
+            |ingest: Ingest| state.publisher.as_ref().filter(|p| p.ingest == ingest).map(|p| p.source);
         let packets = source_of(Ingest::Rtmp).filter(|_| state.viewers[Watch::Whep as usize] > 0);
         let frames = source_of(Ingest::Whip)
             .filter(|_| state.viewers[Watch::Rtmp as usize] + state.viewers[Watch::Flv as usize] > 0);
@@ -467,7 +468,11 @@ impl Stream {
     }
 }
 
-fn settle(running: &mut Option<Conversion>, wanted: Option<SourceId>, start: impl FnOnce(SourceId) -> AbortHandle) {
+fn settle(
+    running: &mut Option<Conversion>,
+    wanted: Option<SourceId>,
+    start: impl FnOnce(SourceId) -> AbortHandle,
+) {
     if running.as_ref().is_some_and(|r| Some(r.source) != wanted || r.task.is_finished())
         && let Some(old) = running.take()
     {
@@ -508,4 +513,3 @@ impl Drop for WatchGuard {
         }
     }
 }
-

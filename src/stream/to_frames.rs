@@ -71,7 +71,10 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
         shared.metrics.conversion_frames_dropped.of(Conversion::PacketsToFrames).add(waiting);
         shared.metrics.conversion_errors.of(Conversion::OpusToAac).add(std::mem::take(&mut sound.errors));
         if let Some(codec) = refused {
-            stream.refuse_frames(publisher, format!("the stream is {}, RTMP and FLV carry H.264 and AAC", codec.name()));
+            stream.refuse_frames(
+                publisher,
+                format!("the stream is {}, RTMP and FLV carry H.264 and AAC", codec.name()),
+            );
             return;
         }
         if picture.wants_key_frame(now) {
@@ -209,7 +212,11 @@ impl Slew {
         let (offset, before) = self.anchor.unwrap_or((target, linear));
         let passed = (linear - before).max(0);
         let error = target - offset;
-        let step = if error.abs() > SLEW_US_MAX { error } else { error.clamp(-passed / SLEW_SHARE, passed / SLEW_SHARE) };
+        let step = if error.abs() > SLEW_US_MAX {
+            error
+        } else {
+            error.clamp(-passed / SLEW_SHARE, passed / SLEW_SHARE)
+        };
         self.anchor = Some((offset + step, linear.max(before)));
         // Never back: a frame is at least a tick after the one before.
         self.last = (linear + offset + step).max(self.last + 1);

@@ -88,7 +88,12 @@ impl Converter {
         if self.reorders {
             match self.stream.shared().convert.b_frames {
                 BFrames::Drop if frame.discardable => {
-                    self.stream.shared().metrics.conversion_frames_dropped.of(Conversion::FramesToPackets).add(1);
+                    self.stream
+                        .shared()
+                        .metrics
+                        .conversion_frames_dropped
+                        .of(Conversion::FramesToPackets)
+                        .add(1);
                     return;
                 }
                 BFrames::Refuse => return,

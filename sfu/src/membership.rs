@@ -1,0 +1,141 @@
+//! Who is on a shard: peers, the addresses they are reached by, and the tracks that live while somebody sends or takes them.
+
+use std::net::SocketAddr;
+
+use media::{Kind, Time};
+use rtc::session::Session;
+
+use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerRole, ShardId, TrackKey};
+use crate::forward::Forwarder;
+use crate::key_frame::ReceiverThrottle;
+use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
+use crate::shard::{Egress, Shard};
+use crate::track::{Subscription, Track, Upstream};
+
+/// Addresses that one session may be reached by; a browser has a handful.
+const ADDRESSES_MAX: usize = 16;
+
+impl Shard {
+    pub(crate) fn add_peer(&mut self, config: PeerConfig, now: Time) {
+        let (id, ufrag) = (config.id, config.session.local.ufrag.clone());
+        let home = config.home;
+        let stream = match config.role {
+            PeerRole::Publish { stream, .. } | PeerRole::Subscribe { stream, .. } => stream,
+        };
+        let slot = self.peers.vacant_key();
+        let medias = config.negotiated.medias;
+        let role = match config.role {
+            PeerRole::Publish { source, .. } => {
+                let mut published = Vec::new();
+                for media in medias {
+                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
+                    published.push(Published::new(media, track));
+                }
+                let own_ssrc = (self.config.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as u32 | 1;
+                Role::Publish(Publisher::new(source, published, own_ssrc))
+            }
+            PeerRole::Subscribe { audio_ssrc, video_ssrc, video_rtx_ssrc, .. } => {
+                let mut forwarders = Vec::new();
+                for media in medias {
+                    let (ssrc, rtx_ssrc) = match media.kind {
+                        Kind::Audio => (audio_ssrc, 0),
+                        Kind::Video => (video_ssrc, video_rtx_ssrc),
+                    };
+                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
+                    self.tracks[track]
+                        .subscribers
+                        .push(Subscription { peer: slot, forwarder: forwarders.len() });
+                    let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
+                    forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
+                }
+                Role::Subscribe(Subscriber { forwarders, cname: format!("millrace-{}", stream.0), rtt_us: 0 })
+            }
+        };
+        let session = Session::new(config.session, now);
+        let peer =
+            Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
+        self.peers.insert(peer);
+        self.peer_by_id.insert(id, slot);
+        self.peer_by_ufrag.insert(ufrag, slot);
+        self.next_tick = now;
+    }
+
+    pub(crate) fn remember_address(&mut self, slot: usize, from: SocketAddr) {
+        let before = self.peer_by_address.get(&from).copied();
+        if before == Some(slot) {
+            return;
+        }
+        if let Some(other) = before.and_then(|other| self.peers.get_mut(other)) {
+            // An address that a live session's media goes to stays that session's: whoever sends checks in its name would otherwise take
+            // its packets away. It is free again when its consent ends.
+            if other.session.is_connected() && other.session.remote() == Some(from) {
+                return;
+            }
+            other.addresses.retain(|a| *a != from);
+        }
+        self.peer_by_address.insert(from, slot);
+        let peer = &mut self.peers[slot];
+        if peer.addresses.len() == ADDRESSES_MAX
+            && let Some(oldest) = peer.addresses.iter().position(|a| Some(*a) != peer.session.remote())
+        {
+            self.peer_by_address.remove(&peer.addresses.remove(oldest));
+        }
+        peer.addresses.push(from);
+    }
+
+    pub(crate) fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
+        let Some(mut peer) = self.peers.try_remove(slot) else { return };
+        let metrics = &self.metrics;
+        peer.session.close(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
+        self.peer_by_id.remove(&peer.id);
+        self.peer_by_ufrag.remove(&peer.ufrag);
+        for address in &peer.addresses {
+            self.peer_by_address.remove(address);
+        }
+        let tracks: Vec<usize> = match &peer.role {
+            Role::Publish(publisher) => publisher.medias.iter().map(|m| m.track).collect(),
+            Role::Subscribe(subscriber) => subscriber.forwarders.iter().map(|s| s.track).collect(),
+        };
+        for track_slot in tracks {
+            let track = &mut self.tracks[track_slot];
+            track.subscribers.retain(|s| s.peer != slot);
+            if let Role::Publish(publisher) = &peer.role {
+                track.orphan(publisher.source);
+            }
+            self.forget_if_idle(track_slot);
+        }
+        self.events.push(Event::Closed(peer.id, reason));
+    }
+
+    pub(crate) fn track_at_home(&mut self, key: TrackKey) -> usize {
+        self.track(key, self.config.id)
+    }
+
+    /// The track's slot; made when there is none, as a mirror when its home is elsewhere.
+    pub(crate) fn track(&mut self, key: TrackKey, home: ShardId) -> usize {
+        if let Some(&slot) = self.track_by_key.get(&key) {
+            return slot;
+        }
+        let upstream = if home == self.config.id { Upstream::None } else { Upstream::Home(home) };
+        if let Upstream::Home(home) = upstream {
+            self.mail.push((home, Mail::Mirror(key, self.config.id)));
+        }
+        let slot = self.tracks.insert(Track::new(key, upstream));
+        self.track_by_key.insert(key, slot);
+        slot
+    }
+
+    pub(crate) fn forget_if_idle(&mut self, slot: usize) {
+        // A publisher that has sent nothing yet is bound by its slot only.
+        let published =
+            |p: &Peer| matches!(&p.role, Role::Publish(p) if p.medias.iter().any(|m| m.track == slot));
+        if !self.tracks[slot].is_idle() || self.peers.iter().any(|(_, p)| published(p)) {
+            return;
+        }
+        let track = self.tracks.remove(slot);
+        self.track_by_key.remove(&track.key);
+        if let Upstream::Home(home) = track.upstream {
+            self.mail.push((home, Mail::Unmirror(track.key, self.config.id)));
+        }
+    }
+}
