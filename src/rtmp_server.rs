@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::auth::Action;
 use crate::clients::{ClientKind, Kicked};
 use crate::node::Node;
-use crate::stream::log::{Ended, Headers, Read, Reader, rtmp_header};
+use crate::stream::log::{Ended, Headers, Read, Reader, rtmp_header, wire_ms};
 use crate::stream::{Ingest, Stream, Watch};
 
 /// A connection that has neither published nor played by then is closed.
@@ -333,16 +333,7 @@ impl Connection {
                 return self.end_play(rtmp::EndReason::Unpublished, "nobody publishes this stream").await;
             }
         };
-        let body = flv::metadata_body(&metadata);
-        let first = rtmp::encode_message(
-            rtmp::csid::DATA,
-            rtmp::message::DATA,
-            0,
-            rtmp::PLAY_STREAM_ID,
-            &body,
-            rtmp::CHUNK_SIZE_OUT,
-        );
-        write(&mut self.socket, &[first]).await?;
+        write(&mut self.socket, &[metadata_message(0, &metadata)]).await?;
         let mut headers = Headers::default();
         let mut parts = Vec::new();
         loop {
@@ -367,7 +358,10 @@ impl Connection {
             parts.clear();
             for entry in &entries {
                 if let Some(header) = headers.before(entry) {
-                    parts.push(rtmp_header(entry, &header));
+                    if header.changed {
+                        parts.push(metadata_message(wire_ms(entry.frame.dts), &stream.log.metadata()));
+                    }
+                    parts.push(rtmp_header(entry, &header.sequence_header));
                 }
                 parts.push(entry.rtmp());
             }
@@ -391,6 +385,12 @@ impl Connection {
         self.socket.shutdown().await?;
         Ok(())
     }
+}
+
+fn metadata_message(at_ms: u32, metadata: &flv::Metadata) -> Bytes {
+    let body = flv::metadata_body(metadata);
+    let (csid, type_id) = (rtmp::csid::DATA, rtmp::message::DATA);
+    rtmp::encode_message(csid, type_id, at_ms, rtmp::PLAY_STREAM_ID, &body, rtmp::CHUNK_SIZE_OUT)
 }
 
 /// A reader at the point where a new viewer starts, and what its metadata says. Asks a browser that publishes for a key frame when the

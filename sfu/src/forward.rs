@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use media::{Codec, Packet, Time};
+use media::{Codec, Packet, Time, payload};
 use metrics::DropReason;
 use rtc::rtp;
 use rtc::sdp::NegotiatedMedia;
@@ -28,6 +28,8 @@ const RESEND_FLOOR_BYTES: i64 = 30_000;
 const RTT_UNKNOWN_US: i64 = 50_000;
 /// A GOP from the ring is sent within about this time: soon enough to be live at once, slow enough for a last mile's queue.
 const CATCH_UP_US: i64 = 250_000;
+/// Of it so much goes at once, so that a key frame of ordinary size shows without waiting: 50 ms of a 10 Mbit/s link.
+const FIRST_BYTES: usize = 64 * 1024;
 /// Its time stamps are squeezed by this factor (33 ms to 2 ms a frame): played back as it was, browsers go fast forward or stay late
 /// (srs#3298, janus-gateway#3068).
 const SQUEEZE: i64 = 16;
@@ -66,7 +68,7 @@ enum State {
     /// Nothing is sent until a key frame starts.
     AwaitKeyFrame,
     /// The ring's last GOP is being sent, next from `next`.
-    CatchUp { next: u64, step_bytes: usize },
+    CatchUp { next: u64, step_bytes: usize, first_bytes: usize },
     /// Each packet goes out as it comes.
     Live,
 }
@@ -170,7 +172,7 @@ impl Forwarder {
         to: SocketAddr,
         out: &mut E,
     ) -> Result<(), DropReason> {
-        self.choose(packet.codec)?;
+        self.choose(packet)?;
         match self.state {
             State::CatchUp { .. } => return Ok(()), // it is in the ring; the catch-up comes to it
             State::Live if !packet.fresh_source => {}
@@ -192,11 +194,11 @@ impl Forwarder {
         to: SocketAddr,
         out: &mut E,
     ) -> Result<bool, DropReason> {
-        let State::CatchUp { mut next, step_bytes } = self.state else { return Ok(false) };
-        let mut left = step_bytes as i64;
+        let State::CatchUp { mut next, step_bytes, first_bytes } = self.state else { return Ok(false) };
+        let mut left = step_bytes.max(first_bytes) as i64;
         for packet in ring.from(next) {
             if left <= 0 {
-                self.state = State::CatchUp { next, step_bytes };
+                self.state = State::CatchUp { next, step_bytes, first_bytes: 0 };
                 return Ok(true);
             }
             if packet.fresh_source && packet.seq != next {
@@ -205,7 +207,7 @@ impl Forwarder {
                 let key = ring.key().filter(|key| *key >= packet.seq && ring.whole_from(*key));
                 return Ok(key.is_some_and(|key| self.catch_up_from(ring, key)));
             }
-            self.choose(packet.codec)?;
+            self.choose(packet)?;
             // Squeezed, or behind the join and live.
             let Some(range) = self.ranges.iter().rev().find(|r| r.in_first <= packet.seq).copied() else {
                 break;
@@ -320,11 +322,17 @@ impl Forwarder {
         Some(SenderTime { at: now, rtp: (timestamp + offset + passed) as u32 })
     }
 
-    fn choose(&mut self, codec: Codec) -> Result<(), DropReason> {
+    /// The payload type for a packet's codec, and of H.264's for its profile.
+    fn choose(&mut self, packet: &Packet) -> Result<(), DropReason> {
+        let codec = packet.codec;
         if self.choice.is_some_and(|c| c.codec == codec) {
             return Ok(());
         }
-        let negotiated = self.media.for_codec(codec, None).ok_or(DropReason::CodecNotNegotiated)?;
+        let profile = match codec {
+            Codec::H264 => payload::h264::profile_level_id(&packet.payload),
+            _ => None,
+        };
+        let negotiated = self.media.for_codec(codec, profile).ok_or(DropReason::CodecNotNegotiated)?;
         self.choice =
             Some(Choice { codec, payload_type: negotiated.pt, rtx_payload_type: negotiated.rtx_pt });
         if self.live_offset.is_some_and(|(_, hz)| hz != codec.clock_hz()) {
@@ -337,7 +345,7 @@ impl Forwarder {
     /// comes next, and live behind it. Returns whether there is room for that.
     fn catch_up_from(&mut self, ring: &Ring, key: u64) -> bool {
         let Some(first) = ring.get(key) else { return false };
-        if self.choose(first.codec).is_err() {
+        if self.choose(first).is_err() {
             return false;
         }
         let out_first = self.next_out();
@@ -390,7 +398,7 @@ impl Forwarder {
         let bytes: usize = ring.from(key).map(|p| p.payload.len()).sum();
         // A step each tick of 5 ms; never less than three packets.
         let step_bytes = (bytes / (CATCH_UP_US / 5_000) as usize).max(3_600);
-        self.state = State::CatchUp { next: key, step_bytes };
+        self.state = State::CatchUp { next: key, step_bytes, first_bytes: FIRST_BYTES };
         true
     }
 

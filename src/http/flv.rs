@@ -167,12 +167,13 @@ impl Viewer {
                 Read::Ended(_) => return,
             };
             for entry in &entries {
-                if let Some(body) = headers.before(entry) {
-                    piece.extend_from_slice(&flv::tag(
-                        flv::type_id(entry.frame.kind()),
-                        wire_ms(entry.frame.dts),
-                        &body,
-                    ));
+                if let Some(header) = headers.before(entry) {
+                    let (type_id, at) = (flv::type_id(entry.frame.kind()), wire_ms(entry.frame.dts));
+                    if header.changed {
+                        let metadata = flv::metadata_body(&self.stream.log.metadata());
+                        piece.extend_from_slice(&flv::tag(flv::TYPE_DATA, at, &metadata));
+                    }
+                    piece.extend_from_slice(&flv::tag(type_id, at, &header.sequence_header));
                 }
                 // One frame goes as it is, shared by all viewers; a backlog is joined into one write.
                 if entries.len() == 1 && piece.is_empty() {

@@ -460,15 +460,25 @@ pub struct Headers {
     sent: [Option<Arc<TrackConfig>>; 2],
 }
 
+/// What comes before a frame of a new configuration.
+#[derive(Debug)]
+pub struct Header {
+    /// The sequence header, as a message body.
+    pub sequence_header: Bytes,
+    /// The track was another before (a new publisher, another size): the metadata is told again.
+    pub changed: bool,
+}
+
 impl Headers {
-    /// The sequence header to send before `entry`, as a message body, when its configuration is new to this player.
-    pub fn before(&mut self, entry: &Entry) -> Option<Bytes> {
+    /// What to send before `entry` when its configuration is new to this player.
+    pub fn before(&mut self, entry: &Entry) -> Option<Header> {
         let sent = &mut self.sent[entry.frame.kind() as usize];
         if sent.as_ref().is_some_and(|config| Arc::ptr_eq(config, &entry.frame.config)) {
             return None;
         }
-        *sent = Some(entry.frame.config.clone());
-        Some(flv::sequence_header(&entry.frame.config))
+        let before = sent.replace(entry.frame.config.clone());
+        let changed = before.is_some_and(|before| before != entry.frame.config);
+        Some(Header { sequence_header: flv::sequence_header(&entry.frame.config), changed })
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::RtpPayload;
-use crate::h264::{ParameterSets, avcc_nals};
+use crate::h264::{self, ParameterSets, avcc_nals, nal};
 use crate::{Frame, TrackConfig, VideoConfig};
 
 mod depacketizer;
@@ -46,6 +46,20 @@ pub fn packetize(frame: &Frame, payload_len_max: usize, out: &mut Vec<RtpPayload
     // RFC 6184 section 5.1: the marker is set "for the very last packet of the access unit"
     if let Some(payload) = out.last_mut() {
         payload.marker = true;
+    }
+}
+
+/// profile_idc, constraint bits and level_idc of the SPS that a payload carries whole, alone or in a STAP-A.
+pub fn profile_level_id(payload: &[u8]) -> Option<[u8; 3]> {
+    let (&header, aggregated) = payload.split_first()?;
+    match header & 0x1f {
+        nal::SPS => h264::profile_level_id(payload),
+        // RFC 6184 section 5.7.1: NAL units behind 16-bit lengths.
+        STAP_A => {
+            let mut nals = avcc_nals(aggregated, 2).map_while(Result::ok);
+            nals.find(|unit| h264::nal_type(unit) == nal::SPS).and_then(h264::profile_level_id)
+        }
+        _ => None,
     }
 }
 
@@ -115,6 +129,17 @@ mod tests {
         let mut out = Vec::new();
         packetize(frame, len_max, &mut out);
         out
+    }
+
+    #[test]
+    fn the_profile_is_read_where_the_sps_is_whole() {
+        let key = payloads(&frame(true, &[IDR_START]), PAYLOAD_LEN_MAX);
+        let profile = Some([SPS_MAIN_QCIF[1], SPS_MAIN_QCIF[2], SPS_MAIN_QCIF[3]]);
+        assert_eq!(profile_level_id(&key[0].bytes), profile);
+        assert_eq!(profile_level_id(SPS_MAIN_QCIF), profile);
+        for without in [&key[1].bytes[..], &[], &[STAP_A], &[STAP_A, 0, 9, 0x67], &[0x7c, 0x87, 0x42]] {
+            assert_eq!(profile_level_id(without), None, "{without:02x?}");
+        }
     }
 
     #[test]
