@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod convert;
 pub mod demo;
+pub mod door;
 pub mod http;
 pub mod logging;
 pub mod media_plane;

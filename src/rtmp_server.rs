@@ -11,11 +11,11 @@ use media::{StreamName, flv};
 use metrics::{NodeMetrics, Protocol, Refusal, RtmpRole};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Action;
 use crate::clients::{ClientKind, Kicked};
+use crate::door::Door;
 use crate::node::Node;
 use crate::stream::log::{Ended, Headers, Read, Reader, rtmp_header, wire_ms};
 use crate::stream::{Ingest, Stream, Watch};
@@ -26,37 +26,16 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 const PUBLISHER_SILENCE: Duration = Duration::from_secs(15);
 /// A player whose window stays shut for so long is closed.
 const WRITE_STALL: Duration = Duration::from_secs(10);
-/// The kernel gives a connection up whose peer takes nothing, or answers nothing, for so long; it sees what we have handed over already.
-pub const TCP_STALL: Duration = Duration::from_secs(20);
 /// A player that comes before the publisher waits at least so long, whatever the grace time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a refused peer still sends is read for so long, or its kernel would throw away the reason unread (a reset overtakes it).
 const LINGER: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 * 1024;
-/// The kernel's part of a player's queue: 20 Mbit/s at 100 ms.
-pub const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Accepts until the node drains.
 pub async fn serve(node: Arc<Node>, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(node.config.rtmp.connections_max));
-    let mut draining = node.draining.subscribe();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = draining.wait_for(|d| *d) => return,
-        };
-        let (socket, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "rtmp accept");
-                tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: not a busy loop
-                continue;
-            }
-        };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            node.metrics.refused.of(Refusal::TooMany).add(1);
-            continue;
-        };
+    let mut door = Door::new(&node, listener, node.config.rtmp.connections_max);
+    while let Some((socket, from, slot)) = door.next().await {
         let node = node.clone();
         crate::task::spawn(node.metrics.clone(), async move {
             let _slot = slot;
@@ -124,9 +103,6 @@ impl Drop for Role {
 
 impl Connection {
     fn new(node: Arc<Node>, socket: TcpStream, from: SocketAddr) -> Connection {
-        let _ = socket.set_nodelay(true);
-        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES);
-        let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(TCP_STALL));
         let server = rtmp::Server::new(node.random_bytes(), rtmp::Limits::default());
         let role = Role::new(&node.metrics, RtmpRole::Undecided);
         Connection { node, socket, from, server, buffer: vec![0; READ_BYTES], role }

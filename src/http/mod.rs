@@ -19,11 +19,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use metrics::{Refusal, Route};
+use metrics::Route;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::door::Door;
 use crate::node::Node;
 
 /// A request's head, and then its body, must be there by then.
@@ -54,29 +54,8 @@ type Answer = Result<Response, Refused>;
 
 /// Serves until the node drains, then lets requests under way end.
 pub async fn serve(node: Arc<Node>, app: Router, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut draining = node.draining.subscribe();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = draining.wait_for(|d| *d) => return,
-        };
-        let (socket, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "http accept");
-                tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: not a busy loop
-                continue;
-            }
-        };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            node.metrics.refused.of(Refusal::TooMany).add(1);
-            continue;
-        };
-        let _ = socket.set_nodelay(true);
-        // Who asks for much and reads nothing would otherwise hold its connection for ever.
-        let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(crate::rtmp_server::TCP_STALL));
-        let _ = socket2::SockRef::from(&socket).set_send_buffer_size(crate::rtmp_server::SEND_BUFFER_BYTES);
+    let mut door = Door::new(&node, listener, CONNECTIONS_MAX);
+    while let Some((socket, from, slot)) = door.next().await {
         let app = app.clone();
         crate::task::spawn(node.metrics.clone(), async move {
             let _slot = slot;
