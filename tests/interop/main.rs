@@ -1,9 +1,11 @@
-//! The node against real programs: ffmpeg and ffprobe, Chromium. A test whose program is missing skips itself by
-//! name. Those with a browser, and those that measure time, run alone (`support::wait`).
+//! The node against real programs: ffmpeg and ffprobe, Chromium, Firefox. A test whose program is missing skips itself
+//! by name. Those with a browser, and those that measure time, run alone (`support::wait`).
 mod api;
 mod browsers;
 mod convert;
 mod ffmpeg_only;
+mod firefox;
+mod flv_player;
 mod pages;
 mod reconnect;
 mod skew;

@@ -2,6 +2,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::rtmp::{Client, Publisher};
+use support::sdp::{Way, offer};
 use support::{Node, http, node, scratch, unique};
 
 #[test]
@@ -87,6 +88,48 @@ fn sigterm_drains_within_the_deadline_and_ends_well() {
     assert!(start.elapsed() < Duration::from_secs(5), "2 s were set, it took {:?}", start.elapsed());
     assert!(refused, "/readyz never said 503 while the node drained");
     assert!(viewer.ended(Duration::from_secs(1)).is_some(), "the viewer's connection outlived the node");
+}
+
+/// A connection from before the drain may not start something new either; what runs goes on to the deadline.
+#[test]
+fn while_it_drains_nobody_new_is_taken_and_nobody_is_thrown_out() {
+    let mut node = Node::start_with(&[("node.drain_deadline", "\"6s\"")]);
+    let name = unique("draining");
+    let publisher = Publisher::start(node.rtmp, &name);
+    node.wait_live(&name);
+    let mut viewer = Client::connect(node.rtmp, "live").expect("an RTMP viewer connects");
+    viewer.play(&name).expect("an RTMP viewer plays");
+    // connected before, and yet to say what they want
+    let connect = || Client::connect(node.rtmp, "live").expect("a client connects");
+    let (mut late_publisher, mut late_viewer) = (connect(), connect());
+    let mut kept = http::KeptAlive::connect(&node.url("/")).expect("HTTP connects");
+    assert_eq!(kept.request("GET", "/api/v1/versions", "", "").expect("an answer"), 200);
+
+    node.process.signal("TERM");
+    support::until("the node drains", Duration::from_secs(3), || {
+        let ready = http::request("GET", &format!("http://{}/readyz", node.ops), &[], b"").ok()?;
+        (ready.status == 503).then_some(())
+    });
+    let started = Instant::now();
+    for refusal in [late_publisher.publish(&unique("new")), late_viewer.play(&name)] {
+        let refusal = refusal.expect_err("taken while the node drains");
+        assert!(refusal.contains("stopping"), "the reason is told: {refusal}");
+    }
+    assert!(
+        Client::connect(node.rtmp, "live").is_err(),
+        "an RTMP connection was taken while the node drains"
+    );
+    assert!(http::request("GET", &node.url("/"), &[], b"").is_err(), "an HTTP connection was taken");
+    for (path, way) in [("whip", Way::Send), ("whep", Way::Receive)] {
+        // a connection that the node has closed meanwhile is as good a no
+        let status = kept.request("POST", &format!("/{path}/live/new"), "application/sdp", &offer(way));
+        assert!(status.as_ref().map_or(true, |it| *it == 503), "{path}: {status:?}");
+    }
+    let seen = viewer.collect(Duration::from_secs(1)).len();
+    assert!(started.elapsed() < Duration::from_secs(5), "the deadline was not near");
+    assert!(seen > 40 && !publisher.is_lost(), "who was there was thrown out before the deadline: {seen}");
+    let status = node.process.wait(Duration::from_secs(8));
+    assert!(status.is_some_and(|it| it.success()), "{status:?}");
 }
 
 #[test]

@@ -149,3 +149,58 @@ fn whip_and_whep_by_srs_paths() {
         assert!(response.header("Location").is_some());
     }
 }
+
+/// Who may look and who may end clients: `auth.api` manages, any token looks, none does neither.
+#[test]
+fn the_api_asks_for_tokens() {
+    let tokens = [
+        ("auth.publish", "[\"let-me-publish\"]"),
+        ("auth.play", "[\"let-me-play\"]"),
+        ("auth.api", "[\"let-me-manage\", \"me-too\"]"),
+    ];
+    let mut node = Node::start_with(&tokens);
+    let name = unique("managed");
+    let publisher = Publisher::start(node.rtmp, &format!("{name}?token=let-me-publish"));
+    let ask = |method: &str, path: &str, token: Option<&str>| {
+        let bearer = token.map(|it| format!("Bearer {it}"));
+        let headers: Vec<_> = bearer.iter().map(|it| ("Authorization", it.as_str())).collect();
+        let by_header = http::request(method, &node.url(path), &headers, b"").expect("an answer");
+        if let (Some(token), "GET") = (token, method) {
+            // players and old tools have only a URL
+            let url = node.url(&format!("{path}?token={token}"));
+            assert_eq!(http::get(&url).status, by_header.status, "{path} with {token} in the query");
+        }
+        by_header
+    };
+    for (token, look, manage) in [
+        (None, 401, 401),
+        (Some("wrong"), 401, 401),
+        (Some("let-me-managE"), 401, 401),
+        (Some("let-me-publish"), 200, 401),
+        (Some("let-me-play"), 200, 401),
+        (Some("let-me-manage"), 200, 200),
+        (Some("me-too"), 200, 200),
+    ] {
+        assert_eq!(ask("GET", "/api/v1/streams/", token).status, look, "streams with {token:?}");
+        let clients = ask("GET", "/api/v1/clients/", token);
+        assert_eq!(clients.status, manage, "clients with {token:?}");
+        // a refusal tells nothing of what there is
+        assert_eq!(clients.text().contains(&name), manage == 200, "{token:?}: {}", clients.text());
+    }
+    let own = |all: &Value| {
+        let all = all["clients"].as_array().expect("a list");
+        let found = all.iter().find(|it| it["name"] == name.as_str() && it["publish"] == true);
+        found.map(|it| it["id"].as_str().map_or_else(|| it["id"].to_string(), String::from))
+    };
+    let id = until("the publisher is listed", Duration::from_secs(5), || {
+        own(&ask("GET", "/api/v1/clients/", Some("let-me-manage")).json())
+    });
+    let path = format!("/api/v1/clients/{id}");
+    for token in [None, Some("wrong"), Some("let-me-publish"), Some("let-me-play")] {
+        assert_eq!(ask("DELETE", &path, token).status, 401, "DELETE with {token:?}");
+    }
+    assert!(!publisher.is_lost(), "a refused DELETE ended the publisher");
+    assert_eq!(ask("DELETE", &path, Some("me-too")).status, 200);
+    until("the publisher is ended", Duration::from_secs(5), || publisher.is_lost().then_some(()));
+    node.assert_well();
+}

@@ -122,6 +122,31 @@ fn a_session_is_patched_and_deleted() {
     assert_eq!(send("PATCH", &url, &[FRAGMENT, ("If-Match", &etag)], fragment).status, 404);
 }
 
+/// docs/PROTOCOLS.md: clients of the drafts send no If-Match; `*` is RFC 9110's any. Neither names another session.
+#[test]
+fn a_patch_needs_no_entity_tag_but_the_session_s_own_name() {
+    let mut node = Node::start();
+    let response = post(&node.whep_url(&unique("untagged")), &offer(Way::Receive));
+    let url = session_url(&node, &response);
+    let fragment = |ufrag: &str| {
+        format!(
+            "a=ice-ufrag:{ufrag}\r\na=ice-pwd:0123456789abcdef01234567\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\n\
+             a=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 40000 typ host\r\n"
+        )
+    };
+    for tag in [&[][..], &[("If-Match", "*")]] {
+        let headers = [&[FRAGMENT], tag].concat();
+        assert_eq!(send("PATCH", &url, &headers, &fragment("t3st")).status, 204, "{tag:?}");
+        // another ufrag would be an ICE restart (RFC 9725 section 4.3.3): refused, and the session goes on
+        assert_eq!(send("PATCH", &url, &headers, &fragment("other")).status, 422, "{tag:?}");
+    }
+    // what nobody was given, nobody finds
+    let nobody = node.url("/session/00000000000000000000000000000000");
+    assert_eq!(send("PATCH", &nobody, &[FRAGMENT], &fragment("t3st")).status, 404);
+    assert_eq!(send("DELETE", &url, &[], "").status, 200);
+    node.assert_well();
+}
+
 #[test]
 fn a_deleted_publisher_leaves_the_name_free() {
     let node = Node::start();

@@ -1,4 +1,5 @@
-//! One Chromium, driven by tests/interop/browser/driver.mjs over pipes.
+//! One Chromium or Firefox, driven by tests/interop/browser/driver.mjs over pipes.
+use crate::netns::Namespace;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -23,9 +24,25 @@ impl Browser {
     /// When it does not start.
     #[track_caller]
     pub fn start() -> Browser {
-        let folder = crate::root().join("tests/interop");
         let mut command = Command::new("node");
-        command.current_dir(folder).arg("browser/driver.mjs").env("CHROMIUM", crate::tools::chromium());
+        command.args(["browser/driver.mjs", "chromium"]).env("CHROMIUM", crate::tools::chromium());
+        Browser::launch(command)
+    }
+
+    /// Starts Firefox. It takes no loopback address for WebRTC, so it runs on a network of its own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn start_firefox(network: &Namespace) -> Browser {
+        let mut command = network.command("node");
+        command.args(["browser/driver.mjs", "firefox"]).env("FIREFOX", crate::tools::firefox());
+        Browser::launch(command)
+    }
+
+    #[track_caller]
+    fn launch(mut command: Command) -> Browser {
+        command.current_dir(crate::root().join("tests/interop"));
         let log = crate::scratch().join(format!("{}.log", crate::unique("browser")));
         let errors = std::fs::File::create(&log).expect("the log file can be made");
         let mut child =

@@ -54,6 +54,43 @@ pub fn get_for(url: &str, limit: Duration) -> io::Result<Response> {
     exchange("GET", url, &[], b"", limit, true)
 }
 
+/// One connection for several requests, as browsers and proxies keep it.
+pub struct KeptAlive {
+    reader: BufReader<Patient>,
+    host: String,
+}
+
+impl KeptAlive {
+    /// Connects to the host of an URL.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn connect(url: &str) -> io::Result<KeptAlive> {
+        let rest = url.strip_prefix("http://").expect("an http:// URL");
+        let host = rest.split('/').next().unwrap_or(rest).to_string();
+        let stream = TcpStream::connect(&host)?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let end = Instant::now() + Duration::from_secs(60);
+        Ok(KeptAlive { reader: BufReader::new(Patient { stream, end }), host })
+    }
+
+    /// The status of the answer; its body is read and left.
+    ///
+    /// # Errors
+    /// When the server has closed the connection.
+    pub fn request(&mut self, method: &str, path: &str, kind: &str, body: &str) -> io::Result<u16> {
+        let host = &self.host;
+        let length = body.len();
+        let text = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        self.reader.get_mut().stream.write_all(text.as_bytes())?;
+        let mut response = read_head(&mut self.reader)?;
+        read_body(&mut self.reader, &mut response)?;
+        Ok(response.status)
+    }
+}
+
 fn exchange(
     method: &str,
     url: &str,
@@ -81,6 +118,19 @@ fn exchange(
     let _ = stream.write_all(body);
 
     let mut reader = BufReader::new(Patient { stream, end });
+    let mut response = read_head(&mut reader)?;
+    let read = if method == "HEAD" || response.status == 204 {
+        Ok(())
+    } else {
+        read_body(&mut reader, &mut response)
+    };
+    match read {
+        Err(error) if !(endless && error.kind() == io::ErrorKind::TimedOut) => Err(error),
+        _ => Ok(response),
+    }
+}
+
+fn read_head(reader: &mut impl BufRead) -> io::Result<Response> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|it| it.parse().ok());
@@ -91,13 +141,8 @@ fn exchange(
         reader.read_line(&mut line)?;
         match line.trim_end().split_once(':') {
             Some((name, value)) => response.headers.push((name.trim().into(), value.trim().into())),
-            None => break,
+            None => return Ok(response),
         }
-    }
-    let read = if method == "HEAD" || status == 204 { Ok(()) } else { read_body(&mut reader, &mut response) };
-    match read {
-        Err(error) if !(endless && error.kind() == io::ErrorKind::TimedOut) => Err(error),
-        _ => Ok(response),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The real node, on free ports of 127.0.0.1, with a settings file of its own.
+//! The real node, on free ports, with a settings file of its own.
 use crate::http;
 use crate::process::Process;
 use std::collections::BTreeMap;
@@ -37,14 +37,25 @@ impl Node {
     /// When it is not ready in time.
     #[track_caller]
     pub fn start_with(settings: &[(&str, &str)]) -> Node {
-        let [rtmp, http, ops] = [(); 3].map(|()| free_tcp());
-        let first = free_udp_range(SHARDS);
-        let webrtc: Vec<SocketAddr> = (0..SHARDS).map(|shard| local(first + shard)).collect();
+        Node::start_on(Ipv4Addr::LOCALHOST, settings)
+    }
+
+    /// The same on another address of the machine, for clients that are elsewhere.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    #[track_caller]
+    pub fn start_on(ip: Ipv4Addr, settings: &[(&str, &str)]) -> Node {
+        let [rtmp, http] = [(); 2].map(|()| free_tcp_on(ip));
+        let ops = free_tcp();
+        let first = free_udp_range(ip, SHARDS);
+        let webrtc: Vec<SocketAddr> = (0..SHARDS).map(|shard| (ip, first + shard).into()).collect();
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         all.insert("rtmp.listen".into(), format!("\"{rtmp}\""));
         all.insert("http.listen".into(), format!("\"{http}\""));
         all.insert("ops.listen".into(), format!("\"{ops}\""));
-        all.insert("webrtc.listen_ip".into(), "\"127.0.0.1\"".into());
+        all.insert("webrtc.listen_ip".into(), format!("\"{ip}\""));
+        all.insert("node.allow_open".into(), (!ip.is_loopback()).to_string());
         all.insert("webrtc.base_port".into(), first.to_string());
         all.insert("node.shards".into(), SHARDS.to_string());
         all.insert("log.filter".into(), "\"info,millrace=debug\"".into());
@@ -202,10 +213,6 @@ pub fn binary() -> &'static Path {
     })
 }
 
-fn local(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
 /// Ports given out by this process: the system may offer a released one again at once.
 static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
 
@@ -220,8 +227,12 @@ fn take(ports: &[u16]) -> bool {
 
 /// A TCP port of 127.0.0.1 nobody has.
 pub fn free_tcp() -> SocketAddr {
+    free_tcp_on(Ipv4Addr::LOCALHOST)
+}
+
+fn free_tcp_on(ip: Ipv4Addr) -> SocketAddr {
     loop {
-        let found = TcpListener::bind(local(0)).and_then(|it| it.local_addr()).expect("a TCP port is free");
+        let found = TcpListener::bind((ip, 0)).and_then(|it| it.local_addr()).expect("a TCP port is free");
         if take(&[found.port()]) {
             return found;
         }
@@ -229,14 +240,14 @@ pub fn free_tcp() -> SocketAddr {
 }
 
 /// The first of `count` UDP ports in a row that nobody has, on TCP neither (ICE-TCP has the first).
-fn free_udp_range(count: u16) -> u16 {
+fn free_udp_range(ip: Ipv4Addr, count: u16) -> u16 {
     loop {
         let first =
-            UdpSocket::bind(local(0)).and_then(|it| it.local_addr()).expect("a UDP port is free").port();
+            UdpSocket::bind((ip, 0)).and_then(|it| it.local_addr()).expect("a UDP port is free").port();
         let Some(end) = first.checked_add(count) else { continue };
         let ports: Vec<u16> = (first..end).collect();
         let free =
-            |port: &u16| UdpSocket::bind(local(*port)).is_ok() && TcpListener::bind(local(*port)).is_ok();
+            |port: &u16| UdpSocket::bind((ip, *port)).is_ok() && TcpListener::bind((ip, *port)).is_ok();
         if ports.iter().all(free) && take(&ports) {
             return first;
         }

@@ -1,5 +1,6 @@
 //! Which outside programs are here. A test that lacks one says so by name and is counted as skipped, by the line
 //! `SKIPPED name: why` on standard error, which `cargo xtask test` counts.
+use crate::netns::Namespace;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +12,8 @@ pub enum Tool {
     Ffmpeg,
     /// Chromium, Node.js, and playwright-core in tests/interop/node_modules.
     Browser,
+    /// Firefox, Node.js, puppeteer-core, and the right to make a network namespace for it.
+    Firefox,
 }
 
 impl Tool {
@@ -26,16 +29,10 @@ impl Tool {
                         .map(|it| format!("no {it}")),
                 );
             }
-            Tool::Browser => {
-                if !chromium().exists() {
-                    absent.push(format!("no {} (or set CHROMIUM)", chromium().display()));
-                }
-                if !runs("node", "--version") {
-                    absent.push("no node".into());
-                }
-                if !crate::root().join("tests/interop/node_modules/playwright-core").exists() {
-                    absent.push("no playwright-core (`npm ci` in tests/interop)".into());
-                }
+            Tool::Browser => absent.extend(no_browser(&chromium(), "CHROMIUM", "playwright-core")),
+            Tool::Firefox => {
+                absent.extend(no_browser(&firefox(), "FIREFOX", "puppeteer-core"));
+                absent.extend(Namespace::create().err());
             }
         }
         (!absent.is_empty()).then(|| absent.join(", "))
@@ -45,6 +42,25 @@ impl Tool {
 /// Where Chromium is: `$CHROMIUM`, or Debian's place.
 pub fn chromium() -> PathBuf {
     std::env::var_os("CHROMIUM").map_or_else(|| Path::new("/usr/bin/chromium").into(), PathBuf::from)
+}
+
+/// Where Firefox is: `$FIREFOX`, or Debian's place.
+pub fn firefox() -> PathBuf {
+    std::env::var_os("FIREFOX").map_or_else(|| Path::new("/usr/bin/firefox-esr").into(), PathBuf::from)
+}
+
+fn no_browser(program: &Path, variable: &str, library: &str) -> Vec<String> {
+    let mut absent = Vec::new();
+    if !program.exists() {
+        absent.push(format!("no {} (or set {variable})", program.display()));
+    }
+    if !runs("node", "--version") {
+        absent.push("no node".into());
+    }
+    if !crate::root().join("tests/interop/node_modules").join(library).exists() {
+        absent.push(format!("no {library} (`npm ci` in tests/interop)"));
+    }
+    absent
 }
 
 fn runs(program: &str, argument: &str) -> bool {

@@ -13,8 +13,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("transport/rtmp", &["media", "metrics"]),
     // the shard drives sessions, so it knows rtc; it must not know rtmp, nor touch a socket (udp)
     ("sfu", &["media", "metrics", "rtc"]),
-    // the test programs look at the node from outside; rtc has the client side of WebRTC
-    ("tests", &["media", "rtc"]),
+    // the test programs look at the node from outside; rtc has the client side of WebRTC, and wire/ checks formats
+    ("tests", &["media", "rtc", "rtmp"]),
     ("xtask", &[]),
     ("benches", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"]),
     ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"]),

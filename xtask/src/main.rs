@@ -1,6 +1,7 @@
 //! `cargo xtask VERB`: what a developer and CI both run. Standard library only.
 mod check;
 mod count;
+mod fuzz;
 mod run;
 mod test;
 mod tools;
@@ -11,10 +12,13 @@ const HELP: &str = "\
 cargo xtask VERB
 
   check          formatting, clippy (warnings are errors), licences and bans (cargo-deny, where it is installed), tests/tidy
-  test [--ci]    every test: units, tidy, the node from outside, and interop with ffmpeg and Chromium, which it installs
-                 when it may (root, apt-get, npm). Without them those tests are skipped, by name.
+  test [--ci]    every test: units, tidy, formats, the node from outside, interop with ffmpeg, Chromium and Firefox, and
+                 the fuzz smoke. It installs those programs when it may (root, apt-get, npm); without them the tests
+                 that need them are skipped, by name.
                  --ci, or CI=true in the environment: a skipped interop test is a failure
        [NAME]    only tests whose name contains NAME
+  fuzz [TARGET] [--seconds N]
+                 mutated input for the parsers of outside bytes: all targets, 0.5 s each, unless told otherwise
   bench [NAME]   the benchmarks of benches/
   help           this text
 
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(),
         ["test"] => test::run(ci, None),
         ["test", name] => test::run(ci, Some(name)),
+        ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
         ["bench"] => run::cargo(&["bench", "--package", "millrace-benches"]).succeeds(),
         ["bench", name] => run::cargo(&["bench", "--package", "millrace-benches", "--", name]).succeeds(),
         _ => {

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test, and one line at the end.
 use crate::count::Count;
+use crate::fuzz;
 use crate::run::{cargo, root};
 use crate::tools;
 
@@ -26,12 +27,15 @@ pub fn run(ci: bool, name: Option<&str>) -> bool {
 
     let mut count = test(&["--workspace", "--exclude", "millrace-tests"], "--test-threads=2");
     count.add(test(
-        &["--package", "millrace-tests", "--lib", "--test", "tidy", "--test", "node"],
+        &["--package", "millrace-tests", "--lib", "--test", "tidy", "--test", "wire", "--test", "node"],
         "--test-threads=2",
     ));
     let interop = test(&["--package", "millrace-tests", "--test", "interop"], "--test-threads=2");
     let skipped = interop.skipped.len();
     count.add(interop);
+    if name.is_none_or(|name| "fuzz smoke".contains(name)) {
+        count.add(fuzz::smoke());
+    }
 
     println!();
     for line in &count.skipped {

@@ -1,5 +1,5 @@
 //! What the interop tests need beside Rust, installed when we may: root with apt-get for the programs, npm for the
-//! library that drives Chromium. What cannot be had is said once; the tests that need it then skip themselves.
+//! libraries that drive the browsers. What cannot be had is said once; the tests that need it then skip themselves.
 use crate::run::{program, root};
 use std::path::Path;
 
@@ -11,14 +11,19 @@ pub fn install() {
         ("ffprobe", "-version", "ffmpeg"),
         ("node", "--version", "nodejs"),
         ("npm", "--version", "npm"),
+        ("ip", "-Version", "iproute2"),
     ] {
         if !program(name, &[flag]).answers() && !packages.contains(&package) {
             packages.push(package);
         }
     }
-    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
-    if !Path::new(&chromium).exists() {
-        packages.push("chromium");
+    for (variable, place, package) in
+        [("CHROMIUM", "/usr/bin/chromium", "chromium"), ("FIREFOX", "/usr/bin/firefox-esr", "firefox-esr")]
+    {
+        let path = std::env::var(variable).unwrap_or_else(|_| place.into());
+        if !Path::new(&path).exists() {
+            packages.push(package);
+        }
     }
     if !packages.is_empty() {
         if may_install() {
@@ -41,7 +46,7 @@ pub fn install() {
     if !fresh && program("npm", &["--version"]).answers() {
         let install = program("npm", &["ci", "--no-audit", "--no-fund"]).within("tests/interop");
         if !install.succeeds() {
-            println!("could not install playwright-core: `npm ci` in tests/interop");
+            println!("could not install playwright-core and puppeteer-core: `npm ci` in tests/interop");
         }
     }
 }

@@ -1,5 +1,6 @@
-// Drives one Chromium for the interop tests: reads one JSON command a line on standard input, answers one JSON
-// line each, ends (browser included) when standard input ends, so that a test that dies leaves nothing behind.
+// Drives one browser for the interop tests, `node driver.mjs chromium|firefox`: reads one JSON command a line on
+// standard input, answers one JSON line each, ends (browser included) when standard input ends, so that a test that
+// dies leaves nothing behind.
 //
 //   {"id":1,"op":"call","page":"a","name":"publish","args":{...}}   a function of client.js, in a page of that name
 //   {"id":2,"op":"goto","page":"b","url":"..."}                     any page, for the node's own ones
@@ -8,10 +9,8 @@
 import http from "node:http";
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
-import { chromium } from "playwright-core";
 
 const here = new URL(".", import.meta.url);
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 // The test page has an origin of its own, so that every request to the node is a cross-origin one and CORS is
 // tested by each test. 127.0.0.1 is a secure context: cameras work.
@@ -24,30 +23,16 @@ const site = http.createServer(async (request, response) => {
 await new Promise((resolve) => site.listen(0, "127.0.0.1", resolve));
 const origin = `http://127.0.0.1:${site.address().port}`;
 
-const browser = await chromium.launch({
-  executablePath,
-  headless: true,
-  args: [
-    "--no-sandbox", // the tests may run as root
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required",
-    "--allow-loopback-in-peer-connection", // the node under test is on 127.0.0.1
-    "--disable-background-timer-throttling",
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
-    "--disable-features=WebRtcHideLocalIpsWithMdns",
-  ],
-});
-const context = await browser.newContext({ viewport: { width: 960, height: 640 } });
+const { launch } = await import(`./${process.argv[2]}.mjs`);
+const browser = await launch();
 const pages = new Map();
 
 async function page(name) {
   if (pages.has(name)) return pages.get(name);
-  const opened = await context.newPage();
+  const opened = await browser.newPage();
   opened.messages = [];
   const note = (text) => opened.messages.push(String(text).slice(0, 500));
-  opened.on("console", (message) => ["error", "warning"].includes(message.type()) && note(message.text()));
+  opened.on("console", (message) => ["error", "warning", "warn"].includes(message.type()) && note(message.text()));
   opened.on("pageerror", (error) => note(error.message));
   pages.set(name, opened);
   return opened;
@@ -81,7 +66,7 @@ const operations = {
 };
 
 const answer = (line) => process.stdout.write(JSON.stringify(line) + "\n");
-answer({ id: 0, ok: { version: browser.version(), origin } });
+answer({ id: 0, ok: { version: browser.version, origin } });
 
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
