@@ -189,11 +189,12 @@ pub fn write_settings(name: &str, settings: &BTreeMap<String, String>) -> PathBu
     path
 }
 
-/// The node's program: `$MILLRACE_BIN`, or the one of this checkout, built first so that it is never an old one.
+/// The node's program: `$NODE_UNDER_TEST`, or the one of this checkout, built first so that it is never an old one.
+/// (Not `MILLRACE_...`: the node takes that for a setting, and refuses one it does not know.)
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        if let Some(path) = std::env::var_os("MILLRACE_BIN") {
+        if let Some(path) = std::env::var_os("NODE_UNDER_TEST") {
             return path.into();
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

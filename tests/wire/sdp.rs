@@ -1,5 +1,5 @@
 //! Browsers' offers and the whole answers they get, to the letter: `answers/` holds them. A change there is a change of
-//! what goes over the wire, to be read in the diff: MILLRACE_WRITE_ANSWERS=1 writes them anew.
+//! what goes over the wire, to be read in the diff: WRITE_ANSWERS=1 writes them anew.
 use media::Codec;
 use rtc::sdp::{AnswerParams, Offer, PlayTracks, Role, answer};
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ fn check(client: &str, role: Role<'_>) {
     assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "RFC 8866 section 5: CRLF");
     let text = text.replace("\r\n", "\n");
     let file: PathBuf = support::root().join(format!("tests/wire/answers/{client}.sdp"));
-    if std::env::var_os("MILLRACE_WRITE_ANSWERS").is_some() {
+    if std::env::var_os("WRITE_ANSWERS").is_some() {
         std::fs::write(&file, &text).expect("the answer can be written");
     }
     let kept = std::fs::read_to_string(&file).expect("the answer is kept");

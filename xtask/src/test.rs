@@ -22,7 +22,7 @@ pub fn run(ci: bool, name: Option<&str>) -> bool {
         all.extend(name);
         all.push("--");
         all.push(threads);
-        cargo(&all).with("MILLRACE_BIN", &binary.to_string_lossy()).counted()
+        cargo(&all).with("NODE_UNDER_TEST", &binary.to_string_lossy()).counted()
     };
 
     let mut count = test(&["--workspace", "--exclude", "millrace-tests"], "--test-threads=2");
