@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Token};
 use crate::serve;
 
 /// Made by web/clip/make.sh: a running clock, a flash and a beep each second.
@@ -30,7 +30,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (node, listening) = serve::start(config).await?;
     let rtmp = listening.rtmp.context("RTMP listens")?;
     let clip = tags()?;
-    let token = node.config.auth.publish.first().map(|t| String::from_utf8_lossy(t.as_bytes()).into_owned());
+    let first = |tokens: &[Token]| tokens.first().map(|t| String::from_utf8_lossy(t.as_bytes()).into_owned());
+    let (token, to_play) = (first(&node.config.auth.publish), first(&node.config.auth.play));
+    let query = |token: &Option<String>| token.as_ref().map_or_else(String::new, |t| format!("?token={t}"));
+    let (publishes, plays) = (query(&token), query(&to_play));
     let mut draining = node.draining.subscribe();
     tokio::spawn(async move {
         let for_ever = async {
@@ -50,11 +53,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     writeln!(
         std::io::stdout(),
         "\n  Millrace runs, and plays a clip to itself.\n\n  \
-         watch    http://{http}/play/{APP}/{NAME}\n  \
-         console  http://{http}/\n  \
-         publish  http://{http}/publish/{APP}/me          (camera or screen of a browser)\n           \
-         ffmpeg -re -i FILE -c:v libx264 -bf 0 -c:a aac -f flv rtmp://{rtmp}/{APP}/me\n  \
-         players  rtmp://{rtmp}/{APP}/{NAME}   http://{http}/{APP}/{NAME}.flv\n  \
+         watch    http://{http}/play/{APP}/{NAME}{plays}\n  \
+         console  http://{http}/{plays}\n  \
+         publish  http://{http}/publish/{APP}/me{publishes}          (camera or screen of a browser)\n           \
+         ffmpeg -re -i FILE -c:v libx264 -bf 0 -c:a aac -f flv rtmp://{rtmp}/{APP}/me{publishes}\n  \
+         players  rtmp://{rtmp}/{APP}/{NAME}{plays}   http://{http}/{APP}/{NAME}.flv{plays}\n  \
          metrics  http://{}/metrics\n\n  Ctrl-C ends it.\n",
         listening.ops
     )?;

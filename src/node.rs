@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use anyhow::Context;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::media_plane::{self, Order, ShardHandle};
 use crate::stream::{PublishGuard, StreamSettings, Streams, WatchGuard};
+use crate::task;
 
 /// Sessions that were made last and may not have connected yet: a second of the fastest joins a node serves, a tenth of `webrtc.sessions_max`.
 const HALF_OPEN_MAX: usize = 1_000;
@@ -74,6 +75,8 @@ pub struct Node {
     pub candidate_ips: Vec<IpAddr>,
     /// `true` once the node drains.
     pub draining: watch::Sender<bool>,
+    /// The first task to end that the node cannot do without.
+    lost: OnceLock<&'static str>,
     random: SystemRandom,
 }
 
@@ -113,11 +116,34 @@ impl Node {
             identity,
             candidate_ips,
             draining: watch::Sender::new(false),
+            lost: OnceLock::new(),
             random,
         });
-        tokio::spawn(node.clone().handle_events(events));
-        tokio::spawn(node.clone().sweep());
+        node.spawn_vital("events", node.clone().handle_events(events));
+        node.spawn_vital("sweep", node.clone().sweep());
         Ok(node)
+    }
+
+    /// Spawns a task that the node cannot do without. When it ends before the drain, `/livez` says so.
+    pub fn spawn_vital(
+        self: &Arc<Self>,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (node, task) = (self.clone(), task::spawn(self.metrics.clone(), work));
+        tokio::spawn(async move {
+            let _ = task.await;
+            if !*node.draining.borrow() {
+                tracing::error!(name, "a task that the node cannot do without has ended");
+                let _ = node.lost.set(name);
+            }
+        });
+    }
+
+    /// What has died that only a restart brings back.
+    pub fn dead_part(&self) -> Option<String> {
+        let shard = self.shards.iter().find(|s| !s.is_alive()).map(|s| format!("shard {} has died", s.id));
+        shard.or_else(|| self.lost.get().map(|name| format!("the task {name} has ended")))
     }
 
     /// `N` random bytes as hexadecimal text.

@@ -52,10 +52,8 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
 
 /// Dead when a thread of the media plane is: its sessions are lost, and only a restart brings them back.
 async fn live(State(ops): State<Arc<Ops>>) -> Response {
-    match ops.node.shards.iter().find(|s| !s.is_alive()) {
-        Some(shard) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("shard {} has died\n", shard.id)).into_response()
-        }
+    match ops.node.dead_part() {
+        Some(dead) => (StatusCode::INTERNAL_SERVER_ERROR, dead + "\n").into_response(),
         None => "ok\n".into_response(),
     }
 }
@@ -63,6 +61,9 @@ async fn live(State(ops): State<Arc<Ops>>) -> Response {
 async fn ready(State(ops): State<Arc<Ops>>) -> Response {
     if *ops.node.draining.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    if let Some(dead) = ops.node.dead_part() {
+        return (StatusCode::SERVICE_UNAVAILABLE, dead + "\n").into_response();
     }
     "ready\n".into_response()
 }

@@ -49,23 +49,27 @@ pub async fn start(config: Config) -> anyhow::Result<(Arc<Node>, Listening)> {
         ops: ops_listener.local_addr()?,
     };
     let routes = http::router(node.clone());
-    tokio::spawn(http::serve(node.clone(), routes, http_listener));
-    tokio::spawn(ops::serve(node.clone(), ops_listener));
+    node.spawn_vital("http", http::serve(node.clone(), routes, http_listener));
+    node.spawn_vital("ops", ops::serve(node.clone(), ops_listener));
     if let Some(listener) = rtmp_listener {
-        tokio::spawn(rtmp_server::serve(node.clone(), listener));
+        node.spawn_vital("rtmp", rtmp_server::serve(node.clone(), listener));
     }
-    let udp: Vec<u16> = node.shards.iter().map(|s| s.port).collect();
+    let udp = node.shards.iter().map(|s| s.port);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         http = %listening.http,
-        rtmp = ?listening.rtmp,
+        rtmp = listening.rtmp.map_or_else(|| "off".to_owned(), |at| at.to_string()),
         ops = %listening.ops,
         webrtc = %node.config.webrtc.listen_ip,
-        ?udp,
-        candidates = ?node.candidate_ips,
+        udp = list(udp),
+        candidates = list(&node.candidate_ips),
         "millrace serves"
     );
     Ok((node, listening))
+}
+
+fn list<T: ToString>(of: impl IntoIterator<Item = T>) -> String {
+    of.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Waits for SIGTERM or SIGINT; then takes nothing new, waits for publishers and viewers to leave until the deadline, and ends the rest. A second signal ends it

@@ -98,9 +98,9 @@ mod tests {
     #[test]
     fn each_label_has_its_own_counter() {
         let by = By::<Phase, Counter, { Phase::COUNT }>::default();
-        by.of(Phase::Send).add(3);
+        by.of(Phase::Mailbox).add(3);
         for (phase, counter) in by.iter() {
-            assert_eq!(counter.get(), if phase == Phase::Send { 3 } else { 0 });
+            assert_eq!(counter.get(), if phase == Phase::Mailbox { 3 } else { 0 });
         }
     }
 }

@@ -13,8 +13,6 @@ labels! {
         HttpFlv = "http_flv",
         /// FLV over WebSocket.
         WsFlv = "ws_flv",
-        /// The node itself (the demo's clip).
-        Internal = "internal",
     }
 }
 
@@ -134,8 +132,6 @@ labels! {
         ShardCommands = "shard_commands",
         /// Media to a shard; full: the packet is dropped.
         ShardMedia = "shard_media",
-        /// Events from a shard; full: the shard tries again.
-        ShardEvents = "shard_events",
         /// Frames to a conversion; full: the frame is dropped.
         Conversion = "conversion",
     }

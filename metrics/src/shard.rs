@@ -25,10 +25,6 @@ labels! {
         Datagrams = "datagrams",
         /// Media from other threads.
         Mailbox = "mailbox",
-        /// Due timers: NACK, RTCP, pacer.
-        Timers = "timers",
-        /// The send batch.
-        Send = "send",
     }
 }
 

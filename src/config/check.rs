@@ -15,7 +15,7 @@ impl Config {
             base => format!("{}, ports {base} to {}", self.webrtc.listen_ip, usize::from(base) + shards - 1),
         };
         let candidates = match self.node.public_ips.as_slice() {
-            [] => "those of the interfaces".into(),
+            [] => "the bound address, or that of the default route".into(),
             ips => ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
         let who = |tokens: usize| match tokens {
@@ -31,6 +31,11 @@ impl Config {
         writeln!(out, "operations  {}", self.ops.listen)?;
         writeln!(out, "publish     {}", who(self.auth.publish.len()))?;
         writeln!(out, "play        {}", who(self.auth.play.len()))?;
+        let api = match self.auth.api.len() {
+            0 if !self.auth.is_open() => "nobody (auth.api is empty)".into(),
+            tokens => who(tokens),
+        };
+        writeln!(out, "API         {api}")?;
         writeln!(
             out,
             "grace       {} for a publisher to come back",

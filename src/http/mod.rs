@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use metrics::Route;
+use metrics::{Refusal, Route};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -88,6 +88,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/rtc/v1/whip/", post(srs::whip))
         .route("/rtc/v1/whep", post(srs::whep))
         .route("/rtc/v1/whep/", post(srs::whep))
+        .route("/rtc/v1/whip-play", post(srs::whep))
         .route("/rtc/v1/whip-play/", post(srs::whep))
         .route("/rtc/v1/publish", post(srs::publish))
         .route("/rtc/v1/publish/", post(srs::publish))
@@ -171,11 +172,13 @@ async fn count(
 }
 
 /// A whole body, within its time; its size is bounded by the settings.
-async fn body_text(body: Body, max: usize) -> Result<String, Refused> {
+async fn body_text(node: &Node, body: Body) -> Result<String, Refused> {
+    let max = node.config.http.request_body_bytes_max;
     let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, max)).await;
     let bytes: Bytes = match read {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => {
+            node.metrics.refused.of(Refusal::TooLarge).add(1);
             return Err(Refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the body is larger than {max} bytes, or broke off"),

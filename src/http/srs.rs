@@ -82,7 +82,7 @@ pub async fn play(State(node): State<Arc<Node>>, from: From, headers: HeaderMap,
 }
 
 async fn call(node: &Arc<Node>, from: From, action: Action, headers: HeaderMap, body: Body) -> Answer {
-    let text = body_text(body, node.config.http.request_body_bytes_max).await?;
+    let text = body_text(node, body).await?;
     let call: Call = serde_json::from_str(&text).map_err(|e| {
         Refused(StatusCode::BAD_REQUEST, format!("the body must be JSON with streamurl and sdp: {e}"))
     })?;

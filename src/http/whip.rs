@@ -66,7 +66,7 @@ pub async fn created(
         node.metrics.refused.of(Refusal::Unauthorized).add(1);
         Refused(StatusCode::UNAUTHORIZED, denied.to_string())
     })?;
-    let offer = body_text(body, node.config.http.request_body_bytes_max).await?;
+    let offer = body_text(node, body).await?;
     let session = negotiate(node, ip, action, name, &offer)?;
     let location = format!("/session/{}", session.token);
     let headers = [
@@ -276,7 +276,7 @@ pub async fn patch(
             "If-Match is not this session's entity tag".into(),
         ));
     }
-    let text = body_text(body, node.config.http.request_body_bytes_max).await?;
+    let text = body_text(&node, body).await?;
     let fragment = sdp::parse_fragment(&text).map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
     if fragment.ufrag.is_some_and(|ufrag| ufrag != session.remote_ufrag) {
         // RFC 9725 4.3.3: a server that does not restart ICE says so, and the client makes a new session.

@@ -287,10 +287,15 @@ impl Shared {
     /// Where to put a new viewer: its stream's home while that is not loaded, else the shard with the fewest sessions.
     pub fn viewer_shard(&self, home: &ShardHandle) -> ShardHandle {
         const HOME_PEERS: u64 = 50;
-        if home.metrics.peers.get() < HOME_PEERS {
+        if home.is_alive() && home.metrics.peers.get() < HOME_PEERS {
             return home.clone();
         }
-        self.shards.iter().min_by_key(|s| s.metrics.peers.get()).unwrap_or(home).clone()
+        self.shards
+            .iter()
+            .filter(|s| s.is_alive())
+            .min_by_key(|s| s.metrics.peers.get())
+            .unwrap_or(home)
+            .clone()
     }
 }
 
