@@ -216,8 +216,7 @@ impl Connection {
                             Err(error) => return self.bad_media(&stream, error).await,
                         };
                         if let Some(flv::Input::Frame(frame)) = input {
-                            stream.set_codec(guard.source, frame.config.codec());
-                            stream.log.push(guard.source, frame, self.node.clock.now());
+                            stream.take_frame(guard.source, frame, self.node.clock.now());
                         }
                     }
                     rtmp::Event::Unpublish => ended = true,

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use media::{Codec, Kind, StreamName, Time};
+use media::{Codec, Frame, Kind, StreamName, Time};
 use sfu::{CloseReason, Command, SourceId, StreamId, TrackKey};
 use tokio::task::AbortHandle;
 
-use crate::clients::{ClientKind, Clients};
+use crate::clients::{Client, ClientKind, Clients};
 use crate::clock::Clock;
 use crate::config::{BFrames, Config};
 use crate::media_plane::{Order, ShardHandle};
@@ -394,17 +394,32 @@ impl Stream {
         self.lock().b_frames
     }
 
-    /// The conversion found B-frames; `refuse` ends the WebRTC viewers and keeps others out.
-    pub fn note_b_frames(&self, refuse: bool) {
+    /// A frame of an RTMP publisher: into the log, and what it tells of the stream is noted.
+    pub fn take_frame(&self, source: SourceId, frame: Frame, now: Time) {
+        self.set_codec(source, frame.config.codec());
+        if frame.pts > frame.dts && !self.has_b_frames() {
+            self.note_b_frames(source);
+        }
+        self.log.push(source, frame, now);
+    }
+
+    /// The source has B-frames: where the settings refuse that, its WebRTC viewers are ended and others kept out.
+    fn note_b_frames(&self, source: SourceId) {
         let mut state = self.lock();
-        state.b_frames = true;
-        if !refuse {
+        if state.publisher.as_ref().is_none_or(|p| p.source != source) {
             return;
         }
-        state.packets_refused = Some(format!("{}: {}", self.name, CloseReason::BFrames));
+        state.b_frames = true;
+        let policy = self.shared.convert.b_frames;
+        if policy == BFrames::Refuse {
+            state.packets_refused = Some(format!("{}: {}", self.name, CloseReason::BFrames));
+        }
         drop(state);
-        let viewer = |c: &crate::clients::Client| c.kind == ClientKind::RtcPlay && c.stream == self.name;
-        self.shared.clients.end_all(CloseReason::BFrames, viewer);
+        tracing::warn!(stream = %self.name, ?policy, "the source has B-frames, which WebRTC viewers do not reorder");
+        if policy == BFrames::Refuse {
+            let viewer = |c: &Client| c.kind == ClientKind::RtcPlay && c.stream == self.name;
+            self.shared.clients.end_all(CloseReason::BFrames, viewer);
+        }
     }
 
     /// A frame viewer joined: if the newest key frame is old, a WebRTC publisher is asked for another.

@@ -79,12 +79,7 @@ impl Converter {
     }
 
     fn convert_video(&mut self, frame: &Frame) {
-        if frame.pts > frame.dts && !self.reorders {
-            self.reorders = true;
-            let policy = self.stream.shared().convert.b_frames;
-            tracing::warn!(stream = %self.stream.name, ?policy, "the source has B-frames, which WebRTC viewers do not reorder");
-            self.stream.note_b_frames(policy == BFrames::Refuse);
-        }
+        self.reorders |= frame.pts > frame.dts;
         if self.reorders {
             match self.stream.shared().convert.b_frames {
                 BFrames::Drop if frame.discardable => {
