@@ -43,7 +43,9 @@ fn main() -> ExitCode {
         ["test", name] => test::run(ci, Some(name)),
         ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
         ["bench"] => run::cargo(&["bench", "--package", "millrace-benches"]).succeeds(),
-        ["bench", name] => run::cargo(&["bench", "--package", "millrace-benches", "--", name]).succeeds(),
+        ["bench", name] => {
+            run::cargo(&["bench", "--package", "millrace-benches", "--bench", name]).succeeds()
+        }
         _ => {
             eprintln!("cargo xtask: cannot make sense of `{}`\n\n{HELP}", words.join(" "));
             false
