@@ -12,7 +12,7 @@ use media::{Codec, StreamName, TrackConfig};
 use serde_json::{Value, json};
 use sfu::CloseReason;
 
-use super::{Answer, Refused};
+use super::{Answer, Refused, authorization};
 use crate::auth::ApiAction;
 use crate::clients::Client;
 use crate::node::Node;
@@ -95,8 +95,7 @@ fn admit(
     RawQuery(query): &RawQuery,
     headers: &HeaderMap,
 ) -> Result<(), Refused> {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    node.admit_api(action, query.as_deref().unwrap_or(""), authorization).map_err(|denied| {
+    node.admit_api(action, query.as_deref().unwrap_or(""), authorization(headers)).map_err(|denied| {
         let hint = if action == ApiAction::Manage { " of the setting auth.api" } else { "" };
         Refused(StatusCode::UNAUTHORIZED, format!("{denied}{hint}"))
     })

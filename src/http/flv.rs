@@ -13,7 +13,7 @@ use media::{StreamName, flv};
 use metrics::{Protocol, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, From, Refused};
+use super::{Answer, From, Refused, admit};
 use crate::auth::Action;
 use crate::clients::{Client, ClientGuard, ClientKind, Kicked};
 use crate::node::Node;
@@ -42,11 +42,7 @@ pub async fn get(
     let not_here = || Refused(StatusCode::NOT_FOUND, "nothing here".into());
     let stream = file.strip_suffix(".flv").ok_or_else(not_here)?;
     let name = StreamName::new(&app, stream).map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    node.admit(Action::Play, query.as_deref().unwrap_or(""), authorization).map_err(|denied| {
-        node.metrics.refused.of(Refusal::Unauthorized).add(1);
-        Refused(StatusCode::UNAUTHORIZED, denied.to_string())
-    })?;
+    admit(&node, Action::Play, query.as_deref().unwrap_or(""), &headers)?;
     let nobody = || {
         node.metrics.refused.of(Refusal::NotFound).add(1);
         Refused(StatusCode::NOT_FOUND, format!("nobody publishes {name}"))

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,6 +23,7 @@ use metrics::{Refusal, Route};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::auth::Action;
 use crate::door::Door;
 use crate::node::Node;
 
@@ -169,6 +170,18 @@ async fn count(
     let response = next.run(request).await;
     node.metrics.http_request(route, response.status().as_u16());
     response
+}
+
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()
+}
+
+/// Whether a request may publish or play; a refusal is counted.
+fn admit(node: &Node, action: Action, query: &str, headers: &HeaderMap) -> Result<(), Refused> {
+    node.admit(action, query, authorization(headers)).map_err(|denied| {
+        node.metrics.refused.of(Refusal::Unauthorized).add(1);
+        Refused(StatusCode::UNAUTHORIZED, denied.to_string())
+    })
 }
 
 /// A whole body, within its time; its size is bounded by the settings.

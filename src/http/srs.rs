@@ -5,13 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
-use metrics::Refusal;
 use serde::{Deserialize, Serialize};
 
 use super::whip::{created, negotiate};
-use super::{Answer, From, Refused, body_text};
+use super::{Answer, From, Refused, admit, body_text};
 use crate::auth::Action;
 use crate::node::Node;
 
@@ -89,11 +88,7 @@ async fn call(node: &Arc<Node>, from: From, action: Action, headers: HeaderMap, 
     let ((app, stream), query) = split_url(&call.streamurl).ok_or_else(|| {
         Refused(StatusCode::BAD_REQUEST, "streamurl must be webrtc://HOST/APP/STREAM".into())
     })?;
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    node.admit(action, query, authorization).map_err(|denied| {
-        node.metrics.refused.of(Refusal::Unauthorized).add(1);
-        Refused(StatusCode::UNAUTHORIZED, denied.to_string())
-    })?;
+    admit(node, action, query, &headers)?;
     let made = negotiate(node, from.0.ip(), action, (app, stream), &call.sdp)?;
     let reply = Reply {
         code: 0,

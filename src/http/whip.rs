@@ -16,7 +16,7 @@ use rtc::sdp::{self, AnswerParams, Offer, PlayTracks};
 use rtc::session::SessionConfig;
 use sfu::{CloseReason, Command, PeerConfig, PeerId, PeerRole, PeerStats};
 
-use super::{Answer, From, Refused, body_text};
+use super::{Answer, From, Refused, admit, body_text};
 use crate::auth::Action;
 use crate::clients::{ClientKind, Entry};
 use crate::media_plane::Order;
@@ -61,11 +61,7 @@ pub async fn created(
     body: Body,
 ) -> Answer {
     content_type(headers, SDP_TYPE)?;
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    node.admit(action, query.unwrap_or(""), authorization).map_err(|denied| {
-        node.metrics.refused.of(Refusal::Unauthorized).add(1);
-        Refused(StatusCode::UNAUTHORIZED, denied.to_string())
-    })?;
+    admit(node, action, query.unwrap_or(""), headers)?;
     let offer = body_text(node, body).await?;
     let session = negotiate(node, ip, action, name, &offer)?;
     let location = format!("/session/{}", session.token);
@@ -291,10 +287,9 @@ pub async fn patch(
 /// DELETE /session/TOKEN
 pub async fn delete(State(node): State<Arc<Node>>, Path(token): Path<String>) -> Answer {
     let session = find(&node, &token)?;
-    let remove = Command::RemovePeer(session.peer, CloseReason::Left);
     session
-        .shard
-        .order(Order::Shard(remove))
+        .client
+        .end(CloseReason::Left)
         .map_err(|e| Refused(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
     // The name is free for the next publisher as soon as the answer is read.
     node.forget_session(session.peer);

@@ -57,9 +57,6 @@ pub enum PublishError {
     /// Somebody publishes it, and `stream.replace_publisher` is off.
     #[error("{0} already has a publisher")]
     Busy(StreamName),
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Draining,
 }
 
 /// Who publishes a stream now.

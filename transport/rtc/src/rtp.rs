@@ -30,12 +30,6 @@ pub enum Error {
     Padding(u8),
 }
 
-/// Whether a datagram of the RTP/RTCP class (first byte 128-191, RFC 7983) is RTCP: RFC 5761 section 4 leaves
-/// packet types 192-223 to RTCP when both share a port.
-pub fn is_rtcp(datagram: &[u8]) -> bool {
-    matches!(datagram.get(1), Some(192..=223))
-}
-
 /// A view of one packet's header. It borrows the packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header<'a> {
