@@ -8,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
-use super::http;
+use super::http::{self, Whole};
+use super::target::{Target, Url};
 
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// USER_HZ, the unit of times in /proc, is 100 on every Linux architecture Rust runs on.
@@ -34,41 +36,49 @@ fn explain_taskset(error: std::io::Error) -> anyhow::Error {
         .context("cannot run taskset, which pins processes to cores (package util-linux)")
 }
 
+/// CPU seconds of this process so far.
+pub fn own_cpu_seconds() -> Result<f64> {
+    Ok(stat(Path::new("/proc/self/stat")).context("/proc/self/stat")?.1)
+}
+
 /// A running node. It ends with this value.
 pub struct Node {
     child: Child,
     folder: PathBuf,
-    /// Where it serves HTTP.
-    pub http: SocketAddr,
-    /// Where it serves RTMP.
-    pub rtmp: SocketAddr,
+    http: SocketAddr,
+    rtmp: SocketAddr,
     ops: SocketAddr,
 }
 
 impl Node {
-    /// Starts `program serve` on `core`, on free ports of 127.0.0.1, and waits until it is ready.
-    pub fn start(program: &Path, core: usize, viewers: usize) -> Result<Node> {
+    /// Starts `program serve` on `cores`, with a shard for each, on free ports of 127.0.0.1, and waits until it is ready.
+    pub fn start(program: &Path, cores: &[usize], clients: usize) -> Result<Node> {
         ensure!(
             program.is_file(),
-            "{} is not there: build it with `cargo build --release -p millrace`, or name another with --millrace",
+            "{} is not there: build it with `cargo build --release -p millrace`, or name another with --start",
             program.display()
         );
-        let folder = std::env::temp_dir().join(format!("millrace-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let folder = tempfile::Builder::new().prefix("millrace-bench-").tempdir()?.keep();
         let [http, rtmp, ops] = free_tcp()?;
-        let udp = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-        let connections = viewers + 64;
+        let shards = cores.len().max(1);
+        let udp = free_udp(shards)?;
+        let connections = clients + 64;
         let settings = format!(
-            "[node]\nshards = 1\n[rtmp]\nlisten = \"{rtmp}\"\nconnections_max = {connections}\n[http]\nlisten = \"{http}\"\n\
+            "[node]\nshards = {shards}\n[rtmp]\nlisten = \"{rtmp}\"\nconnections_max = {connections}\n[http]\nlisten = \"{http}\"\n\
              [webrtc]\nlisten_ip = \"127.0.0.1\"\nbase_port = {udp}\nsessions_max = {connections}\n[ops]\nlisten = \"{ops}\"\n\
              [log]\nfilter = \"warn\"\nformat = \"text\"\n"
         );
         let (config, log) = (folder.join("millrace.toml"), folder.join("log"));
         fs::write(&config, settings)?;
-        let child = taskset()
-            .arg("-c")
-            .arg(core.to_string())
-            .arg(program)
+        let mut command = if cores.is_empty() {
+            Command::new(program)
+        } else {
+            let list: Vec<String> = cores.iter().map(usize::to_string).collect();
+            let mut command = taskset();
+            command.arg("-c").arg(list.join(",")).arg(program);
+            command
+        };
+        let child = command
             .arg("serve")
             .arg("--config")
             .arg(&config)
@@ -84,14 +94,26 @@ impl Node {
         Ok(node)
     }
 
+    /// Points a target at it.
+    pub fn aim(&self, target: &mut Target) {
+        let (http, rtmp) = (self.http, self.rtmp);
+        target.whip.get_or_insert(format!("http://{http}/whip/{{app}}/{{stream}}"));
+        target.whep.get_or_insert(format!("http://{http}/whep/{{app}}/{{stream}}"));
+        target.rtmp.get_or_insert(format!("rtmp://{rtmp}/{{app}}/{{stream}}"));
+        target.flv.get_or_insert(format!("http://{http}/{{app}}/{{stream}}.flv"));
+        target.hls.get_or_insert(format!("http://{http}/{{app}}/{{stream}}.m3u8"));
+        target.metrics.get_or_insert(format!("http://{}/metrics", self.ops));
+        target.pid = Some(self.pid());
+    }
+
     fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             self.check_alive()?;
-            match http::request(self.ops, "GET", "/readyz", "text/plain", "") {
-                Ok(answer) if answer.status == 200 => return Ok(()),
+            match http::request(&http::url_of(self.ops, "/readyz"), "GET", &[], "") {
+                Ok(answer) if answer.head.status == 200 => return Ok(()),
                 Ok(answer) if Instant::now() > deadline => {
-                    bail!("the node says {} on /readyz", answer.status)
+                    bail!("the node says {} on /readyz", answer.head.status)
                 }
                 Err(error) if Instant::now() > deadline => {
                     return Err(error.context(format!("the node is not ready after {START_TIMEOUT:?}")));
@@ -120,15 +142,6 @@ impl Node {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
-
-    /// Its metrics of things dropped that are not zero.
-    pub fn drops(&self) -> Vec<String> {
-        let Ok(answer) = http::request(self.ops, "GET", "/metrics", "text/plain", "") else {
-            return Vec::new();
-        };
-        let is_drop = |line: &&str| !line.starts_with('#') && line.contains("drop") && !line.ends_with(" 0");
-        answer.body.lines().filter(is_drop).map(str::to_owned).collect()
-    }
 }
 
 impl Drop for Node {
@@ -137,6 +150,20 @@ impl Drop for Node {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The first of so many free UDP ports in a row.
+fn free_udp(count: usize) -> Result<u16> {
+    for _ in 0..100 {
+        let first = UdpSocket::bind("127.0.0.1:0")?;
+        let port = first.local_addr()?.port();
+        let rest =
+            (1..count as u16).map(|i| UdpSocket::bind(("127.0.0.1", port.checked_add(i).unwrap_or(0))));
+        if usize::from(port) + count < 65_536 && rest.collect::<std::io::Result<Vec<_>>>().is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no {count} free UDP ports in a row")
 }
 
 /// Three free ports, held together so that they differ.
@@ -157,15 +184,19 @@ pub struct Usage {
     threads: Vec<(String, f64)>,
     /// Resident memory.
     pub rss_bytes: u64,
+    /// Context switches, voluntary and not, of all its threads that live.
+    switches: [u64; 2],
 }
 
 /// CPU used between two looks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Cpu {
     /// Of one core.
     pub percent: f64,
     /// Thread names and their parts, the greatest first.
     pub threads: Vec<(String, f64)>,
+    /// Context switches a second: voluntary, and not.
+    pub switches_per_second: [f64; 2],
 }
 
 impl Usage {
@@ -175,18 +206,24 @@ impl Usage {
         let folder = PathBuf::from(format!("/proc/{pid}"));
         let (_, seconds) = stat(&folder.join("stat")).with_context(gone)?;
         let mut threads: Vec<(String, f64)> = Vec::new();
+        let mut switches = [0, 0];
         for entry in fs::read_dir(folder.join("task")).with_context(gone)? {
             // A thread may end between the listing and the look.
-            let Ok((name, seconds)) = stat(&entry?.path().join("stat")) else { continue };
+            let task = entry?.path();
+            let Ok((name, seconds)) = stat(&task.join("stat")) else { continue };
+            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+            for (sum, key) in
+                switches.iter_mut().zip(["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"])
+            {
+                *sum += number_behind(&status, key);
+            }
             match threads.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += seconds,
                 None => threads.push((name, seconds)),
             }
         }
         let status = fs::read_to_string(folder.join("status")).with_context(gone)?;
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-        let rss_kib: u64 = rss.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        Ok(Usage { seconds, threads, rss_bytes: rss_kib * 1024 })
+        Ok(Usage { seconds, threads, rss_bytes: number_behind(&status, "VmRSS:") * 1024, switches })
     }
 
     /// The share of a core used since `before`.
@@ -197,8 +234,36 @@ impl Usage {
         let mut threads: Vec<(String, f64)> =
             self.threads.iter().map(|(name, s)| (name.clone(), percent(s - earlier(name)))).collect();
         threads.sort_by(|a, b| b.1.total_cmp(&a.1));
-        Cpu { percent: percent(self.seconds - before.seconds), threads }
+        let rate =
+            |i: usize| self.switches[i].saturating_sub(before.switches[i]) as f64 / elapsed.as_secs_f64();
+        Cpu {
+            percent: percent(self.seconds - before.seconds),
+            threads,
+            switches_per_second: [rate(0), rate(1)],
+        }
     }
+
+    /// CPU seconds so far.
+    pub fn seconds(&self) -> f64 {
+        self.seconds
+    }
+}
+
+/// A number of proc(5)'s `status`.
+fn number_behind(status: &str, key: &str) -> u64 {
+    let rest = status.lines().find_map(|line| line.strip_prefix(key));
+    rest.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// A server's metrics: name and labels, and value. Those of a histogram's buckets are left out.
+pub fn metrics(url: &Url) -> Result<Vec<(String, f64)>> {
+    let Whole { head, body } = http::request(url, "GET", &[], "")?;
+    ensure!(head.status == 200, "{url} was answered {}", head.status);
+    let samples = body.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket{"));
+    let sample = |line: &str| {
+        line.rsplit_once(' ').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+    };
+    Ok(samples.filter_map(sample).collect())
 }
 
 /// Seconds that a core has been busy so far, whoever it was; what a hypervisor took for others counts too.
@@ -238,14 +303,14 @@ mod tests {
         let after = Usage::of(std::process::id()).unwrap();
         let cpu = after.since(&before, start.elapsed());
         assert!(cpu.percent > 10.0 && cpu.percent < 3_000.0, "{cpu:?}");
-        assert!(after.rss_bytes > 1 << 20);
+        assert!(after.rss_bytes > 1 << 20 && cpu.switches_per_second.iter().sum::<f64>() > 0.0, "{cpu:?}");
         assert!(Usage::of(u32::MAX).is_err());
         assert!(core_busy_seconds(0).unwrap() > 0.0 && core_busy_seconds(100_000).is_err());
     }
 
     #[test]
     fn a_missing_program_is_told() {
-        let error = Node::start(Path::new("no/such/program"), 0, 1).err().unwrap().to_string();
-        assert!(error.contains("no/such/program") && error.contains("--millrace"), "{error}");
+        let error = Node::start(Path::new("no/such/program"), &[0], 1).err().unwrap().to_string();
+        assert!(error.contains("no/such/program") && error.contains("--start"), "{error}");
     }
 }

@@ -1,0 +1,175 @@
+//! One RTMP player: reads as fast as it can, or as its link allows, and counts frames.
+
+use std::io::{ErrorKind, Write};
+
+use anyhow::{Context, Result, bail, ensure};
+use benches::receive;
+use bytes::{Buf, Bytes};
+use media::Time;
+use media::flv::{TYPE_AUDIO, TYPE_VIDEO};
+use mio::net::TcpStream;
+use rtmp::{ClientEvent, RANDOM_LEN};
+
+use super::link::Limit;
+use super::{Client, Io, JOIN_TIMEOUT_MS};
+use crate::load::http::{Exchange, is_not_now};
+use crate::load::plan::{Link, Seat};
+use crate::load::stamp::Stamp;
+
+/// A slow player looks again for what it may read.
+const LIMIT_TICK_MS: i64 = 5;
+
+/// A connection that takes an RTMP stream.
+pub struct Connection {
+    stream: TcpStream,
+    client: rtmp::Client,
+    unsent: Bytes,
+}
+
+impl Connection {
+    /// Starts to connect; it is source 0 of its client.
+    pub fn start(seat: &Seat, publishes: bool, io: &mut Io<'_>) -> Result<Connection> {
+        let mut stream = TcpStream::connect(seat.url.address)
+            .with_context(|| format!("cannot connect to {}", seat.url))?;
+        stream.set_nodelay(true)?;
+        receive::enable_times(&stream)?;
+        io.watch(0, &mut stream)?;
+        let (app, name) = seat.url.app_and_stream()?;
+        let make = if publishes { rtmp::Client::publish } else { rtmp::Client::play };
+        let client = make(&seat.url.authority, app, name, &[0xa5; RANDOM_LEN]);
+        Ok(Connection { stream, client, unsent: Bytes::new() })
+    }
+
+    /// The protocol.
+    pub fn rtmp(&mut self) -> &mut rtmp::Client {
+        &mut self.client
+    }
+
+    /// Writes what waits; what the socket does not take is kept.
+    pub fn write(&mut self) -> Result<()> {
+        loop {
+            if self.unsent.is_empty() {
+                self.unsent = self.client.take_output();
+            }
+            if self.unsent.is_empty() {
+                return Ok(());
+            }
+            match self.stream.write(&self.unsent) {
+                Ok(count) => self.unsent.advance(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_not_now(&error) => return Ok(()),
+                Err(error) => return Err(error).context("the connection broke"),
+            }
+        }
+    }
+
+    /// Bytes that the server has not taken yet.
+    pub fn waiting(&self) -> usize {
+        self.unsent.len() + self.client.output_len()
+    }
+
+    /// Reads once, at most `max` bytes: how many, and when they came. `None` when nothing waits.
+    pub fn read(&mut self, max: usize, io: &mut Io<'_>) -> Result<Option<(usize, Time)>> {
+        loop {
+            let room = max.min(io.kit.buffer.len());
+            match receive::recv_stream(&self.stream, &mut io.kit.buffer[..room]) {
+                Ok((0, _)) => bail!("the server closed the connection"),
+                Ok((count, at)) => {
+                    self.client.handle_input(&io.kit.buffer[..count])?;
+                    return Ok(Some((count, io.kit.clock.arrival(at))));
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_not_now(&error) => return Ok(None),
+                Err(error) => return Err(error).context("the connection broke"),
+            }
+        }
+    }
+}
+
+/// A player.
+pub struct Player {
+    connection: Connection,
+    limit: Option<Limit>,
+    /// More may wait than the link allowed to read; it is looked for then.
+    unread: Option<Time>,
+    join_deadline: Time,
+}
+
+impl Player {
+    /// Starts to connect.
+    pub fn start(seat: &Seat, link: Link, io: &mut Io<'_>) -> Result<Player> {
+        let now = io.now();
+        Ok(Player {
+            connection: Connection::start(seat, false, io)?,
+            limit: Limit::new(link.limit_kbps, now),
+            unread: None,
+            join_deadline: now.plus_ms(JOIN_TIMEOUT_MS),
+        })
+    }
+
+    fn read(&mut self, io: &mut Io<'_>) -> Result<()> {
+        loop {
+            let now = io.now();
+            let room = self.limit.as_mut().map_or(usize::MAX, |limit| limit.room(now));
+            if room == 0 {
+                self.unread = Some(now.plus_ms(LIMIT_TICK_MS));
+                return Ok(());
+            }
+            let Some((count, at)) = self.connection.read(room, io)? else {
+                self.unread = None;
+                return self.connection.write();
+            };
+            if let Some(limit) = &mut self.limit {
+                limit.take(count);
+            }
+            self.take_events(at.us().max(0) as u64, io)?;
+        }
+    }
+
+    fn take_events(&mut self, at_us: u64, io: &mut Io<'_>) -> Result<()> {
+        while let Some(event) = self.connection.client.poll_event() {
+            match event {
+                ClientEvent::Media { type_id: TYPE_VIDEO, body, .. } => {
+                    self.join_deadline = Time::MAX;
+                    io.meter.bytes(body.len(), at_us);
+                    // FLV E.4.3.1: frame type 1 is a key frame, packet type 1 holds NAL units.
+                    if let [first, 1, _, _, _, data @ ..] = body.as_ref() {
+                        io.meter.frame(Stamp::of_avcc(data), first >> 4 == 1, at_us);
+                    }
+                }
+                ClientEvent::Media { type_id, body, .. } if type_id == TYPE_AUDIO => {
+                    io.meter.bytes(body.len(), at_us)
+                }
+                ClientEvent::Media { .. } => {}
+                ClientEvent::Ready => io.meter.connected(at_us),
+                ClientEvent::Rejected { code, description } => {
+                    bail!("the server refused: {code}: {description}")
+                }
+                ClientEvent::Ended => bail!("the server ended the stream"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Client for Player {
+    fn ready(&mut self, _source: usize, io: &mut Io<'_>) -> Result<()> {
+        self.connection.write()?;
+        self.read(io)
+    }
+
+    fn timeout(&mut self, io: &mut Io<'_>) -> Result<()> {
+        ensure!(io.now() < self.join_deadline, "no picture within {JOIN_TIMEOUT_MS} ms");
+        self.read(io)
+    }
+
+    fn due(&self) -> Time {
+        self.unread.unwrap_or(self.join_deadline)
+    }
+
+    fn leave(&mut self, _io: &mut Io<'_>) -> Option<Exchange> {
+        self.connection.client.stop();
+        let _ = self.connection.write();
+        None
+    }
+}
