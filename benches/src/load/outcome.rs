@@ -73,6 +73,8 @@ pub struct Group {
     pub frames: u64,
     /// Whole frames that came again.
     pub frames_again: u64,
+    /// Frames that had been sent before their viewer joined: the picture it began with.
+    pub frames_old: u64,
     /// Frames of a stream that was not asked for.
     pub frames_foreign: u64,
     /// `frames` of `frames_due`, in percent.

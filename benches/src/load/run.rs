@@ -346,6 +346,7 @@ fn summary(
         frames_due,
         frames: totals.frames,
         frames_again: totals.frames_again,
+        frames_old: totals.frames_old,
         frames_foreign: totals.frames_foreign,
         delivered_percent: share(totals.frames, frames_due),
         worst_percent: if worst.is_finite() { worst } else { 0.0 },

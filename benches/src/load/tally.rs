@@ -36,6 +36,8 @@ pub struct Totals {
     pub frames: u64,
     /// Whole video frames that came again.
     pub frames_again: u64,
+    /// Frames that had been sent before their viewer joined.
+    pub frames_old: u64,
     /// Frames that carried another stream's stamp than the one asked for: the server mixed streams up.
     pub frames_foreign: u64,
     /// RTP packets that should have come, by their numbers.
@@ -75,6 +77,7 @@ impl Totals {
     pub fn add(&mut self, other: &Totals) {
         self.frames += other.frames;
         self.frames_again += other.frames_again;
+        self.frames_old += other.frames_old;
         self.frames_foreign += other.frames_foreign;
         self.packets_due += other.packets_due;
         self.packets += other.packets;
@@ -265,7 +268,7 @@ impl Meter<'_> {
         let seat = &mut *self.seat;
         (seat.joined_us, seat.connected, seat.picture) = (now_us, false, false);
         (seat.start, seat.picture_before, seat.last_frame_us) = (None, false, None);
-        seat.in_window = false;
+        (seat.next, seat.seen, seat.in_window) = (0, 0, false);
         self.both(now_us, |totals| totals.joins += 1);
     }
 
@@ -324,6 +327,10 @@ impl Meter<'_> {
         let Some(stamp) = stamp else { return };
         if stamp.stream != self.seat.stream {
             return self.both(at_us, |totals| totals.frames_foreign += 1);
+        }
+        // The picture that a join begins with may be older than the join: it is neither due nor late.
+        if stamp.sent_us < self.seat.joined_us {
+            return self.both(at_us, |totals| totals.frames_old += 1);
         }
         let is_in = self.window.holds(stamp.sent_us);
         let seat = &mut *self.seat;
@@ -502,6 +509,22 @@ mod tests {
         bench.meter().join(1_650_000);
         (17..20).for_each(|n| bench.frame(n, n == 17));
         assert_eq!(due(&bench, false), (6, 6));
+    }
+
+    #[test]
+    fn a_new_session_counts_its_own_frames_and_none_from_before_it() {
+        let mut bench = Bench::new();
+        bench.meter().join(0);
+        (9..16).for_each(|n| bench.frame(n, n == 9));
+        bench.meter().leave();
+        bench.meter().join(1_550_000);
+        (13..20).for_each(|n| bench.frame(n, n == 13));
+        assert_eq!(
+            due(&bench, false),
+            (10, 10),
+            "10 to 15, then 16 to 19; 13 to 15 are the new session's GOP"
+        );
+        assert_eq!((bench.totals.frames_again, bench.totals.frames_old), (0, 3));
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn write(outcome: &Outcome, text: &mut String) -> fmt::Result {
             ("reordered", group.packets_reordered),
             ("again", group.packets_again),
             ("frames again", group.frames_again),
+            ("frames from before the join", group.frames_old),
             ("thrown away by its own link", group.packets_discarded),
         ];
         let odd: Vec<String> =
