@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use media::flv::{Demuxer, Input, Reader, TYPE_AUDIO, TYPE_VIDEO};
 use media::{Frame, TrackConfig};
 
+use super::beep::Ear;
 use super::scenario::Media;
 use super::stamp::Stamp;
 
@@ -34,6 +35,8 @@ pub struct Clip {
     pub sample_rate_hz: u32,
     /// The same beeps as Opus, one packet each 20 ms; none when the clip has no sound.
     pub opus: Vec<Bytes>,
+    /// How long before its frame's second a beep begins when sound starts with the picture, in microseconds: encoders delay. AAC, Opus.
+    pub delays_us: [i64; 2],
     /// Frames a second. Times are counted, not copied, so that the loop has no seam.
     pub fps: u32,
     /// For packets: the video's parameter sets.
@@ -172,6 +175,29 @@ fn beeps() -> Result<Vec<Bytes>> {
     (0..50).map(|i| piece(i, &mut encoder)).collect()
 }
 
+/// When the clip's own beeps begin, past a full second; 0 for a file without.
+fn aac_delay_us(header: Option<&Bytes>, audio: &[Bytes], sample_rate_hz: u32) -> Result<i64> {
+    let Some(asc) = header.map(|header| header.slice(2..)) else { return Ok(0) };
+    let mut ear = Ear::aac(&asc)?;
+    let at = |piece: usize| (piece as i64 * 1_024_000_000) / i64::from(sample_rate_hz);
+    let heard = audio.iter().enumerate().find_map(|(piece, tag)| ear.hear(tag.get(2..)?, at(piece)));
+    Ok(heard.map_or(0, past_the_second))
+}
+
+fn opus_delay_us(opus: &[Bytes]) -> Result<i64> {
+    let mut ear = Ear::opus()?;
+    let twice = opus.iter().chain(opus).enumerate();
+    Ok(twice
+        .map(|(piece, packet)| (piece as i64 * 20_000, packet))
+        .find_map(|(at, packet)| ear.hear(packet, at))
+        .map_or(0, past_the_second))
+}
+
+/// An encoder's delay is some 10 ms; what is further off a full second is no beep of ours.
+fn past_the_second(us: i64) -> i64 {
+    Some(us.rem_euclid(1_000_000)).filter(|past| *past < 100_000).unwrap_or(0)
+}
+
 fn parse(bytes: &[u8], fps: u32) -> Result<Clip> {
     let mut reader = Reader::new();
     reader.push(bytes);
@@ -210,5 +236,6 @@ fn parse(bytes: &[u8], fps: u32) -> Result<Clip> {
     let config = config.filter(|_| !video_header.is_empty()).context("it has no video")?;
     ensure!(video.first().is_some_and(|tag: &Bytes| tag[0] >> 4 == 1), "its first frame is no key frame");
     let opus = if audio.is_empty() { Vec::new() } else { beeps()? };
-    Ok(Clip { video_header, audio_header, video, audio, sample_rate_hz, opus, fps, config })
+    let delays_us = [aac_delay_us(audio_header.as_ref(), &audio, sample_rate_hz)?, opus_delay_us(&opus)?];
+    Ok(Clip { video_header, audio_header, video, audio, sample_rate_hz, opus, delays_us, fps, config })
 }

@@ -108,6 +108,8 @@ pub struct Link {
     pub nack: bool,
     /// 0: no limit.
     pub limit_kbps: u32,
+    /// It decodes the sound, to tell the A/V skew: the first viewer of a group.
+    pub listens: bool,
 }
 
 /// A second of one worker.
@@ -190,7 +192,8 @@ pub fn plan(scenario: &Scenario, epoch_us: u64) -> Result<Vec<Begin>> {
                 let role = Role::Publish(Protocol::Whip, media);
                 plan.seat(publish, *stream, PUBLISHERS, at, role, false)?;
                 for other in members.iter().filter(|other| *other != stream) {
-                    let role = Role::Watch(Protocol::Whep, Link::default());
+                    let first = room == 1 && i == 0;
+                    let role = Role::Watch(Protocol::Whep, Link { listens: first, ..Link::default() });
                     plan.seat(watch, *other, VIEWERS, at, role, true)?;
                 }
             }
@@ -205,8 +208,9 @@ pub fn plan(scenario: &Scenario, epoch_us: u64) -> Result<Vec<Begin>> {
             // Somebody else publishes: nothing is known of its frames.
             streams = vec![plan.stream(watch.stream.clone(), &watch.stream, 30)];
         }
-        let link = Link { loss_percent: watch.loss_percent, nack: watch.nack, limit_kbps: watch.limit_kbps };
         for i in 0..watch.count {
+            let (loss_percent, nack, limit_kbps) = (watch.loss_percent, watch.nack, watch.limit_kbps);
+            let link = Link { loss_percent, nack, limit_kbps, listens: i == 0 };
             let role = Role::Watch(watch.protocol, link);
             plan.seat(group, streams[i % streams.len()], VIEWERS, i as f64 / watch.per_second, role, true)?;
         }

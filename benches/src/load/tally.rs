@@ -204,6 +204,11 @@ impl Seat {
         self.picture
     }
 
+    /// Whether a frame of this stamp is the first of a full second of its stream.
+    pub fn is_full_second(&self, stamp: Stamp) -> bool {
+        stamp.stream == self.stream && u64::from(stamp.frame) % (1_000_000 / self.interval_us) == 0
+    }
+
     /// Whether this session is connected.
     pub fn is_connected(&self) -> bool {
         self.connected

@@ -77,6 +77,14 @@ fn write(outcome: &Outcome, text: &mut String) -> fmt::Result {
             group.first_key_ms.p95,
             group.first_key_ms.max
         )?;
+        let skew = &group.skew_ms;
+        if skew.count > 0 {
+            writeln!(
+                text,
+                "{:width$} A/V skew p50 {:.1} ms, max {:.1} ({} beeps)",
+                "", skew.p50, skew.max, skew.count
+            )?;
+        }
         let odd = [
             ("joins", group.joins),
             ("packets recovered", group.packets_recovered),

@@ -12,6 +12,7 @@ use rtmp::{ClientEvent, RANDOM_LEN};
 
 use super::link::Limit;
 use super::{Client, Io, JOIN_TIMEOUT_MS};
+use crate::load::beep::{Ear, Skew};
 use crate::load::http::{Exchange, is_not_now};
 use crate::load::plan::{Link, Seat};
 use crate::load::stamp::Stamp;
@@ -90,6 +91,10 @@ impl Connection {
 pub struct Player {
     connection: Connection,
     limit: Option<Limit>,
+    /// Hears the sound, once its configuration came.
+    ear: Option<Ear>,
+    listens: bool,
+    skew: Skew,
     /// More may wait than the link allowed to read; it is looked for then.
     unread: Option<Time>,
     join_deadline: Time,
@@ -102,6 +107,9 @@ impl Player {
         Ok(Player {
             connection: Connection::start(seat, false, io)?,
             limit: Limit::new(link.limit_kbps, now),
+            ear: None,
+            listens: link.listens,
+            skew: Skew::default(),
             unread: None,
             join_deadline: now.plus_ms(JOIN_TIMEOUT_MS),
         })
@@ -129,16 +137,28 @@ impl Player {
     fn take_events(&mut self, at_us: u64, io: &mut Io<'_>) -> Result<()> {
         while let Some(event) = self.connection.client.poll_event() {
             match event {
-                ClientEvent::Media { type_id: TYPE_VIDEO, body, .. } => {
+                ClientEvent::Media { type_id: TYPE_VIDEO, timestamp_ms, body } => {
                     self.join_deadline = Time::MAX;
                     io.meter.bytes(body.len(), at_us);
                     // FLV E.4.3.1: frame type 1 is a key frame, packet type 1 holds NAL units.
                     if let [first, 1, _, _, _, data @ ..] = body.as_ref() {
-                        io.meter.frame(Stamp::of_avcc(data), first >> 4 == 1, at_us);
+                        let stamp = Stamp::of_avcc(data);
+                        io.meter.frame(stamp, first >> 4 == 1, at_us);
+                        if self.listens
+                            && stamp.is_some_and(|stamp| io.meter.seat.is_full_second(stamp))
+                            && let Some(skew) = self.skew.frame(i64::from(timestamp_ms) * 1_000)
+                        {
+                            io.meter.skew(skew, at_us);
+                        }
                     }
                 }
-                ClientEvent::Media { type_id, body, .. } if type_id == TYPE_AUDIO => {
-                    io.meter.bytes(body.len(), at_us)
+                ClientEvent::Media { type_id: TYPE_AUDIO, timestamp_ms, body } => {
+                    io.meter.bytes(body.len(), at_us);
+                    if self.listens
+                        && let Some(skew) = self.hear(&body, timestamp_ms)
+                    {
+                        io.meter.skew(skew, at_us);
+                    }
                 }
                 ClientEvent::Media { .. } => {}
                 ClientEvent::Ready => io.meter.connected(at_us),
@@ -149,6 +169,23 @@ impl Player {
             }
         }
         Ok(())
+    }
+}
+
+impl Player {
+    /// FLV E.4.2.1: packet type 0 is the AudioSpecificConfig, 1 a raw AAC unit.
+    fn hear(&mut self, body: &[u8], timestamp_ms: u32) -> Option<i64> {
+        match body {
+            [_, 0, asc @ ..] => {
+                self.ear = Ear::aac(asc).ok();
+                None
+            }
+            [_, 1, unit @ ..] => {
+                let beep = self.ear.as_mut()?.hear(unit, i64::from(timestamp_ms) * 1_000)?;
+                self.skew.beep(beep)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use media::flv::{TYPE_AUDIO, TYPE_VIDEO};
 use rtmp::ClientEvent;
 
 use super::rtmp_play::Connection;
-use super::schedule::{Due, Schedule};
+use super::schedule::{Due, Schedule, Sound};
 use super::{Client, Io, JOIN_TIMEOUT_MS};
 use crate::load::clip::Clip;
 use crate::load::http::Exchange;
@@ -50,8 +50,12 @@ impl Publisher {
         if let Some(header) = &self.clip.audio_header {
             rtmp.send_media(TYPE_AUDIO, 0, header);
         }
-        let audio =
-            (!self.clip.audio.is_empty()).then_some((AAC_FRAME_SAMPLES, u64::from(self.clip.sample_rate_hz)));
+        let sound = Sound {
+            samples: AAC_FRAME_SAMPLES,
+            hz: u64::from(self.clip.sample_rate_hz),
+            delay_us: self.clip.delays_us[0],
+        };
+        let audio = (!self.clip.audio.is_empty()).then_some(sound);
         self.schedule = Some(Schedule::new(io.now(), self.clip.fps, audio));
         self.join_deadline = Time::MAX;
     }

@@ -8,7 +8,7 @@ use rtc::rtp::{Fields, HEADER_LEN_MIN, write_header};
 use rtc::sdp;
 
 use super::Io;
-use super::schedule::{Due, Schedule};
+use super::schedule::{Due, Schedule, Sound};
 use crate::load::clip::Clip;
 use crate::load::stamp::Stamp;
 
@@ -24,8 +24,7 @@ pub struct Line {
     pub ssrc: u32,
     payload_type: u8,
     next: u64,
-    /// RTP time of the last packet.
-    pub timestamp: u32,
+    timestamp: u32,
     /// Packets sent.
     pub packets: u32,
     /// Payload bytes sent.
@@ -66,7 +65,8 @@ pub struct Packets {
 impl Packets {
     /// Starts now.
     pub fn new(clip: Arc<Clip>, stream: u32, ssrcs: [u32; 2], now: Time) -> Packets {
-        let audio = (!clip.opus.is_empty()).then_some((OPUS_SAMPLES, OPUS_HZ));
+        let sound = Sound { samples: OPUS_SAMPLES, hz: OPUS_HZ, delay_us: clip.delays_us[1] };
+        let audio = (!clip.opus.is_empty()).then_some(sound);
         Packets {
             stream,
             schedule: Schedule::new(now, clip.fps, audio),
@@ -81,6 +81,11 @@ impl Packets {
     /// When the next is due.
     pub fn due(&self) -> Time {
         self.schedule.due()
+    }
+
+    /// RTP times of this moment: video, audio.
+    pub fn clocks(&self, now: Time) -> [u32; 2] {
+        self.schedule.clocks(now)
     }
 
     /// The next frame is a key frame.

@@ -18,6 +18,7 @@ use rtc::{Input, rtcp};
 use super::Io;
 use super::link::BadLink;
 use super::rtp_frames::{Frames, Packet};
+use crate::load::beep::{Ear, Skew};
 use crate::load::plan::Link;
 use crate::load::stamp::Stamp;
 use crate::load::tally::{Meter, Numbers};
@@ -152,8 +153,16 @@ struct Source {
     unwrapper: Unwrapper,
     numbers: Numbers,
     lost: i64,
-    report: Option<(u32, Time)>,
+    report: Option<Report>,
     missing: Vec<Missing>,
+}
+
+/// A sender report.
+#[derive(Clone, Copy)]
+struct Report {
+    ntp: u64,
+    rtp: u32,
+    came: Time,
 }
 
 struct Missing {
@@ -168,6 +177,9 @@ struct Received {
     sources: Vec<Source>,
     frames: Frames,
     nack: bool,
+    /// Hears the sound, if this viewer listens.
+    ear: Option<Ear>,
+    skew: Skew,
 }
 
 /// A viewer.
@@ -186,7 +198,14 @@ impl Watching {
         let now = io.now();
         Watching {
             transport,
-            received: Received { types, sources: Vec::new(), frames: Frames::new(), nack: link.nack },
+            received: Received {
+                types,
+                sources: Vec::new(),
+                frames: Frames::new(),
+                nack: link.nack,
+                ear: link.listens.then(|| Ear::opus().ok()).flatten(),
+                skew: Skew::default(),
+            },
             bad: BadLink::new(link, io.kit.random(), now),
             next_report: now.plus_us(REPORT_US),
             next_ask: Time::MAX,
@@ -307,10 +326,10 @@ impl Received {
     fn rtcp(&mut self, compound: &[u8], now: Time) {
         let sources = &mut self.sources;
         let _ = rtcp::parse(compound, |event| {
-            if let rtcp::Event::SenderReport { ssrc, ntp, .. } = event
+            if let rtcp::Event::SenderReport { ssrc, ntp, rtp, .. } = event
                 && let Some(source) = sources.iter_mut().find(|source| source.ssrc == ssrc)
             {
-                source.report = Some((rtcp::ntp_middle(ntp), now));
+                source.report = Some(Report { ntp, rtp, came: now });
             }
         });
     }
@@ -377,7 +396,15 @@ impl Received {
         meter: &mut Meter<'_>,
     ) {
         meter.bytes(payload.len(), at_us);
+        let wall_us =
+            || self.sources.iter().find(|source| source.is_video == is_video)?.wall_us(header.timestamp);
         if !is_video {
+            if let Some(ear) = &mut self.ear
+                && let Some(beep) = ear.hear(payload, wall_us().unwrap_or(0))
+                && let Some(skew) = self.skew.beep(beep)
+            {
+                meter.skew(skew, at_us);
+            }
             return;
         }
         // RFC 6184 section 5.4: of a fragment, the unit's type is in the second byte.
@@ -400,6 +427,13 @@ impl Received {
         };
         for (stamp, key) in self.frames.take(packet).into_iter().flatten() {
             meter.frame(stamp, key, at_us);
+            if self.ear.is_some()
+                && stamp.is_some_and(|stamp| meter.seat.is_full_second(stamp))
+                && let Some(at) = wall_us()
+                && let Some(skew) = self.skew.frame(at)
+            {
+                meter.skew(skew, at_us);
+            }
         }
     }
 }
@@ -417,9 +451,19 @@ impl Source {
         }
     }
 
+    /// The sender's wall clock at an RTP time, in microseconds of a line of its own; `None` before the first report.
+    fn wall_us(&self, timestamp: u32) -> Option<i64> {
+        let Report { ntp, rtp, .. } = self.report?;
+        let clock_hz = if self.is_video { 90_000 } else { 48_000 };
+        let passed = i64::from(timestamp.wrapping_sub(rtp) as i32) * 1_000_000 / clock_hz;
+        Some((u128::from(ntp) * 1_000_000 >> 32) as i64 + passed)
+    }
+
     fn block(&self, now: Time) -> rtcp::ReportBlock {
         let (lsr, dlsr) = match self.report {
-            Some((lsr, at)) => (lsr, (now.since(at).max(0) * 65_536 / 1_000_000) as u32),
+            Some(Report { ntp, came, .. }) => {
+                (rtcp::ntp_middle(ntp), (now.since(came).max(0) * 65_536 / 1_000_000) as u32)
+            }
             None => (0, 0),
         };
         rtcp::ReportBlock {

@@ -11,21 +11,39 @@ pub enum Due {
     Audio(u64),
 }
 
+/// Sound that goes with the frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Sound {
+    /// Samples of a piece.
+    pub samples: u64,
+    /// Samples a second.
+    pub hz: u64,
+    /// It is sent so much earlier than it would be without its encoder's delay.
+    pub delay_us: i64,
+}
+
+impl Sound {
+    fn at_us(&self, piece: u64) -> i64 {
+        (u128::from(piece * self.samples) * 1_000_000 / u128::from(self.hz)) as i64 - self.delay_us
+    }
+}
+
 /// A publisher's schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     start: Time,
     fps: u32,
-    /// Samples of a piece of sound, and samples a second; `None` without sound.
-    audio: Option<(u64, u64)>,
+    audio: Option<Sound>,
     frames: u32,
     pieces: u64,
 }
 
 impl Schedule {
     /// Starts now.
-    pub fn new(start: Time, fps: u32, audio: Option<(u64, u64)>) -> Schedule {
-        Schedule { start, fps, audio, frames: 0, pieces: 0 }
+    pub fn new(start: Time, fps: u32, audio: Option<Sound>) -> Schedule {
+        // What a delayed encoder put before the start is left out.
+        let pieces = audio.map_or(0, |sound| (0..).find(|piece| sound.at_us(*piece) >= 0).unwrap_or(0));
+        Schedule { start, fps, audio, frames: 0, pieces }
     }
 
     /// Video frames given so far.
@@ -38,9 +56,15 @@ impl Schedule {
     }
 
     fn audio_us(&self) -> i64 {
-        self.audio.map_or(i64::MAX, |(samples, hz)| {
-            (u128::from(self.pieces * samples) * 1_000_000 / u128::from(hz)) as i64
-        })
+        self.audio.map_or(i64::MAX, |sound| sound.at_us(self.pieces))
+    }
+
+    /// The clocks of frames (90 kHz) and sound at a moment, for sender reports.
+    pub fn clocks(&self, now: Time) -> [u32; 2] {
+        let passed = now.since(self.start);
+        let ticks = |us: i64, hz: u64| (i128::from(us) * i128::from(hz) / 1_000_000) as u32;
+        let sound = self.audio.map_or(0, |sound| ticks(passed + sound.delay_us, sound.hz));
+        [ticks(passed, 90_000), sound]
     }
 
     /// When the next is due.
@@ -71,8 +95,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn delayed_sound_is_sent_earlier() {
+        let sound = Sound { samples: 960, hz: 48_000, delay_us: 25_000 };
+        let mut schedule = Schedule::new(Time::ZERO, 25, Some(sound));
+        let all: Vec<(Due, u64)> = std::iter::from_fn(|| schedule.next(Time::from_ms(40)))
+            .map(|(due, at_us, _)| (due, at_us))
+            .collect();
+        use Due::{Audio, Video};
+        assert_eq!(all, [(Video(0), 0), (Audio(2), 15_000), (Audio(3), 35_000), (Video(1), 40_000)]);
+        assert_eq!(schedule.clocks(Time::from_ms(15)), [1_350, 1_920], "piece 2 begins at 1920");
+    }
+
+    #[test]
     fn frames_and_sound_come_in_the_order_of_their_time() {
-        let mut schedule = Schedule::new(Time::from_ms(10), 25, Some((960, 48_000)));
+        let sound = Sound { samples: 960, hz: 48_000, delay_us: 0 };
+        let mut schedule = Schedule::new(Time::from_ms(10), 25, Some(sound));
         let mut all = Vec::new();
         for ms in 0..=90 {
             while let Some((due, at_us, late_us)) = schedule.next(Time::from_ms(ms)) {

@@ -101,11 +101,12 @@ impl Publisher {
         let now = io.now();
         self.next_report = now.plus_ms(REPORT_MS);
         let mut compound = Vec::new();
-        for line in packets.lines.iter().filter(|line| line.packets > 0) {
+        let lines = packets.lines.iter().zip(packets.clocks(now));
+        for (line, rtp) in lines.filter(|(line, _)| line.packets > 0) {
             let info = SenderInfo {
                 ssrc: line.ssrc,
                 ntp: rtcp::ntp_from_unix_us(io.kit.clock.unix_us(now)),
-                rtp: line.timestamp,
+                rtp,
                 packets: line.packets,
                 octets: line.octets,
             };
