@@ -142,8 +142,7 @@ mod tests {
 
     #[test]
     fn the_beep_is_heard_where_it_begins() {
-        let mut encoder =
-            ropus::Encoder::builder(OPUS_HZ, ropus::Channels::Stereo, ropus::Application::Audio);
+        let encoder = ropus::Encoder::builder(OPUS_HZ, ropus::Channels::Stereo, ropus::Application::Audio);
         let mut encoder = encoder.bitrate(ropus::Bitrate::Bits(96_000)).build().unwrap();
         let mut ear = Ear::opus().unwrap();
         let mut out = [0; 1_500];

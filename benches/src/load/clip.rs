@@ -17,6 +17,8 @@ use super::stamp::Stamp;
 const FFMPEG_TIMEOUT_S: &str = "300";
 /// 16 s are 750 AAC frames of 1024 samples at 48 kHz: sound and picture loop together.
 const SECONDS: &str = "16";
+/// Samples of an AAC unit.
+pub const AAC_FRAME_SAMPLES: u64 = 1_024;
 /// FLV E.4.3.1: frame type and codec, packet type, composition time.
 const VIDEO_HEADER_LEN: usize = 5;
 
@@ -235,6 +237,9 @@ fn parse(bytes: &[u8], fps: u32) -> Result<Clip> {
     }
     let config = config.filter(|_| !video_header.is_empty()).context("it has no video")?;
     ensure!(video.first().is_some_and(|tag: &Bytes| tag[0] >> 4 == 1), "its first frame is no key frame");
+    // The encoder adds a piece or two at the end: without them sound and picture loop together.
+    let pieces = video.len() as u64 * u64::from(sample_rate_hz) / (u64::from(fps) * AAC_FRAME_SAMPLES);
+    audio.truncate(usize::try_from(pieces)?);
     let opus = if audio.is_empty() { Vec::new() } else { beeps()? };
     let delays_us = [aac_delay_us(audio_header.as_ref(), &audio, sample_rate_hz)?, opus_delay_us(&opus)?];
     Ok(Clip { video_header, audio_header, video, audio, sample_rate_hz, opus, delays_us, fps, config })

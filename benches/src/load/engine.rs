@@ -321,6 +321,9 @@ impl Engine {
             self.errands.pop();
         }
         for group in 0..self.groups.len() {
+            if now.us() as u64 >= self.window.until_us {
+                self.counted[group].next_leave = Time::MAX;
+            }
             while now >= self.counted[group].next_leave {
                 let every_us = (1e6 / self.groups[group].churn_per_second) as i64;
                 self.counted[group].next_leave = self.counted[group].next_leave.plus_us(every_us.max(1));

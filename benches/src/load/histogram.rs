@@ -49,11 +49,6 @@ impl Histogram {
         let _ = self.0.add(&other.0);
     }
 
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        self.0.reset();
-    }
-
     /// Whether nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

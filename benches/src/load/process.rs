@@ -51,7 +51,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts `program serve` on `cores`, with a shard for each, on free ports of 127.0.0.1, and waits until it is ready.
+    /// Starts `program serve` for so many clients on `cores`, with a shard for each, on free ports of 127.0.0.1, and waits until it is ready.
     pub fn start(program: &Path, cores: &[usize], clients: usize) -> Result<Node> {
         ensure!(
             program.is_file(),

@@ -39,7 +39,10 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> Result<Outcome> {
     medias.map(clip::path).try_for_each(|path| path.map(drop))?;
     let node = match &scenario.target.start {
         Some(program) => {
-            let node = Node::start(program, &scenario.target.start_cores, scenario.clients())?;
+            // Who is cut off in a storm stays a session of the server until its time-out.
+            let storms = scenario.watch.iter().map(|watch| watch.storm_at.len()).max().unwrap_or(0);
+            let sessions = scenario.clients() * (1 + storms);
+            let node = Node::start(program, &scenario.target.start_cores, sessions)?;
             node.aim(&mut scenario.target);
             Some(node)
         }

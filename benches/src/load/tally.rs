@@ -159,11 +159,15 @@ pub struct Seat {
     start: Option<u32>,
     /// This session had a picture before the measured time.
     picture_before: bool,
+    /// This session began before the measured time.
+    joined_early: bool,
     picture: bool,
     ever_picture: bool,
     /// One more than the highest frame number, and a bit for each of the 64 below it that came.
     next: u32,
     seen: u64,
+    /// One more than the highest number of the measured time.
+    end: u32,
     last_frame_us: Option<u64>,
     frames: u32,
     bytes: u64,
@@ -185,10 +189,12 @@ impl Seat {
             connected: false,
             start: None,
             picture_before: false,
+            joined_early: true,
             picture: false,
             ever_picture: false,
             next: 0,
             seen: 0,
+            end: 0,
             last_frame_us: None,
             frames: 0,
             bytes: 0,
@@ -236,14 +242,14 @@ impl Seat {
         match self.start {
             // Its first picture came within the measured time: what was before it is time to the first picture, not loss.
             Some(first) if !self.picture_before => span.starts += u64::from(first),
-            // It had one before, or never got any.
-            _ if self.picture_before || to_end => span.from_begin += 1,
+            // It had one before, or never got any though it was there.
+            _ if self.picture_before || (to_end && self.joined_early) => span.from_begin += 1,
             _ => return,
         }
         if to_end {
             span.to_end = true;
         } else {
-            span.ends += u64::from(self.next);
+            span.ends += u64::from(self.end);
         }
     }
 }
@@ -270,10 +276,11 @@ impl Meter<'_> {
 
     /// A session begins.
     pub fn join(&mut self, now_us: u64) {
-        let seat = &mut *self.seat;
+        let (seat, window) = (&mut *self.seat, self.window);
+        seat.joined_early = now_us < window.from_us;
         (seat.joined_us, seat.connected, seat.picture) = (now_us, false, false);
         (seat.start, seat.picture_before, seat.last_frame_us) = (None, false, None);
-        (seat.next, seat.seen, seat.in_window) = (0, 0, false);
+        (seat.next, seat.seen, seat.end, seat.in_window) = (0, 0, 0, false);
         self.both(now_us, |totals| totals.joins += 1);
     }
 
@@ -362,6 +369,7 @@ impl Meter<'_> {
                 seat.start = Some(stamp.frame);
             }
             seat.in_window = true;
+            seat.end = seat.end.max(stamp.frame + 1);
             seat.frames += u32::from(first);
         } else if stamp.sent_us < self.window.from_us {
             seat.picture_before |= seat.picture;
@@ -530,6 +538,9 @@ mod tests {
             "10 to 15, then 16 to 19; 13 to 15 are the new session's GOP"
         );
         assert_eq!((bench.totals.frames_again, bench.totals.frames_old), (0, 3));
+        bench.meter().leave();
+        bench.meter().join(2_100_000);
+        assert_eq!(due(&bench, false), (10, 10), "who comes after the measured time is due nothing of it");
     }
 
     #[test]

@@ -11,14 +11,13 @@ use rtmp::ClientEvent;
 use super::rtmp_play::Connection;
 use super::schedule::{Due, Schedule, Sound};
 use super::{Client, Io, JOIN_TIMEOUT_MS};
-use crate::load::clip::Clip;
+use crate::load::clip::{AAC_FRAME_SAMPLES, Clip};
 use crate::load::http::Exchange;
 use crate::load::plan::Seat;
 use crate::load::stamp::Stamp;
 
 /// Bytes that a server may leave untaken: some seconds of media. More is a server that has stopped reading.
 const WAITING_MAX: usize = 4 << 20;
-const AAC_FRAME_SAMPLES: u64 = 1_024;
 
 /// A publisher.
 pub struct Publisher {

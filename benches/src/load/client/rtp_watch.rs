@@ -456,7 +456,7 @@ impl Source {
         let Report { ntp, rtp, .. } = self.report?;
         let clock_hz = if self.is_video { 90_000 } else { 48_000 };
         let passed = i64::from(timestamp.wrapping_sub(rtp) as i32) * 1_000_000 / clock_hz;
-        Some((u128::from(ntp) * 1_000_000 >> 32) as i64 + passed)
+        Some(((u128::from(ntp) * 1_000_000) >> 32) as i64 + passed)
     }
 
     fn block(&self, now: Time) -> rtcp::ReportBlock {
