@@ -37,10 +37,13 @@ pub enum Finding {
 
 impl Finding {
     fn of(before: f64, after: f64) -> Finding {
-        match (after / before - 1.0) * 100.0 {
-            percent if percent > CHANGE_PERCENT_MAX => Finding::Grown(before, after),
-            percent if percent < -CHANGE_PERCENT_MAX => Finding::Shrunk(before, after),
-            _ => Finding::Same,
+        let (change, change_max) = ((after - before) * 100.0, before * CHANGE_PERCENT_MAX);
+        if change > change_max {
+            Finding::Grown(before, after)
+        } else if change < -change_max {
+            Finding::Shrunk(before, after)
+        } else {
+            Finding::Same
         }
     }
 
