@@ -20,8 +20,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use benches::floor::{Floor, thread_cpu_ns};
-use benches::world::{PACKET_LEN, World};
-use rtc::srtp::{Keys, Profile, Protect};
+use benches::peer::{keys, material};
+use benches::world::{Forgetting, HEADER_LEN, PACKET_LEN, World};
+use rtc::srtp::{Profile, Protect};
 use sfu::Egress;
 
 /// As in the media plane.
@@ -31,7 +32,6 @@ const BATCH_DATAGRAMS: usize = 512;
 const BATCH_FULL: usize = 430;
 /// Packets out per measure and round: long against the clock's call, short against a neighbour's compiler.
 const PACKETS_A_MEASURE: usize = 40_000;
-const HEADER_LEN: usize = 12;
 const GCM_TAG_LEN: usize = 16;
 
 struct Options {
@@ -158,28 +158,6 @@ impl Egress for Sending<'_> {
     }
 }
 
-/// An egress over memory of the batch's size that forgets what was written.
-struct Forgetting {
-    arena: Vec<u8>,
-    used: usize,
-    packets: usize,
-}
-
-impl Egress for Forgetting {
-    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.arena.len() - self.used < len {
-            self.used = 0;
-        }
-        self.arena.get_mut(self.used..self.used + len)
-    }
-
-    fn commit(&mut self, len: usize, to: SocketAddr) {
-        black_box(to);
-        self.used += len;
-        self.packets += 1;
-    }
-}
-
 struct Bench {
     profile: Profile,
     burst: usize,
@@ -202,19 +180,8 @@ impl Bench {
     fn new(profile: Profile, burst: usize, to: &[SocketAddrV4]) -> Result<Bench> {
         let addresses: Vec<SocketAddr> = to.iter().copied().map(SocketAddr::V4).collect();
         let world = World::connect(profile, &addresses);
-        let material = |i: usize, len: usize| -> Vec<u8> {
-            (0..len).map(|b| (i * 31 + b * 7 + (i >> 5)) as u8).collect()
-        };
-        let exported = match profile {
-            Profile::AeadAes128Gcm => 2 * (16 + 12),
-            Profile::AeadAes256Gcm => 2 * (32 + 12),
-            Profile::Aes128CmSha1_80 => 2 * (16 + 14),
-        };
         let protects = (0..to.len())
-            .map(|i| {
-                let keys = Keys::from_exporter(profile, &material(i, exported)).context("key material")?;
-                Ok(Protect::new(profile, &keys.server)?)
-            })
+            .map(|i| Ok(Protect::new(profile, &keys(profile, i).server)?))
             .collect::<Result<_>>()?;
         let (algorithm, key_len) =
             if profile == Profile::AeadAes256Gcm { (&AES_256_GCM, 32) } else { (&AES_128_GCM, 16) };
@@ -231,7 +198,7 @@ impl Bench {
             world,
             socket: sender()?,
             batch: udp::SendBatch::new(BATCH_BYTES, BATCH_DATAGRAMS),
-            forgetting: Forgetting { arena: vec![0; BATCH_BYTES], used: 0, packets: 0 },
+            forgetting: Forgetting::new(BATCH_BYTES),
             protects,
             gcm,
             nonce: 0,

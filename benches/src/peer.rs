@@ -19,6 +19,24 @@ use rtc::stun::{Class, Writer};
 /// The `use_srtp` extension as `dimpl` writes it: type 14, 9 bytes, 6 bytes of profiles (AES-256-GCM, AES-128-GCM, AES-CM), no MKI.
 const OFFER_ALL: [u8; 13] = [0, 14, 0, 9, 0, 6, 0, 8, 0, 7, 0, 1, 0];
 
+/// `len` bytes that serve as key material, others for each `seed`.
+pub fn material(seed: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|b| (seed * 31 + b * 7 + (seed >> 5)) as u8).collect()
+}
+
+/// The keys of a session that never was.
+///
+/// # Panics
+/// Never: the material is as long as the profile's.
+pub fn keys(profile: Profile, seed: usize) -> Keys {
+    let len = match profile {
+        Profile::AeadAes128Gcm => 2 * (16 + 12),
+        Profile::AeadAes256Gcm => 2 * (32 + 12),
+        Profile::Aes128CmSha1_80 => 2 * (16 + 14),
+    };
+    Keys::from_exporter(profile, &material(seed, len)).expect("the profile's length")
+}
+
 /// The number of a profile in `use_srtp` (RFC 5764 section 4.1.2, RFC 7714 section 14.2).
 const fn number(profile: Profile) -> u8 {
     match profile {

@@ -1,6 +1,7 @@
 //! A shard with one publisher and many subscribers, all truly connected: ICE, DTLS and SRTP are the real ones, only the wire between is
 //! memory.
 
+use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,19 +21,21 @@ use crate::peer::{Offerer, Peer};
 
 /// RTP header and payload of each packet in and out.
 pub const PACKET_LEN: usize = 1_200;
-const HEADER_LEN: usize = 12;
+/// RTP header without extensions.
+pub const HEADER_LEN: usize = 12;
 /// A frame each 33 ms, so that rings age as with real media.
 const FRAME_US: i64 = 33_333;
 const FRAME_TICKS: u32 = 3_000;
 /// A key frame each 2 s.
-const GOP_FRAMES: u32 = 60;
+pub const GOP_FRAMES: u32 = 60;
 const VIDEO_SSRC: u32 = 0x1111;
 const PUBLISHER: ([u8; 4], u16) = ([192, 0, 2, 1], 4_000);
 
 /// One frame's datagrams, sealed by the publisher.
 pub struct SealedFrame {
     datagrams: Vec<Vec<u8>>,
-    at: Time,
+    /// When it arrives.
+    pub at: Time,
 }
 
 /// The shard, and the publisher's state.
@@ -43,6 +46,8 @@ pub struct World {
     protect: Protect,
     /// What the last subscriber encrypts and decrypts with, to check what comes out.
     pub last_subscriber: rtc::srtp::Keys,
+    /// The last subscriber's ICE check, which also renews its consent.
+    pub last_check: Vec<u8>,
     now: Time,
     sequence: u64,
     timestamp: u32,
@@ -68,6 +73,43 @@ impl Egress for Wire {
     }
 }
 
+/// An egress over memory of a send batch's size that forgets what was written: the path without the system call.
+pub struct Forgetting {
+    /// The memory, for measures that fill it themselves.
+    pub arena: Vec<u8>,
+    used: usize,
+    last_len: usize,
+    /// Datagrams so far.
+    pub packets: usize,
+}
+
+impl Forgetting {
+    /// With room for `len` bytes.
+    pub fn new(len: usize) -> Forgetting {
+        Forgetting { arena: vec![0; len], used: 0, last_len: 0, packets: 0 }
+    }
+
+    /// The last datagram.
+    pub fn last(&self) -> &[u8] {
+        &self.arena[self.used - self.last_len..self.used]
+    }
+}
+
+impl Egress for Forgetting {
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.arena.len() - self.used < len {
+            self.used = 0;
+        }
+        self.arena.get_mut(self.used..self.used + len)
+    }
+
+    fn commit(&mut self, len: usize, to: SocketAddr) {
+        black_box(to);
+        (self.used, self.last_len) = (self.used + len, len);
+        self.packets += 1;
+    }
+}
+
 impl World {
     /// Connects a publisher and one subscriber at each address. All end on `profile`.
     ///
@@ -86,9 +128,9 @@ impl World {
         };
         let stream = StreamId(1);
         let publisher = SocketAddr::from(PUBLISHER);
-        let keys = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) });
+        let (keys, check) = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) });
         let protect = Protect::new(profile, &keys.client).expect("the profile's keys");
-        let mut last_subscriber = keys;
+        let (mut last_subscriber, mut last_check) = (keys, check);
         for (i, &address) in subscribers.iter().enumerate() {
             let ssrc = 0x10_0000 + i as u32 * 4;
             let role = PeerRole::Subscribe {
@@ -97,7 +139,7 @@ impl World {
                 video_ssrc: ssrc + 1,
                 video_rtx_ssrc: ssrc + 2,
             };
-            last_subscriber = set_up.add(address, role);
+            (last_subscriber, last_check) = set_up.add(address, role);
         }
         let shard = set_up.shard;
         World {
@@ -106,6 +148,7 @@ impl World {
             publisher,
             protect,
             last_subscriber,
+            last_check,
             now: Time::from_ms(1),
             sequence: 1,
             timestamp: 0,
@@ -152,12 +195,27 @@ impl World {
         packet
     }
 
-    /// What is measured: a frame's datagrams into the shard, and out to everybody.
+    /// A frame's datagrams into the shard, and out to everybody.
     pub fn forward<E: Egress>(&mut self, frame: &mut SealedFrame, out: &mut E) {
+        self.take(frame, out);
+        self.fan_out(frame.at, out);
+    }
+
+    /// The first half of [`forward`](World::forward): a frame's datagrams into the ring.
+    pub fn take<E: Egress>(&mut self, frame: &mut SealedFrame, out: &mut E) {
         for datagram in &mut frame.datagrams {
             self.shard.handle_datagram(datagram, self.publisher, frame.at, out);
         }
-        self.shard.fan_out(frame.at, out);
+    }
+
+    /// The second half: what came in since the last call, out to everybody.
+    pub fn fan_out<E: Egress>(&mut self, at: Time, out: &mut E) {
+        self.shard.fan_out(at, out);
+    }
+
+    /// A datagram of anybody's, at the time of the last frame.
+    pub fn datagram<E: Egress>(&mut self, datagram: &mut [u8], from: SocketAddr, out: &mut E) {
+        self.shard.handle_datagram(datagram, from, self.now, out);
     }
 
     /// Reports and time-outs that are due, as the media plane's loop calls them.
@@ -168,6 +226,11 @@ impl World {
     /// Forgets what the control plane was told.
     pub fn discard_events(&mut self) {
         self.shard.take_events().for_each(drop);
+    }
+
+    /// Packets dropped for whatever reason.
+    pub fn drops_all(&self) -> u64 {
+        DropReason::ALL.iter().map(|reason| self.drops(*reason)).sum()
     }
 
     /// Packets dropped for `reason`.
@@ -185,7 +248,8 @@ struct SetUp {
 }
 
 impl SetUp {
-    fn add(&mut self, address: SocketAddr, role: PeerRole) -> rtc::srtp::Keys {
+    /// Connects a peer; its keys and its check.
+    fn add(&mut self, address: SocketAddr, role: PeerRole) -> (rtc::srtp::Keys, Vec<u8>) {
         let id = self.next;
         self.next += 1;
         let entropy = |salt: u64| {
@@ -223,7 +287,8 @@ impl SetUp {
         let now = Time::ZERO;
         self.shard.handle_command(Command::AddPeer(Box::new(config)), now, &mut wire);
         let mut peer = Peer::new(&self.offerer, address);
-        let mut up = vec![peer.check(&remote, &local)];
+        let check = peer.check(&remote, &local);
+        let mut up = vec![check.clone()];
         up.extend(peer.start());
         while !up.is_empty() {
             for mut datagram in std::mem::take(&mut up) {
@@ -237,7 +302,7 @@ impl SetUp {
         let connected =
             self.shard.take_events().any(|event| matches!(event, Event::Connected(who) if who == PeerId(id)));
         assert!(connected, "the shard calls peer {id} connected");
-        peer.keys().expect("the peer has the profile's keys").clone()
+        (peer.keys().expect("the peer has the profile's keys").clone(), check)
     }
 }
 

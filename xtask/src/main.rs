@@ -1,4 +1,5 @@
 //! `cargo xtask VERB`: what a developer and CI both run. Standard library only.
+mod bench;
 mod check;
 mod count;
 mod fuzz;
@@ -13,13 +14,17 @@ cargo xtask VERB
 
   check          formatting, clippy (warnings are errors), licences and bans (cargo-deny, where it is installed), tests/tidy
   test [--ci]    every test: units, tidy, formats, the node from outside, interop with ffmpeg, Chromium and Firefox, and
-                 the fuzz smoke. It installs those programs when it may (root, apt-get, npm); without them the tests
-                 that need them are skipped, by name.
-                 --ci, or CI=true in the environment: a skipped interop test is a failure
+                 the fuzz smoke and the instruction counts. It installs what they need when it may (root, apt-get,
+                 npm); without that the tests that need it are skipped, by name.
+                 --ci, or CI=true in the environment: a skipped interop test or instruction count is a failure
        [NAME]    only tests whose name contains NAME
   fuzz [TARGET] [--seconds N]
                  mutated input for the parsers of outside bytes: all targets, 0.5 s each, unless told otherwise
-  bench [NAME]   the benchmarks of benches/
+  bench [NAME [-- OPTIONS]]
+                 the benchmarks of benches/: fan_out, the packet path against the kernel; micro, ns by stage
+  bench instructions [--ci] [--accept]
+                 instructions by stage, under valgrind, against benches/instructions.txt: more than 10 % more is a
+                 failure. --accept: what is counted now becomes that file
   help           this text
 
 `check` and `test` close with a line `N passed, N failed, N skipped`, and fail when something failed.
@@ -42,10 +47,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(ci, None),
         ["test", name] => test::run(ci, Some(name)),
         ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
-        ["bench"] => run::cargo(&["bench", "--package", "millrace-benches"]).succeeds(),
-        ["bench", name] => {
-            run::cargo(&["bench", "--package", "millrace-benches", "--bench", name]).succeeds()
-        }
+        ["bench", ref arguments @ ..] => bench::run(ci, arguments),
         _ => {
             eprintln!("cargo xtask: cannot make sense of `{}`\n\n{HELP}", words.join(" "));
             false

@@ -1,4 +1,5 @@
 //! `cargo xtask test`: every test, and one line at the end.
+use crate::bench;
 use crate::count::Count;
 use crate::fuzz;
 use crate::run::{cargo, root};
@@ -35,6 +36,9 @@ pub fn run(ci: bool, name: Option<&str>) -> bool {
     count.add(interop);
     if name.is_none_or(|name| "fuzz smoke".contains(name)) {
         count.add(fuzz::smoke());
+    }
+    if name.is_none_or(bench::is_gate) {
+        count.add(bench::gate(ci, &[]));
     }
 
     println!();

@@ -1,5 +1,5 @@
-//! What the interop tests need beside Rust, installed when we may: root with apt-get for the programs, npm for the
-//! libraries that drive the browsers. What cannot be had is said once; the tests that need it then skip themselves.
+//! What the interop tests and the instruction counts need beside Rust, installed when we may: root with apt-get for the programs,
+//! npm for the libraries that drive the browsers. What cannot be had is said once; the tests that need it then skip themselves.
 use crate::run::{program, root};
 use std::path::Path;
 
@@ -12,6 +12,7 @@ pub fn install() {
         ("node", "--version", "nodejs"),
         ("npm", "--version", "npm"),
         ("ip", "-Version", "iproute2"),
+        ("valgrind", "--version", "valgrind"),
     ] {
         if !program(name, &[flag]).answers() && !packages.contains(&package) {
             packages.push(package);
@@ -35,7 +36,7 @@ pub fn install() {
                 println!("could not install: {}", packages.join(" "));
             }
         } else {
-            println!("missing for the interop tests, and not ours to install: {}", packages.join(" "));
+            println!("missing for the tests, and not ours to install: {}", packages.join(" "));
         }
     }
     // the lock file decides the version; `npm ci` is repeated when it changed
