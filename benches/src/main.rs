@@ -24,6 +24,8 @@ struct Cli {
 enum Verb {
     /// Runs a scenario and prints what its viewers got.
     Run(RunOptions),
+    /// The floor under a WHEP fan-out: the same datagrams by bare system calls, with and without AES-128-GCM.
+    Floor(FloorOptions),
     /// Drives clients for a run; started by it.
     #[command(hide = true)]
     Worker,
@@ -72,6 +74,44 @@ struct RunOptions {
     json: Option<PathBuf>,
 }
 
+/// What the floor is measured with.
+#[derive(clap::Args, Clone, Debug)]
+struct FloorOptions {
+    /// Sockets that are sent to and read.
+    #[arg(long, default_value_t = 1_000)]
+    viewers: usize,
+    /// Video bit rate.
+    #[arg(long, default_value_t = 2_000)]
+    kbps: u32,
+    /// Seconds of each of the two measures.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    /// The sender's core.
+    #[arg(long, default_value_t = 0)]
+    start_core: usize,
+    /// The reader's core.
+    #[arg(long, default_value_t = 1)]
+    core: usize,
+}
+
+fn floor(options: &FloorOptions) -> Result<()> {
+    let [bare, sealed] = load::bare::measure(load::bare::Load {
+        viewers: options.viewers,
+        kbps: options.kbps,
+        seconds: options.seconds,
+        send_core: options.start_core,
+        read_core: options.core,
+    })?;
+    println!("{} sockets, {} kbit/s of video and Opus each", options.viewers, options.kbps);
+    for (name, measure) in [("bare", bare), ("with AES-128-GCM", sealed)] {
+        println!(
+            "{name:16} {:7.0} ns of CPU a packet, {:5.1} % of a core, {:.3} % lost",
+            measure.ns_per_packet, measure.percent, measure.lost_percent
+        );
+    }
+    Ok(())
+}
+
 impl RunOptions {
     fn scenario(&self) -> Result<Scenario> {
         let mut scenario = match &self.scenario {
@@ -112,6 +152,7 @@ fn run(options: &RunOptions) -> Result<()> {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Verb::Run(options) => run(&options),
+        Verb::Floor(options) => floor(&options),
         Verb::Worker => load::worker::run(),
     };
     match result {

@@ -1,5 +1,6 @@
 //! The load harness: a coordinator that plans a scenario, workers that drive its clients, and what came of it.
 
+pub mod bare;
 mod beep;
 mod client;
 mod clip;

@@ -18,6 +18,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 const TICKS_PER_SECOND: f64 = 100.0;
 const LOG_TAIL_LINES: usize = 15;
 
+/// Keeps the calling thread on one core.
+pub fn pin_thread(core: usize) -> Result<()> {
+    let link = fs::read_link("/proc/thread-self").context("/proc/thread-self")?;
+    let id = link.file_name().context("/proc/thread-self names no thread")?.to_owned();
+    let output = taskset().args(["-p", "-c", &core.to_string()]).arg(id).output().map_err(explain_taskset)?;
+    ensure!(output.status.success(), "taskset: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
 /// Keeps this process and the threads it will start on one core.
 pub fn pin_self(core: usize) -> Result<()> {
     let output =
