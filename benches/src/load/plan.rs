@@ -293,6 +293,10 @@ impl Plan<'_> {
         let url =
             target.url(protocol, playing, &known.name).with_context(|| self.groups[group].name.clone())?;
         self.groups[group].seats += 1;
+        // Publishers' frames are spread over a frame's time by the golden ratio: sent all at once they would measure queues of their own.
+        let phase_s =
+            if playing { 0.0 } else { (self.seats.len() as f64 * 0.618_034).fract() / f64::from(known.fps) };
+        let at_s = at_s + phase_s;
         self.seats.push(Seat {
             id: self.seats.len() as u32,
             group,
