@@ -24,6 +24,8 @@ struct Cli {
 enum Verb {
     /// Runs a scenario and prints what its viewers got.
     Run(RunOptions),
+    /// Says what is wrong with a scenario, or what it would do.
+    Check(RunOptions),
     /// The floor under a WHEP fan-out: the same datagrams by bare system calls, with and without AES-128-GCM.
     Floor(FloorOptions),
     /// Drives clients for a run; started by it.
@@ -138,6 +140,13 @@ impl RunOptions {
     }
 }
 
+fn check(options: &RunOptions) -> Result<()> {
+    let scenario = options.scenario()?;
+    scenario.check()?;
+    println!("{} clients, {} s measured", scenario.clients(), scenario.seconds);
+    Ok(())
+}
+
 fn run(options: &RunOptions) -> Result<()> {
     let outcome = load::run::run(&options.scenario()?, &mut Progress::new())?;
     print!("{}", load::text::text(&outcome));
@@ -152,6 +161,7 @@ fn run(options: &RunOptions) -> Result<()> {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Verb::Run(options) => run(&options),
+        Verb::Check(options) => check(&options),
         Verb::Floor(options) => floor(&options),
         Verb::Worker => load::worker::run(),
     };
