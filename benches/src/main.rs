@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
+use load::outcome::Outcome;
 use load::progress::Progress;
 use load::scenario::Scenario;
 use load::target::Preset;
@@ -24,6 +25,23 @@ struct Cli {
 enum Verb {
     /// Runs a scenario and prints what its viewers got.
     Run(RunOptions),
+    /// Makes the HTML report of a run's JSON file.
+    Report {
+        /// What `run --json` wrote.
+        result: PathBuf,
+        /// The report.
+        #[arg(long)]
+        html: PathBuf,
+    },
+    /// Prints the figures of several runs side by side.
+    Compare(load::compare::Options),
+    /// Looks for the most viewers that are served well, by run after run.
+    Search {
+        #[command(flatten)]
+        scenario: ScenarioOptions,
+        #[command(flatten)]
+        search: load::search::Options,
+    },
     /// Drives clients for a run; started by it.
     #[command(hide = true)]
     Worker,
@@ -31,9 +49,12 @@ enum Verb {
 
 /// A scenario, from a file or from here; what is said here comes on top of the file.
 #[derive(clap::Args, Clone, Debug)]
-struct RunOptions {
+struct ScenarioOptions {
     /// A scenario file (TOML).
     scenario: Option<PathBuf>,
+    /// What reports and comparisons call it.
+    #[arg(long)]
+    name: Option<String>,
     /// Publishers: PROTOCOL[:KEY=VALUE,...], such as rtmp:kbps=2000,size=1280x720,gop=60 or whip:count=50.
     #[arg(long)]
     publish: Vec<String>,
@@ -67,12 +88,24 @@ struct RunOptions {
     /// How long is measured.
     #[arg(long)]
     seconds: Option<u64>,
+    /// A client without a connection or a picture after so long is given up on.
+    #[arg(long)]
+    join_seconds: Option<f64>,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct RunOptions {
+    #[command(flatten)]
+    scenario: ScenarioOptions,
     /// Also write the outcome as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Also write a report with plots, as one HTML file.
+    #[arg(long)]
+    html: Option<PathBuf>,
 }
 
-impl RunOptions {
+impl ScenarioOptions {
     fn scenario(&self) -> Result<Scenario> {
         let mut scenario = match &self.scenario {
             Some(path) => Scenario::load(path)?,
@@ -80,6 +113,7 @@ impl RunOptions {
         };
         self.publish.iter().try_for_each(|text| scenario.add_publish(text))?;
         self.watch.iter().try_for_each(|text| scenario.add_watch(text))?;
+        scenario.name = self.name.clone().unwrap_or(std::mem::take(&mut scenario.name));
         let target = &mut scenario.target;
         target.preset = self.target.unwrap_or(target.preset);
         target.host = self.host.clone().unwrap_or(std::mem::take(&mut target.host));
@@ -94,24 +128,36 @@ impl RunOptions {
         }
         scenario.harness.workers = self.workers.unwrap_or(scenario.harness.workers);
         scenario.seconds = self.seconds.unwrap_or(scenario.seconds);
+        scenario.join_seconds = self.join_seconds.unwrap_or(scenario.join_seconds);
         Ok(scenario)
     }
 }
 
 fn run(options: &RunOptions) -> Result<()> {
-    let outcome = load::run::run(&options.scenario()?, &mut Progress::new())?;
+    let outcome = load::run::run(&options.scenario.scenario()?, &mut Progress::new())?;
     print!("{}", load::text::text(&outcome));
     if let Some(path) = &options.json {
         outcome.save(path)?;
     }
+    if let Some(path) = &options.html {
+        load::html::save(&outcome, path)?;
+    }
     let failed: usize = outcome.groups.iter().map(|group| group.failed).sum();
-    ensure!(failed == 0 && outcome.seconds > 0.0, "{failed} clients failed");
+    ensure!(outcome.complete, "the run did not come to its end");
+    ensure!(outcome.is_sound(), "{failed} clients failed, or were not served to the end");
     Ok(())
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Verb::Run(options) => run(&options),
+        Verb::Report { result, html } => {
+            Outcome::load(&result).and_then(|outcome| load::html::save(&outcome, &html))
+        }
+        Verb::Compare(options) => load::compare::run(&options),
+        Verb::Search { scenario, search } => {
+            scenario.scenario().and_then(|scenario| load::search::run(&scenario, &search))
+        }
         Verb::Worker => load::worker::run(),
     };
     match result {

@@ -38,6 +38,8 @@ pub struct Begin {
     pub epoch_us: u64,
     /// See [`Scenario::seed`].
     pub seed: u64,
+    /// See [`Scenario::join_seconds`], in milliseconds.
+    pub join_ms: i64,
     /// The core to stay on.
     pub core: Option<usize>,
     /// Clips that publishers send, by index.
@@ -57,6 +59,8 @@ pub struct Group {
     pub protocol: Protocol,
     /// They send.
     pub publishes: bool,
+    /// Where its first seat goes.
+    pub url: String,
     /// Seats in all workers.
     pub seats: usize,
     /// This worker's share of [`super::scenario::Watch::churn_per_second`].
@@ -216,6 +220,7 @@ pub fn plan(scenario: &Scenario, epoch_us: u64) -> Result<Vec<Begin>> {
         .map(|worker| Begin {
             epoch_us,
             seed: scenario.seed.wrapping_add(worker as u64),
+            join_ms: (scenario.join_seconds * 1e3) as i64,
             core: scenario.harness.cores.get(worker % scenario.harness.cores.len().max(1)).copied(),
             medias: plan.medias.clone(),
             groups: plan.groups.clone(),
@@ -255,6 +260,7 @@ impl Plan<'_> {
             name,
             protocol,
             publishes,
+            url: String::new(),
             seats: 0,
             churn_per_second: 0.0,
             storm_at: Vec::new(),
@@ -288,6 +294,9 @@ impl Plan<'_> {
         };
         let url =
             target.url(protocol, playing, &known.name).with_context(|| self.groups[group].name.clone())?;
+        if self.groups[group].seats == 0 {
+            self.groups[group].url = url.to_string();
+        }
         self.groups[group].seats += 1;
         self.seats.push(Seat {
             id: self.seats.len() as u32,
