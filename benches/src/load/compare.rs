@@ -117,32 +117,27 @@ const PUBLISHERS: [Figure; 4] = [
     ("sent late p99 ms", 2, |group| group.late_ms.p99),
 ];
 
-/// Groups are the same when they are called the same, and are as far down among those.
-fn group_of<'a>(outcome: &'a Outcome, name: &str, nth: usize, publishes: bool) -> Option<&'a Group> {
-    outcome.groups.iter().filter(|group| group.name == name && group.publishes == publishes).nth(nth)
+fn group_of<'a>(outcome: &'a Outcome, name: &str, publishes: bool) -> Option<&'a Group> {
+    outcome.groups.iter().find(|group| group.name == name && group.publishes == publishes)
 }
 
 /// All sections with their rows, groups in the order in which they first come.
 fn sections(sets: &[Set<'_>]) -> Vec<(String, Vec<Row>)> {
-    let mut known: Vec<(String, usize, bool)> = Vec::new();
-    for outcome in sets.iter().flat_map(|set| &set.runs).map(|run| run.outcome) {
-        for (i, group) in outcome.groups.iter().enumerate() {
-            let same = |other: &&Group| other.name == group.name && other.publishes == group.publishes;
-            let one = (group.name.clone(), outcome.groups[..i].iter().filter(same).count(), group.publishes);
-            if !known.contains(&one) {
-                known.push(one);
-            }
+    let mut known: Vec<(String, bool)> = Vec::new();
+    for group in sets.iter().flat_map(|set| &set.runs).flat_map(|run| &run.outcome.groups) {
+        let one = (group.name.clone(), group.publishes);
+        if !known.contains(&one) {
+            known.push(one);
         }
     }
     let mut sections = Vec::new();
-    for (name, nth, publishes) in known {
+    for (name, publishes) in known {
         let figures: &[Figure] = if publishes { &PUBLISHERS } else { &VIEWERS };
-        let title = if nth == 0 { name.clone() } else { format!("{name} ({})", nth + 1) };
         let rows = figures.iter().map(|(what, digits, figure)| {
             let name = name.clone();
-            row(what, *digits, move |outcome| group_of(outcome, &name, nth, publishes).map(figure))
+            row(what, *digits, move |outcome| group_of(outcome, &name, publishes).map(figure))
         });
-        sections.push((title, rows.collect()));
+        sections.push((name.clone(), rows.collect()));
     }
     let cpu = |outcome: &Outcome| Some(outcome.server.as_ref()?.cpu.percent);
     // Of a core and second, 1 % is 10,000 us.

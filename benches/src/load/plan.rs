@@ -255,7 +255,13 @@ impl Plan<'_> {
         })
     }
 
+    /// Names are told apart: `NAME`, `NAME (2)`, ...
     fn group(&mut self, name: String, protocol: Protocol, publishes: bool) -> usize {
+        let alike = |group: &&Group| group.name == name || group.name.starts_with(&format!("{name} ("));
+        let name = match self.groups.iter().filter(alike).count() {
+            0 => name,
+            others => format!("{name} ({})", others + 1),
+        };
         self.groups.push(Group {
             name,
             protocol,
@@ -331,6 +337,8 @@ mod tests {
         assert_eq!(viewers.iter().filter(|seat| seat.stream == 0).count(), 2);
         assert!(viewers.iter().any(|seat| seat.url.path == "/whep/live/bench2"));
         assert_eq!((parts[0].groups[1].churn_per_second, parts[0].groups[1].seats), (1.5, 4));
+        scenario.add_watch("whep:nack=true").unwrap();
+        assert_eq!(plan(&scenario, 5).unwrap()[0].groups[2].name, "watch WHEP live/bench (2)");
     }
 
     #[test]

@@ -197,14 +197,9 @@ fn chosen(scenario: &Scenario, options: &Options) -> Result<(usize, String)> {
     let mut largest = scenario.clone();
     largest.watch[watch].count = options.to;
     largest.check().context("with as many viewers as --to says")?;
-    // Groups of the plan have the order of the scenario, viewers last. Names do not tell two alike apart.
+    // Groups of the plan have the order of the scenario, viewers last.
     let groups = &plan(scenario, 0)?[0].groups;
-    let name = groups[groups.len() - count + watch].name.clone();
-    ensure!(
-        groups.iter().filter(|group| group.name == name).count() == 1,
-        "there are several groups {name}: they cannot be told apart"
-    );
-    Ok((watch, name))
+    Ok((watch, groups[groups.len() - count + watch].name.clone()))
 }
 
 /// # Errors

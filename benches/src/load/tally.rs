@@ -331,6 +331,7 @@ impl Meter<'_> {
         if stamp.frame + 10_000 < seat.next {
             (seat.next, seat.seen) = (0, 0);
         }
+        let known = seat.next;
         let first = match stamp.frame.checked_sub(seat.next) {
             Some(gap) => {
                 seat.seen = seat.seen.checked_shl(gap + 1).unwrap_or(0) | 1;
@@ -347,11 +348,12 @@ impl Meter<'_> {
         };
         if is_in {
             if !seat.in_window && !seat.picture_before {
-                seat.start = Some(stamp.frame);
+                // One that comes back is given the last key frame and what followed again: that was due before.
+                seat.start = Some(stamp.frame.max(known));
             }
             seat.in_window = true;
             seat.frames += u32::from(first);
-        } else if stamp.sent_us < self.window.from_us {
+        } else if at_us < self.window.from_us {
             seat.picture_before |= seat.picture;
         }
         let freeze = seat
@@ -502,6 +504,23 @@ mod tests {
         bench.meter().join(1_650_000);
         (17..20).for_each(|n| bench.frame(n, n == 17));
         assert_eq!(due(&bench, false), (6, 6));
+    }
+
+    #[test]
+    fn what_comes_again_after_coming_back_is_due_once() {
+        let mut bench = Bench::new();
+        bench.meter().join(0);
+        (8..15).for_each(|n| bench.frame(n, n == 8));
+        bench.meter().leave();
+        bench.meter().join(1_450_000);
+        // From the key frame on, which is from before the measured time.
+        for n in 8..15 {
+            let sent_us = u64::from(n) * 100_000;
+            bench.meter().frame(Some(Stamp { sent_us, stream: 7, frame: n }), n == 8, 1_460_000);
+        }
+        assert_eq!(due(&bench, true), (5, 5), "frames 10 to 14");
+        (15..20).for_each(|n| bench.frame(n, false));
+        assert_eq!((due(&bench, false), bench.totals.frames_again), ((10, 10), 5));
     }
 
     #[test]
