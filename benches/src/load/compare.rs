@@ -171,7 +171,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let high = *values.get(middle)?;
-    Some(if values.len() % 2 == 0 { f64::midpoint(values[middle - 1], high) } else { high })
+    Some(if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], high) } else { high })
 }
 
 fn letter(at: usize) -> String {

@@ -55,9 +55,9 @@ fn write_page(outcome: &Outcome, page: &mut String) -> fmt::Result {
     }
     write_failures(outcome, page)?;
     let scenario = toml::to_string(&outcome.scenario).unwrap_or_default();
-    write!(
+    writeln!(
         page,
-        "<details><summary>The whole scenario</summary><pre>{}</pre></details>\n",
+        "<details><summary>The whole scenario</summary><pre>{}</pre></details>",
         escape(&scenario)
     )?;
     write!(page, "</main>\n</body>\n</html>\n")
@@ -584,7 +584,8 @@ mod tests {
     #[test]
     fn a_run_that_reached_nothing_has_a_report_too() {
         let mut outcome = example();
-        (outcome.groups.clear(), outcome.timeline.clear());
+        outcome.groups.clear();
+        outcome.timeline.clear();
         (outcome.server, outcome.complete) = (None, false);
         let page = page(&outcome);
         assert!(page.contains("did not come to its end") && !page.contains("<svg") && !page.contains("NaN"));

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::histogram::Summary;
 use super::process::Cpu;
 use super::scenario::{Protocol, Scenario};
+use super::target;
 
 /// The JSON's form; files of another are refused.
 const FORMAT: u32 = 1;
@@ -224,7 +225,7 @@ impl Outcome {
     /// Whether everybody was served to the end. What is wrong is among the warnings.
     pub fn is_sound(&self) -> bool {
         self.complete
-            && self.groups.iter().all(|group| group.failed == 0)
+            && self.groups.iter().all(|group| group.failed == 0 && group.with_picture == group.clients)
             && self.viewers().all(|group| self.silent_seconds(group) == 0)
     }
 
@@ -237,6 +238,16 @@ impl Outcome {
             self.timeline.iter().rev().filter(|second| second.measured).take_while(|one| frames(one) == 0);
         let silent = silent.count();
         if silent < 2 || !self.timeline.iter().any(|second| frames(second) > 0) { 0 } else { silent }
+    }
+
+    /// Takes the bearer token out of all texts: results are shown around.
+    pub fn hide_token(&mut self) {
+        let Some(token) = self.scenario.target.hide_token() else { return };
+        let groups = self.groups.iter_mut();
+        let texts = groups.flat_map(|group| {
+            std::iter::once(&mut group.url).chain(group.failures.iter_mut().map(|(why, _)| why))
+        });
+        texts.chain(&mut self.warnings).for_each(|text| *text = text.replace(&token, target::HIDDEN));
     }
 
     /// Viewers, without publishers.
@@ -404,5 +415,21 @@ mod tests {
         // Second 10 is not of the measured time.
         assert_eq!(outcome.silent_seconds(&outcome.groups[1]), 2);
         assert!(!outcome.is_sound());
+        let mut outcome = example();
+        outcome.groups[1].with_picture = 4;
+        assert!(!outcome.is_sound(), "one never had a picture, though it may still wait for it");
+    }
+
+    #[test]
+    fn a_token_is_in_no_result() {
+        let mut outcome = example();
+        outcome.scenario.target.token = Some("s3cret".into());
+        outcome.scenario.target.whep = Some("http://a/?t=s3cret".into());
+        outcome.groups[1].url = "http://a/?t=s3cret".into();
+        outcome.groups[1].failures = vec![("POST http://a/?t=s3cret: no".into(), 1)];
+        outcome.warnings = vec!["http://a/?t=s3cret".into()];
+        outcome.hide_token();
+        let text = serde_json::to_string(&outcome).unwrap();
+        assert!(!text.contains("s3cret") && text.contains("http://a/?t=TOKEN"), "{text}");
     }
 }

@@ -145,7 +145,7 @@ pub fn short(value: f64) -> String {
         v if v >= 1e9 => return format!("{value:.1e}"),
         v if v >= 1e6 => return format!("{}M", short(value / 1e6)),
         v if v >= 1e4 => return format!("{}k", short(value / 1e3)),
-        v if v >= 90.0 && v < 100.0 => format!("{value:.3}"),
+        v if (90.0..100.0).contains(&v) => format!("{value:.3}"),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
         v if v >= 1.0 => format!("{value:.2}"),

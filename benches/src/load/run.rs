@@ -103,6 +103,7 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> Result<Outcome> {
     }
     outcome.timeline = std::mem::take(&mut run.timeline);
     judge(&mut outcome);
+    outcome.hide_token();
     Ok(outcome)
 }
 

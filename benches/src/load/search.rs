@@ -55,6 +55,15 @@ enum Verdict {
     HarnessLimit(String),
 }
 
+impl Verdict {
+    fn why(&self) -> &str {
+        match self {
+            Verdict::Good => "",
+            Verdict::Bad(why) | Verdict::HarnessLimit(why) => why,
+        }
+    }
+}
+
 /// What a search found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 struct Found {
@@ -160,8 +169,10 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<()> {
         |found| best = Some(found.clone()),
     );
     if let Some(path) = &options.json {
+        let mut shown = scenario.clone();
+        shown.target.hide_token();
         let record = Record {
-            scenario,
+            scenario: &shown,
             machine: Machine::here(),
             group: &group,
             options,
@@ -274,7 +285,7 @@ impl Trial {
         let verdict = match &self.verdict {
             Verdict::Good => "good".to_owned(),
             Verdict::Bad(why) => format!("not good: {why}"),
-            Verdict::HarnessLimit(why) => format!("harness limit: {why}"),
+            Verdict::HarnessLimit(why) => format!("HARNESS LIMIT: {why}"),
         };
         let disturbed = if self.disturbed { " (disturbed by other processes)" } else { "" };
         format!(
@@ -301,8 +312,7 @@ fn answer(found: &Found) -> String {
             "at least {most} viewers; at {least} the HARNESS WAS THE LIMIT ({why}): \
              more workers or cores are needed to say what the server can{vague}"
         ),
-        Some((least, Verdict::Bad(why))) => format!("{most} viewers; at {least}: {why}{vague}"),
-        Some((least, Verdict::Good)) => format!("{most} viewers; {least} were good, too"),
+        Some((least, verdict)) => format!("{most} viewers; at {least}: {}{vague}", verdict.why()),
     }
 }
 
