@@ -212,7 +212,8 @@ fn a_server_that_accepts_and_stays_silent_is_given_up_on() {
 
 #[test]
 fn nonsense_for_an_answer_is_told_as_that() {
-    let cases: [(&str, fn(TcpStream)); 5] = [
+    type Handle = fn(TcpStream);
+    let cases: [(&str, Handle); 5] = [
         ("the answer to POST", |mut stream| {
             read_request(&mut stream);
             let _ = stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 7\r\n\r\ngarbage");

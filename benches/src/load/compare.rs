@@ -87,28 +87,31 @@ fn row(name: &str, digits: usize, value: impl Fn(&Outcome) -> Option<f64> + 'sta
     (name.to_owned(), digits, Box::new(value))
 }
 
-/// Figures of a group, by their names.
+/// Figures of a group, by their names; one that is no number is not shown.
 type Figure = (&'static str, usize, fn(&Group) -> f64);
 
-const VIEWERS: [Figure; 17] = [
-    ("clients", 0, |group| group.clients as f64),
-    ("with a picture", 0, |group| group.with_picture as f64),
-    ("failed", 0, |group| group.failed as f64),
-    ("delivered %", 2, |group| group.delivered_percent),
-    ("worst viewer %", 2, |group| group.worst_percent),
-    ("RTP packets lost %", 3, |group| group.packets_lost_percent()),
-    ("delay p50 ms", 2, |group| group.delay_ms.p50),
-    ("delay p95 ms", 2, |group| group.delay_ms.p95),
-    ("delay p99 ms", 2, |group| group.delay_ms.p99),
-    ("delay p99.9 ms", 2, |group| group.delay_ms.p999),
-    ("delay max ms", 2, |group| group.delay_ms.max),
-    ("connected p50 ms", 1, |group| group.connect_ms.p50),
-    ("first key frame p50 ms", 1, |group| group.first_key_ms.p50),
-    ("first key frame p99 ms", 1, |group| group.first_key_ms.p99),
-    ("freezes", 0, |group| group.freezes_ms.count as f64),
-    ("kbit/s, least", 0, |group| group.kbps_min),
-    ("kbit/s, median", 0, |group| group.kbps_median),
-];
+const VIEWERS: [Figure; 17] =
+    [
+        ("clients", 0, |group| group.clients as f64),
+        ("with a picture", 0, |group| group.with_picture as f64),
+        ("failed", 0, |group| group.failed as f64),
+        ("delivered %", 2, |group| group.delivered_percent),
+        ("worst viewer %", 2, |group| group.worst_percent),
+        ("RTP packets lost %", 3, |group| {
+            if group.packets_due > 0 { group.packets_lost_percent() } else { f64::NAN }
+        }),
+        ("delay p50 ms", 2, |group| group.delay_ms.p50),
+        ("delay p95 ms", 2, |group| group.delay_ms.p95),
+        ("delay p99 ms", 2, |group| group.delay_ms.p99),
+        ("delay p99.9 ms", 2, |group| group.delay_ms.p999),
+        ("delay max ms", 2, |group| group.delay_ms.max),
+        ("connected p50 ms", 1, |group| group.connect_ms.p50),
+        ("first key frame p50 ms", 1, |group| group.first_key_ms.p50),
+        ("first key frame p99 ms", 1, |group| group.first_key_ms.p99),
+        ("freezes", 0, |group| group.freezes_ms.count as f64),
+        ("kbit/s, least", 0, |group| group.kbps_min),
+        ("kbit/s, median", 0, |group| group.kbps_median),
+    ];
 
 const PUBLISHERS: [Figure; 4] = [
     ("clients", 0, |group| group.clients as f64),
@@ -135,7 +138,9 @@ fn sections(sets: &[Set<'_>]) -> Vec<(String, Vec<Row>)> {
         let figures: &[Figure] = if publishes { &PUBLISHERS } else { &VIEWERS };
         let rows = figures.iter().map(|(what, digits, figure)| {
             let name = name.clone();
-            row(what, *digits, move |outcome| group_of(outcome, &name, publishes).map(figure))
+            row(what, *digits, move |outcome| {
+                group_of(outcome, &name, publishes).map(figure).filter(|value| value.is_finite())
+            })
         });
         sections.push((name.clone(), rows.collect()));
     }

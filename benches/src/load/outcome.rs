@@ -149,6 +149,8 @@ pub struct Harness {
     pub others_percent: Option<f64>,
     /// Its figures are its own limit, not the server's.
     pub was_the_limit: bool,
+    /// Why, if so.
+    pub limits: Vec<String>,
 }
 
 /// A second of all workers.

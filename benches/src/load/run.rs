@@ -459,6 +459,7 @@ fn judge(outcome: &mut Outcome) {
             limits.join("; ")
         ));
     }
+    outcome.harness.limits = limits;
     let others = [
         ("server's", outcome.server.as_ref().and_then(|server| server.others_percent)),
         ("harness's", outcome.harness.others_percent),

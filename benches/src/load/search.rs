@@ -225,7 +225,9 @@ fn judge(outcome: &Outcome, name: &str, clients: usize, options: &Options) -> Re
     }
     let verdict = match shortcoming(outcome, group, options) {
         None => Verdict::Good,
-        Some(why) if outcome.harness.was_the_limit => Verdict::HarnessLimit(why),
+        Some(why) if outcome.harness.was_the_limit => {
+            Verdict::HarnessLimit(format!("{why}, but {}", outcome.harness.limits.join("; ")))
+        }
         Some(why) => Verdict::Bad(why),
     };
     Ok(Trial {
