@@ -482,7 +482,7 @@ fn plots(outcome: &Outcome) -> Vec<Plot> {
             Scale::Linear,
             lines(|_| true, |s| Some(s.picture as f64)),
         ),
-        over_time("Frames a second at each of them", "frames/s", Scale::Linear, lines(viewers, per_client)),
+        over_time("Frames a second at each viewer", "frames/s", Scale::Linear, lines(viewers, per_client)),
         over_time(
             "RTP packets missing, by second (below 0: late ones came)",
             "packets",

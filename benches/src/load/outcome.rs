@@ -12,7 +12,7 @@ use super::scenario::{Protocol, Scenario};
 use super::target;
 
 /// The JSON's form; files of another are refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -394,11 +394,11 @@ mod tests {
         assert!(told().contains("cannot read") && told().contains("a.json"), "{}", told());
         for (content, part) in [
             ("", "is no result of a run"),
-            ("{\"format\": 1, \"scen", "is no result of a run"),
+            ("{\"format\": 2, \"scen", "is no result of a run"),
             ("{\"trials\": []}", "it has no format"),
             ("[1]", "it has no format"),
-            ("{\"format\": 1}", "missing field"),
-            ("{\"format\": 99}", "format 99"),
+            ("{\"format\": 2}", "missing field"),
+            ("{\"format\": 1}", "format 1, not 2"),
         ] {
             std::fs::write(&path, content).unwrap();
             assert!(told().contains(part), "{content}: {}", told());
