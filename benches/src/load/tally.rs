@@ -151,6 +151,8 @@ pub struct Seat {
     /// Time between its stream's frames.
     interval_us: u64,
     joined_us: u64,
+    /// This session began after the measured time: nothing of it is due.
+    joined_late: bool,
     connected: bool,
     /// This session's first frame of the measured time, if it has one and came into it without a picture.
     start: Option<u32>,
@@ -158,6 +160,8 @@ pub struct Seat {
     picture_before: bool,
     picture: bool,
     ever_picture: bool,
+    /// One more than the highest frame number of the measured time; 0: there was none.
+    window_next: u32,
     /// One more than the highest frame number, and a bit for each of the 64 below it that came.
     next: u32,
     seen: u64,
@@ -179,11 +183,13 @@ impl Seat {
             stream,
             interval_us: 1_000_000 / u64::from(fps.max(1)),
             joined_us: 0,
+            joined_late: false,
             connected: false,
             start: None,
             picture_before: false,
             picture: false,
             ever_picture: false,
+            window_next: 0,
             next: 0,
             seen: 0,
             last_frame_us: None,
@@ -228,14 +234,16 @@ impl Seat {
         match self.start {
             // Its first picture came within the measured time: what was before it is time to the first picture, not loss.
             Some(first) if !self.picture_before => span.starts += u64::from(first),
-            // It had one before, or never got any.
-            _ if self.picture_before || to_end => span.from_begin += 1,
+            // It had one before, or none in any session.
+            _ if self.picture_before || (to_end && self.window_next == 0) => span.from_begin += 1,
+            // It came back, and waits for a picture since.
+            _ if to_end && !self.joined_late => span.starts += u64::from(self.window_next),
             _ => return,
         }
         if to_end {
             span.to_end = true;
         } else {
-            span.ends += u64::from(self.next);
+            span.ends += u64::from(self.window_next);
         }
     }
 }
@@ -262,7 +270,9 @@ impl Meter<'_> {
 
     /// A session begins.
     pub fn join(&mut self, now_us: u64) {
+        let late = now_us >= self.window.until_us;
         let seat = &mut *self.seat;
+        seat.joined_late = late;
         (seat.joined_us, seat.connected, seat.picture) = (now_us, false, false);
         (seat.start, seat.picture_before, seat.last_frame_us) = (None, false, None);
         seat.in_window = false;
@@ -331,7 +341,6 @@ impl Meter<'_> {
         if stamp.frame + 10_000 < seat.next {
             (seat.next, seat.seen) = (0, 0);
         }
-        let known = seat.next;
         let first = match stamp.frame.checked_sub(seat.next) {
             Some(gap) => {
                 seat.seen = seat.seen.checked_shl(gap + 1).unwrap_or(0) | 1;
@@ -349,9 +358,10 @@ impl Meter<'_> {
         if is_in {
             if !seat.in_window && !seat.picture_before {
                 // One that comes back is given the last key frame and what followed again: that was due before.
-                seat.start = Some(stamp.frame.max(known));
+                seat.start = Some(stamp.frame.max(seat.window_next));
             }
             seat.in_window = true;
+            seat.window_next = seat.window_next.max(stamp.frame + 1);
             seat.frames += u32::from(first);
         } else if at_us < self.window.from_us {
             seat.picture_before |= seat.picture;
@@ -521,6 +531,30 @@ mod tests {
         assert_eq!(due(&bench, true), (5, 5), "frames 10 to 14");
         (15..20).for_each(|n| bench.frame(n, false));
         assert_eq!((due(&bench, false), bench.totals.frames_again), ((10, 10), 5));
+    }
+
+    #[test]
+    fn who_leaves_or_comes_back_around_the_end_should_not_get_more_than_all() {
+        let all = || {
+            let mut bench = Bench::new();
+            bench.meter().join(0);
+            (8..22).for_each(|n| bench.frame(n, n == 8));
+            bench
+        };
+        let mut bench = all();
+        bench.meter().leave();
+        assert_eq!(due(&bench, true), (10, 10), "frames 20 and 21 are not of the measured time");
+        bench.meter().join(2_200_000);
+        assert_eq!(due(&bench, false), (10, 10), "it waits for a picture, but too late");
+        bench.frame(22, true);
+        assert_eq!(due(&bench, false), (10, 10));
+
+        let mut bench = Bench::new();
+        bench.meter().join(0);
+        (8..15).for_each(|n| bench.frame(n, n == 8));
+        bench.meter().leave();
+        bench.meter().join(1_500_000);
+        assert_eq!(due(&bench, false), (5, 10), "it is back, and gets nothing more");
     }
 
     #[test]
