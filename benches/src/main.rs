@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
+use load::outcome::Outcome;
 use load::progress::Progress;
 use load::scenario::Scenario;
 use load::target::Preset;
@@ -25,9 +26,26 @@ enum Verb {
     /// Runs a scenario and prints what its viewers got.
     Run(RunOptions),
     /// Says what is wrong with a scenario, or what it would do.
-    Check(RunOptions),
+    Check(ScenarioOptions),
     /// The floor under a WHEP fan-out: the same datagrams by bare system calls, with and without AES-128-GCM.
     Floor(FloorOptions),
+    /// Makes the HTML report of a run's JSON file.
+    Report {
+        /// What `run --json` wrote.
+        result: PathBuf,
+        /// The report.
+        #[arg(long)]
+        html: PathBuf,
+    },
+    /// Prints the figures of several runs side by side.
+    Compare(load::compare::Options),
+    /// Looks for the most viewers that are served well, by run after run.
+    Search {
+        #[command(flatten)]
+        scenario: ScenarioOptions,
+        #[command(flatten)]
+        search: load::search::Options,
+    },
     /// Drives clients for a run; started by it.
     #[command(hide = true)]
     Worker,
@@ -35,9 +53,12 @@ enum Verb {
 
 /// A scenario, from a file or from here; what is said here comes on top of the file.
 #[derive(clap::Args, Clone, Debug)]
-struct RunOptions {
+struct ScenarioOptions {
     /// A scenario file (TOML).
     scenario: Option<PathBuf>,
+    /// What reports and comparisons call it.
+    #[arg(long)]
+    name: Option<String>,
     /// Publishers: PROTOCOL[:KEY=VALUE,...], such as rtmp:kbps=2000,size=1280x720,gop=60 or whip:count=50.
     #[arg(long)]
     publish: Vec<String>,
@@ -71,9 +92,21 @@ struct RunOptions {
     /// How long is measured.
     #[arg(long)]
     seconds: Option<u64>,
+    /// A client without a connection or a picture after so long is given up on.
+    #[arg(long)]
+    join_seconds: Option<f64>,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct RunOptions {
+    #[command(flatten)]
+    scenario: ScenarioOptions,
     /// Also write the outcome as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Also write a report with plots, as one HTML file.
+    #[arg(long)]
+    html: Option<PathBuf>,
 }
 
 /// What the floor is measured with.
@@ -114,7 +147,7 @@ fn floor(options: &FloorOptions) -> Result<()> {
     Ok(())
 }
 
-impl RunOptions {
+impl ScenarioOptions {
     fn scenario(&self) -> Result<Scenario> {
         let mut scenario = match &self.scenario {
             Some(path) => Scenario::load(path)?,
@@ -122,6 +155,7 @@ impl RunOptions {
         };
         self.publish.iter().try_for_each(|text| scenario.add_publish(text))?;
         self.watch.iter().try_for_each(|text| scenario.add_watch(text))?;
+        scenario.name = self.name.clone().unwrap_or(std::mem::take(&mut scenario.name));
         let target = &mut scenario.target;
         target.preset = self.target.unwrap_or(target.preset);
         target.host = self.host.clone().unwrap_or(std::mem::take(&mut target.host));
@@ -136,11 +170,12 @@ impl RunOptions {
         }
         scenario.harness.workers = self.workers.unwrap_or(scenario.harness.workers);
         scenario.seconds = self.seconds.unwrap_or(scenario.seconds);
+        scenario.join_seconds = self.join_seconds.unwrap_or(scenario.join_seconds);
         Ok(scenario)
     }
 }
 
-fn check(options: &RunOptions) -> Result<()> {
+fn check(options: &ScenarioOptions) -> Result<()> {
     let scenario = options.scenario()?;
     scenario.check()?;
     println!("{} clients, {} s measured", scenario.clients(), scenario.seconds);
@@ -148,13 +183,17 @@ fn check(options: &RunOptions) -> Result<()> {
 }
 
 fn run(options: &RunOptions) -> Result<()> {
-    let outcome = load::run::run(&options.scenario()?, &mut Progress::new())?;
+    let outcome = load::run::run(&options.scenario.scenario()?, &mut Progress::new())?;
     print!("{}", load::text::text(&outcome));
     if let Some(path) = &options.json {
         outcome.save(path)?;
     }
+    if let Some(path) = &options.html {
+        load::html::save(&outcome, path)?;
+    }
     let failed: usize = outcome.groups.iter().map(|group| group.failed).sum();
-    ensure!(failed == 0 && outcome.seconds > 0.0, "{failed} clients failed");
+    ensure!(outcome.complete, "the run did not come to its end");
+    ensure!(outcome.is_sound(), "{failed} clients failed, or were not served to the end");
     Ok(())
 }
 
@@ -163,6 +202,13 @@ fn main() -> ExitCode {
         Verb::Run(options) => run(&options),
         Verb::Check(options) => check(&options),
         Verb::Floor(options) => floor(&options),
+        Verb::Report { result, html } => {
+            Outcome::load(&result).and_then(|outcome| load::html::save(&outcome, &html))
+        }
+        Verb::Compare(options) => load::compare::run(&options),
+        Verb::Search { scenario, search } => {
+            scenario.scenario().and_then(|scenario| load::search::run(&scenario, &search))
+        }
         Verb::Worker => load::worker::run(),
     };
     match result {

@@ -21,6 +21,8 @@ const RETRY_MS: i64 = 500;
 const ERRAND_MS: i64 = 5_000;
 /// Goodbyes under way; one more is dropped (the server's own time-out ends that session).
 const ERRANDS_MAX: usize = 256;
+/// The answer to a goodbye is not read further than this at a time.
+const ERRAND_READ_LEN: usize = 64 * 1024;
 /// Reasons for failed joins that are told apart.
 const REASONS_MAX: usize = 16;
 
@@ -304,7 +306,7 @@ impl Engine {
     fn run_errand(&mut self, at: usize) {
         if let Some((errand, _)) = self.errands.get_mut(at) {
             // Nobody waits for its answer.
-            let _ = errand.ready(&mut self.kit.buffer, usize::MAX, &mut |_, _| ());
+            let _ = errand.ready(&mut self.kit.buffer, ERRAND_READ_LEN, &mut |_, _| ());
         }
     }
 

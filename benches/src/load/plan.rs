@@ -38,6 +38,8 @@ pub struct Begin {
     pub epoch_us: u64,
     /// See [`Scenario::seed`].
     pub seed: u64,
+    /// See [`Scenario::join_seconds`], in milliseconds.
+    pub join_ms: i64,
     /// The core to stay on.
     pub core: Option<usize>,
     /// Clips that publishers send, by index.
@@ -57,6 +59,8 @@ pub struct Group {
     pub protocol: Protocol,
     /// They send.
     pub publishes: bool,
+    /// Where its first seat goes.
+    pub url: String,
     /// Seats in all workers.
     pub seats: usize,
     /// This worker's share of [`super::scenario::Watch::churn_per_second`].
@@ -220,6 +224,7 @@ pub fn plan(scenario: &Scenario, epoch_us: u64) -> Result<Vec<Begin>> {
         .map(|worker| Begin {
             epoch_us,
             seed: scenario.seed.wrapping_add(worker as u64),
+            join_ms: (scenario.join_seconds * 1e3) as i64,
             core: scenario.harness.cores.get(worker % scenario.harness.cores.len().max(1)).copied(),
             medias: plan.medias.clone(),
             groups: plan.groups.clone(),
@@ -254,11 +259,18 @@ impl Plan<'_> {
         })
     }
 
+    /// Names are told apart: `NAME`, `NAME (2)`, ...
     fn group(&mut self, name: String, protocol: Protocol, publishes: bool) -> usize {
+        let alike = |group: &&Group| group.name == name || group.name.starts_with(&format!("{name} ("));
+        let name = match self.groups.iter().filter(alike).count() {
+            0 => name,
+            others => format!("{name} ({})", others + 1),
+        };
         self.groups.push(Group {
             name,
             protocol,
             publishes,
+            url: String::new(),
             seats: 0,
             churn_per_second: 0.0,
             storm_at: Vec::new(),
@@ -292,6 +304,9 @@ impl Plan<'_> {
         };
         let url =
             target.url(protocol, playing, &known.name).with_context(|| self.groups[group].name.clone())?;
+        if self.groups[group].seats == 0 {
+            self.groups[group].url = url.to_string();
+        }
         self.groups[group].seats += 1;
         // Publishers' frames are spread over a frame's time by the golden ratio: sent all at once they would measure queues of their own.
         let phase_s =
@@ -330,6 +345,8 @@ mod tests {
         assert_eq!(viewers.iter().filter(|seat| seat.stream == 0).count(), 2);
         assert!(viewers.iter().any(|seat| seat.url.path == "/whep/live/bench2"));
         assert_eq!((parts[0].groups[1].churn_per_second, parts[0].groups[1].seats), (1.5, 4));
+        scenario.add_watch("whep:nack=true").unwrap();
+        assert_eq!(plan(&scenario, 5).unwrap()[0].groups[2].name, "watch WHEP live/bench (2)");
     }
 
     #[test]

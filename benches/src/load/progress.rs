@@ -7,7 +7,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// The way a run tells how far it is, on standard error.
 pub struct Progress {
     bar: Option<ProgressBar>,
-    quiet: bool,
 }
 
 impl Progress {
@@ -19,12 +18,7 @@ impl Progress {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             bar
         });
-        Progress { bar, quiet: false }
-    }
-
-    /// Nothing is told.
-    pub fn quiet() -> Progress {
-        Progress { bar: None, quiet: true }
+        Progress { bar }
     }
 
     /// A step of `total` parts begins.
@@ -35,7 +29,6 @@ impl Progress {
                 bar.set_length(total);
                 bar.set_message(what.to_owned());
             }
-            None if self.quiet => {}
             None => eprintln!("{what}: {total}"),
         }
     }
@@ -51,7 +44,6 @@ impl Progress {
     pub fn say(&mut self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None if self.quiet => {}
             None => eprintln!("{what}"),
         }
     }

@@ -24,6 +24,12 @@ const LOOK: Duration = Duration::from_millis(50);
 const WORKER_PERCENT_MAX: f64 = 90.0;
 /// Frames later than this at the publisher are the harness's delay.
 const LATE_MS_MAX: f64 = 20.0;
+/// What errno(3) says when it is this side that has no more.
+const OWN_ERRORS: [(&str, &str); 3] = [
+    ("(os error 24)", "no file descriptor left (ulimit -n)"),
+    ("(os error 99)", "no local port left"),
+    ("(os error 105)", "no memory for a socket"),
+];
 /// Others on the server's or the harness's cores that take more have made the delays.
 const OTHERS_PERCENT_MAX: f64 = 10.0;
 
@@ -79,6 +85,8 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> Result<Outcome> {
         started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         machine: Machine::here(),
         seconds: 0.0,
+        complete: false,
+        disturbed: false,
         groups: Vec::new(),
         server: None,
         harness: Harness::default(),
@@ -86,15 +94,19 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> Result<Outcome> {
         warnings: Vec::new(),
         scenario: scenario.clone(),
     };
-    if let Err(error) = run.measure(&scenario, &phases, metrics_url.as_ref(), &mut outcome) {
-        outcome.warnings.push(format!("{error:#}"));
+    match run.measure(&scenario, &phases, metrics_url.as_ref(), &mut outcome) {
+        Ok(()) => outcome.complete = true,
+        Err(error) => outcome.warnings.push(format!("{error:#}")),
     }
-    match run.workers.finish() {
-        Ok(finished) => outcome.groups = run.sum_up(&finished, outcome.seconds),
-        Err(error) => outcome.warnings.push(format!("nothing was counted: {error:#}")),
+    let (finished, missing) = run.workers.finish();
+    outcome.groups = run.sum_up(&finished, outcome.seconds);
+    if !missing.is_empty() {
+        outcome.complete = false;
+        outcome.warnings.push(format!("not everything was counted: {}", missing.join("; ")));
     }
     outcome.timeline = std::mem::take(&mut run.timeline);
     judge(&mut outcome);
+    outcome.hide_token();
     Ok(outcome)
 }
 
@@ -172,11 +184,14 @@ impl Run<'_> {
         };
         let elapsed = began.elapsed();
         outcome.seconds = elapsed.as_secs_f64();
-        let after = self.look().ok().flatten();
+        // A server that is gone is told of as it was last seen.
+        let last = self.usage.clone().filter(|(at, _)| *at > began);
+        let after = self.look().ok().flatten().map(|usage| (Instant::now(), usage)).or(last);
         let busy_after = (busy(cores.0)?, busy(cores.1)?);
-        let worker_cpus: Vec<f64> = self
-            .look_at_workers()?
+        let workers_after = self.look_at_workers();
+        let worker_cpus: Vec<f64> = workers_after
             .iter()
+            .flatten()
             .zip(&workers_before)
             .map(|(after, before)| after - before)
             .collect();
@@ -188,7 +203,8 @@ impl Run<'_> {
         outcome.harness.others_percent =
             others(busy_before.1, busy_after.1, percent(worker_cpus.iter().sum::<f64>()));
         if let Some((before, after)) = before.zip(after) {
-            let cpu = after.since(&before, elapsed);
+            let (at, after) = after;
+            let cpu = after.since(&before, at.saturating_duration_since(began));
             let others_percent = others(busy_before.0, busy_after.0, cpu.percent);
             let mut server = Server {
                 rss_bytes: after.rss_bytes,
@@ -197,7 +213,8 @@ impl Run<'_> {
                 cpu,
                 metrics: Vec::new(),
             };
-            match (metrics_before, metrics_url.map(process::metrics).transpose()) {
+            let metrics_after = metrics_url.filter(|_| result.is_ok()).map(process::metrics).transpose();
+            match (metrics_before, metrics_after) {
                 (Ok(Some(before)), Ok(Some(after))) => server.metrics = changed(&before, after),
                 (Err(error), _) | (_, Err(error)) => outcome.warnings.push(format!("no metrics: {error:#}")),
                 _ => {}
@@ -341,6 +358,7 @@ fn summary(
         name: group.name.clone(),
         protocol: group.protocol,
         publishes: group.publishes,
+        url: group.url.clone(),
         clients: group.seats,
         with_picture: seats.iter().filter(|seat| seat.picture).count(),
         failed: seats.iter().filter(|seat| seat.failure.is_some()).count(),
@@ -431,6 +449,13 @@ fn judge(outcome: &mut Outcome) {
     if late > LATE_MS_MAX {
         limits.push(format!("publishers sent 1 % of the frames {late:.0} ms late or more"));
     }
+    for (code, why) in OWN_ERRORS {
+        let times: u64 =
+            failures(outcome).filter(|(_, why, _)| why.contains(code)).map(|(.., times)| times).sum();
+        if times > 0 {
+            limits.push(format!("{times} clients had {why}"));
+        }
+    }
     outcome.harness.was_the_limit = !limits.is_empty();
     if !limits.is_empty() {
         outcome.warnings.push(format!(
@@ -438,26 +463,46 @@ fn judge(outcome: &mut Outcome) {
             limits.join("; ")
         ));
     }
+    outcome.harness.limits = limits;
     let others = [
         ("server's", outcome.server.as_ref().and_then(|server| server.others_percent)),
         ("harness's", outcome.harness.others_percent),
     ];
     for (whose, percent) in others {
         if let Some(percent) = percent.filter(|percent| *percent > OTHERS_PERCENT_MAX) {
+            outcome.disturbed = true;
             outcome.warnings.push(format!(
                 "DISTURBED: other processes took {percent:.0} % of the {whose} cores; delays are theirs too"
             ));
         }
     }
+    let mut warnings = std::mem::take(&mut outcome.warnings);
     for group in &outcome.groups {
         if group.frames_foreign > 0 {
-            outcome.warnings.push(format!(
+            warnings.push(format!(
                 "{}: {} frames were of another stream than the one asked for",
                 group.name, group.frames_foreign
             ));
         }
-        for (why, times) in &group.failures {
-            outcome.warnings.push(format!("{}: {times} failed: {why}", group.name));
+    }
+    for group in outcome.viewers() {
+        let silent = outcome.silent_seconds(group);
+        if silent > 0 {
+            warnings
+                .push(format!("{}: nothing came in the last {silent} s of the measured time", group.name));
         }
     }
+    let failed = failures(outcome).map(|(group, why, times)| {
+        let others = if group.clients > 1 { ", ..." } else { "" };
+        format!("{} ({}{others}): {times} failed: {why}", group.name, group.url)
+    });
+    warnings.extend(failed);
+    outcome.warnings = warnings;
+}
+
+fn failures(outcome: &Outcome) -> impl Iterator<Item = (&Group, &str, u64)> {
+    outcome
+        .groups
+        .iter()
+        .flat_map(|group| group.failures.iter().map(move |(why, times)| (group, why.as_str(), *times)))
 }

@@ -25,6 +25,8 @@ pub struct Scenario {
     pub settle_seconds: f64,
     /// All viewers shall have a picture so long after the last was started; measuring begins then with those who have one.
     pub picture_seconds: u64,
+    /// A client that is not connected, or has no picture, so long after its join is given up on.
+    pub join_seconds: f64,
     /// Draws ICE credentials, lost packets and who leaves.
     pub seed: u64,
     /// Where clients go.
@@ -202,6 +204,7 @@ impl Default for Scenario {
             seconds: 20,
             settle_seconds: 2.0,
             picture_seconds: 20,
+            join_seconds: 15.0,
             seed: 1,
             target: Target::default(),
             harness: Harness::default(),
@@ -253,6 +256,7 @@ impl Scenario {
         );
         ensure!((0.0..=3_600.0).contains(&self.settle_seconds), "settle_seconds: 0 to 3600");
         ensure!((1..=3_600).contains(&self.picture_seconds), "picture_seconds: 1 to 3600");
+        ensure!((0.1..=3_600.0).contains(&self.join_seconds), "join_seconds: 0.1 to 3600");
         ensure!((1..=64).contains(&self.harness.workers), "harness.workers: 1 to 64");
         ensure!(
             !self.publish.is_empty() || !self.rooms.is_empty() || !self.watch.is_empty(),

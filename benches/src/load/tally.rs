@@ -154,20 +154,20 @@ pub struct Seat {
     /// Time between its stream's frames.
     interval_us: u64,
     joined_us: u64,
+    /// This session began after the measured time: nothing of it is due.
+    joined_late: bool,
     connected: bool,
     /// This session's first frame of the measured time, if it has one and came into it without a picture.
     start: Option<u32>,
     /// This session had a picture before the measured time.
     picture_before: bool,
-    /// This session began before the measured time.
-    joined_early: bool,
     picture: bool,
     ever_picture: bool,
+    /// One more than the highest frame number of the measured time; 0: there was none.
+    window_next: u32,
     /// One more than the highest frame number, and a bit for each of the 64 below it that came.
     next: u32,
     seen: u64,
-    /// One more than the highest number of the measured time.
-    end: u32,
     last_frame_us: Option<u64>,
     frames: u32,
     bytes: u64,
@@ -186,15 +186,15 @@ impl Seat {
             stream,
             interval_us: 1_000_000 / u64::from(fps.max(1)),
             joined_us: 0,
+            joined_late: false,
             connected: false,
             start: None,
             picture_before: false,
-            joined_early: true,
             picture: false,
             ever_picture: false,
+            window_next: 0,
             next: 0,
             seen: 0,
-            end: 0,
             last_frame_us: None,
             frames: 0,
             bytes: 0,
@@ -242,14 +242,18 @@ impl Seat {
         match self.start {
             // Its first picture came within the measured time: what was before it is time to the first picture, not loss.
             Some(first) if !self.picture_before => span.starts += u64::from(first),
-            // It had one before, or never got any though it was there.
-            _ if self.picture_before || (to_end && self.joined_early) => span.from_begin += 1,
+            // It had one before, or none in any session.
+            _ if self.picture_before || (to_end && self.window_next == 0 && !self.joined_late) => {
+                span.from_begin += 1
+            }
+            // It came back, and waits for a picture since.
+            _ if to_end && !self.joined_late => span.starts += u64::from(self.window_next),
             _ => return,
         }
         if to_end {
             span.to_end = true;
         } else {
-            span.ends += u64::from(self.end);
+            span.ends += u64::from(self.window_next);
         }
     }
 }
@@ -276,11 +280,12 @@ impl Meter<'_> {
 
     /// A session begins.
     pub fn join(&mut self, now_us: u64) {
-        let (seat, window) = (&mut *self.seat, self.window);
-        seat.joined_early = now_us < window.from_us;
+        let late = now_us >= self.window.until_us;
+        let seat = &mut *self.seat;
+        seat.joined_late = late;
         (seat.joined_us, seat.connected, seat.picture) = (now_us, false, false);
         (seat.start, seat.picture_before, seat.last_frame_us) = (None, false, None);
-        (seat.next, seat.seen, seat.end, seat.in_window) = (0, 0, 0, false);
+        (seat.next, seat.seen, seat.in_window) = (0, 0, false);
         self.both(now_us, |totals| totals.joins += 1);
     }
 
@@ -369,9 +374,9 @@ impl Meter<'_> {
                 seat.start = Some(stamp.frame);
             }
             seat.in_window = true;
-            seat.end = seat.end.max(stamp.frame + 1);
+            seat.window_next = seat.window_next.max(stamp.frame + 1);
             seat.frames += u32::from(first);
-        } else if stamp.sent_us < self.window.from_us {
+        } else if at_us < self.window.from_us {
             seat.picture_before |= seat.picture;
         }
         let freeze = seat
@@ -541,6 +546,47 @@ mod tests {
         bench.meter().leave();
         bench.meter().join(2_100_000);
         assert_eq!(due(&bench, false), (10, 10), "who comes after the measured time is due nothing of it");
+    }
+
+    #[test]
+    fn what_comes_again_after_coming_back_is_due_once() {
+        let mut bench = Bench::new();
+        bench.meter().join(0);
+        (8..15).for_each(|n| bench.frame(n, n == 8));
+        bench.meter().leave();
+        bench.meter().join(1_450_000);
+        // From the key frame on, which is from before the measured time.
+        for n in 8..15 {
+            let sent_us = u64::from(n) * 100_000;
+            bench.meter().frame(Some(Stamp { sent_us, stream: 7, frame: n }), n == 8, 1_460_000);
+        }
+        assert_eq!(due(&bench, true), (5, 5), "frames 10 to 14");
+        (15..20).for_each(|n| bench.frame(n, false));
+        assert_eq!((due(&bench, false), bench.totals.frames_old), ((10, 10), 7));
+    }
+
+    #[test]
+    fn who_leaves_or_comes_back_around_the_end_should_not_get_more_than_all() {
+        let all = || {
+            let mut bench = Bench::new();
+            bench.meter().join(0);
+            (8..22).for_each(|n| bench.frame(n, n == 8));
+            bench
+        };
+        let mut bench = all();
+        bench.meter().leave();
+        assert_eq!(due(&bench, true), (10, 10), "frames 20 and 21 are not of the measured time");
+        bench.meter().join(2_200_000);
+        assert_eq!(due(&bench, false), (10, 10), "it waits for a picture, but too late");
+        bench.frame(22, true);
+        assert_eq!(due(&bench, false), (10, 10));
+
+        let mut bench = Bench::new();
+        bench.meter().join(0);
+        (8..15).for_each(|n| bench.frame(n, n == 8));
+        bench.meter().leave();
+        bench.meter().join(1_500_000);
+        assert_eq!(due(&bench, false), (5, 10), "it is back, and gets nothing more");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::scenario::Protocol;
 
+/// Stands in results where a token was.
+pub const HIDDEN: &str = "TOKEN";
+
 /// A server, or two: publishers may go to one and viewers to another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -187,6 +190,16 @@ impl Url {
 }
 
 impl Target {
+    /// Takes the token out, also of templates; returns what it was.
+    pub fn hide_token(&mut self) -> Option<String> {
+        let token = self.token.take().filter(|token| !token.is_empty())?;
+        self.token = Some(HIDDEN.into());
+        let urls = [&mut self.whip, &mut self.whep, &mut self.rtmp, &mut self.rtmp_play, &mut self.flv];
+        let urls = urls.into_iter().chain([&mut self.hls, &mut self.janus, &mut self.metrics]).flatten();
+        urls.for_each(|url| *url = url.replace(&token, HIDDEN));
+        Some(token)
+    }
+
     /// Where a publisher (`playing` false) or viewer of `stream` (`APP/NAME`) goes.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ fn work() -> Result<()> {
 fn prepare(begin: &Begin) -> Result<Engine> {
     let clips: Vec<Arc<Clip>> =
         begin.medias.iter().map(|media| Clip::load(media).map(Arc::new)).collect::<Result<_>>()?;
-    Engine::new(begin, Kit::new(Clock::since(begin.epoch_us), clips, begin.seed)?)
+    Engine::new(begin, Kit::new(Clock::since(begin.epoch_us), clips, begin.seed, begin.join_ms)?)
 }
 
 fn say(said: &Said) -> Result<()> {

@@ -83,22 +83,36 @@ impl Workers {
         }
     }
 
-    /// Has them leave, and takes what they counted.
-    pub fn finish(&mut self) -> Result<Vec<Finished>> {
-        self.order(&Order::Finish)?;
+    /// Has them leave, and takes what they counted; also, who could not say it.
+    pub fn finish(&mut self) -> (Vec<Finished>, Vec<String>) {
+        let (mut finished, mut missing) = (Vec::new(), Vec::new());
+        let mut waiting: Vec<bool> =
+            self.all.iter_mut().map(|worker| worker.order(&Order::Finish).is_ok()).collect();
+        for (i, _) in waiting.iter().enumerate().filter(|(_, listens)| !**listens) {
+            missing.push(format!("worker {i} is gone"));
+        }
         let deadline = Instant::now() + FINISH_TIMEOUT;
-        let mut finished = Vec::new();
-        while finished.len() < self.all.len() {
+        while waiting.contains(&true) {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.said.recv_timeout(left) {
-                Ok((_, Ok(Said::Finished(one)))) => finished.push(one),
-                Ok((_, Ok(Said::Second(_)))) => {}
-                Ok((i, Ok(Said::Broken(why)))) => bail!("worker {i} cannot go on: {why}"),
-                Ok((i, Err(why))) => bail!("worker {i}: {why}"),
-                Err(_) => bail!("workers have not said what they counted within {FINISH_TIMEOUT:?}"),
+            let (i, said) = match self.said.recv_timeout(left) {
+                Ok((_, Ok(Said::Second(_)))) => continue,
+                Ok(said) => said,
+                Err(_) => {
+                    missing
+                        .push(format!("workers have not said what they counted within {FINISH_TIMEOUT:?}"));
+                    break;
+                }
+            };
+            if !std::mem::replace(&mut waiting[i], false) {
+                continue;
+            }
+            match said {
+                Ok(Said::Finished(one)) => finished.push(one),
+                Ok(Said::Broken(why)) | Err(why) => missing.push(format!("worker {i}: {why}")),
+                Ok(Said::Second(_)) => {}
             }
         }
-        Ok(finished)
+        (finished, missing)
     }
 }
 

@@ -29,8 +29,6 @@ mod whip;
 
 /// Sockets that one client may have, for the event loop's tokens.
 pub const SOURCES: usize = 4;
-/// A server that has not answered so long after a join is given up on.
-pub const JOIN_TIMEOUT_MS: i64 = 15_000;
 const READ_LEN: usize = 256 * 1024;
 const RECV_SLOTS: usize = 16;
 
@@ -60,12 +58,14 @@ pub struct Kit {
     pub identity: Arc<Identity>,
     /// By index of `Begin::medias`.
     pub clips: Vec<Arc<Clip>>,
+    /// A server that has not answered so long after a join is given up on.
+    pub join_ms: i64,
     random: u64,
 }
 
 impl Kit {
     /// Loads what there is to load.
-    pub fn new(clock: Clock, clips: Vec<Arc<Clip>>, seed: u64) -> Result<Kit> {
+    pub fn new(clock: Clock, clips: Vec<Arc<Clip>>, seed: u64, join_ms: i64) -> Result<Kit> {
         Ok(Kit {
             clock,
             receiver: Receiver::new(RECV_SLOTS),
@@ -73,6 +73,7 @@ impl Kit {
             buffer: vec![0; READ_LEN],
             identity: Identity::generate()?,
             clips,
+            join_ms,
             random: seed,
         })
     }
@@ -108,6 +109,11 @@ impl Io<'_> {
     /// The same in microseconds of the run.
     pub fn now_us(&self) -> u64 {
         self.now().us().max(0) as u64
+    }
+
+    /// When a join that begins now is given up on.
+    pub fn join_deadline(&self) -> Time {
+        self.now().plus_ms(self.kit.join_ms)
     }
 
     /// Has the event loop watch a socket under this number.

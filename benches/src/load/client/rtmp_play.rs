@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 use rtmp::{ClientEvent, RANDOM_LEN};
 
 use super::link::Limit;
-use super::{Client, Io, JOIN_TIMEOUT_MS};
+use super::{Client, Io};
 use crate::load::beep::{Ear, Skew};
 use crate::load::http::{Exchange, is_not_now};
 use crate::load::plan::{Link, Seat};
@@ -111,7 +111,7 @@ impl Player {
             listens: link.listens,
             skew: Skew::default(),
             unread: None,
-            join_deadline: now.plus_ms(JOIN_TIMEOUT_MS),
+            join_deadline: io.join_deadline(),
         })
     }
 
@@ -196,7 +196,7 @@ impl Client for Player {
     }
 
     fn timeout(&mut self, io: &mut Io<'_>) -> Result<()> {
-        ensure!(io.now() < self.join_deadline, "no picture within {JOIN_TIMEOUT_MS} ms");
+        ensure!(io.now() < self.join_deadline, "no picture within {} ms", io.kit.join_ms);
         self.read(io)
     }
 

@@ -10,7 +10,7 @@ use rtmp::ClientEvent;
 
 use super::rtmp_play::Connection;
 use super::schedule::{Due, Schedule, Sound};
-use super::{Client, Io, JOIN_TIMEOUT_MS};
+use super::{Client, Io};
 use crate::load::clip::{AAC_FRAME_SAMPLES, Clip};
 use crate::load::http::Exchange;
 use crate::load::plan::Seat;
@@ -37,7 +37,7 @@ impl Publisher {
             clip: Arc::clone(&io.kit.clips[media]),
             stream: seat.stream,
             schedule: None,
-            join_deadline: io.now().plus_ms(JOIN_TIMEOUT_MS),
+            join_deadline: io.join_deadline(),
             body: BytesMut::new(),
         })
     }
@@ -80,7 +80,11 @@ impl Client for Publisher {
 
     fn timeout(&mut self, io: &mut Io<'_>) -> Result<()> {
         let Some(schedule) = &mut self.schedule else {
-            ensure!(io.now() < self.join_deadline, "publishing was not accepted within {JOIN_TIMEOUT_MS} ms");
+            ensure!(
+                io.now() < self.join_deadline,
+                "publishing was not accepted within {} ms",
+                io.kit.join_ms
+            );
             return Ok(());
         };
         while let Some((due, media_us, late_us)) = schedule.next(io.now()) {

@@ -6,13 +6,15 @@ use rtc::ice::Credentials;
 use rtc::sdp::{self, Answer, ClientOffer, Direction};
 
 use super::rtp_watch::{PayloadTypes, Transport, Watching, credentials, fingerprint};
-use super::{Client, Io, JOIN_TIMEOUT_MS};
+use super::{Client, Io};
 use crate::load::http::Exchange;
 use crate::load::plan::{Link, Seat};
 use crate::load::target::Url;
 
 const HTTP: usize = 0;
 const UDP: usize = 1;
+/// No SDP is longer; a server that goes on is not listened to.
+const ANSWER_LEN_MAX: usize = 1 << 20;
 
 /// The HTTP half of WHIP and WHEP: an offer POSTed, and the answer to it.
 pub struct Signalling {
@@ -59,7 +61,9 @@ impl Signalling {
     pub fn ready(&mut self, io: &mut Io<'_>) -> Result<Option<(Transport, Option<Url>)>> {
         let Some(exchange) = &mut self.exchange else { return Ok(None) };
         let body = &mut self.body;
-        exchange.ready(&mut io.kit.buffer, usize::MAX, &mut |piece, _| body.extend_from_slice(piece))?;
+        let more = exchange
+            .ready(&mut io.kit.buffer, ANSWER_LEN_MAX, &mut |piece, _| body.extend_from_slice(piece))?;
+        ensure!(!more && body.len() <= ANSWER_LEN_MAX, "the answer is longer than {ANSWER_LEN_MAX} bytes");
         let Some(head) = exchange.response.head().filter(|_| exchange.response.is_done()) else {
             return Ok(None);
         };
@@ -95,7 +99,7 @@ impl Viewer {
     /// POSTs the offer.
     pub fn start(seat: &Seat, link: Link, io: &mut Io<'_>) -> Result<Viewer> {
         let signalling = Signalling::start(seat, Direction::RecvOnly, [0; 3], io)?;
-        let join_deadline = io.now().plus_ms(JOIN_TIMEOUT_MS);
+        let join_deadline = io.join_deadline();
         Ok(Viewer { signalling, session: None, watching: None, link, join_deadline })
     }
 }
@@ -129,7 +133,7 @@ impl Client for Viewer {
                 Some(watching) if !watching.is_connected() => "connection (ICE, DTLS)",
                 Some(_) => "picture",
             };
-            anyhow::bail!("no {what} within {JOIN_TIMEOUT_MS} ms");
+            anyhow::bail!("no {what} within {} ms", io.kit.join_ms);
         }
         self.watching.as_mut().map_or(Ok(()), |watching| watching.handle_timeout(io))
     }

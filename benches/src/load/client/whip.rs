@@ -13,7 +13,7 @@ use rtc::srtp::TAG_LEN_MAX;
 use super::rtp_publish::Packets;
 use super::rtp_watch::{Transport, pusher};
 use super::whep::Signalling;
-use super::{Client, Io, JOIN_TIMEOUT_MS};
+use super::{Client, Io};
 use crate::load::http::Exchange;
 use crate::load::plan::Seat;
 use crate::load::target::Url;
@@ -51,7 +51,7 @@ impl Publisher {
             ssrcs,
             next_report: Time::MAX,
             next_key: Time::ZERO,
-            join_deadline: io.now().plus_ms(JOIN_TIMEOUT_MS),
+            join_deadline: io.join_deadline(),
         })
     }
 
@@ -131,7 +131,7 @@ impl Client for Publisher {
     }
 
     fn timeout(&mut self, io: &mut Io<'_>) -> Result<()> {
-        ensure!(io.now() < self.join_deadline, "not connected within {JOIN_TIMEOUT_MS} ms");
+        ensure!(io.now() < self.join_deadline, "not connected within {} ms", io.kit.join_ms);
         let Some(transport) = &mut self.transport else { return Ok(()) };
         transport.handle_timeout(io)?;
         if let Some(packets) = &mut self.packets {
