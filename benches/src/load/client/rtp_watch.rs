@@ -1,18 +1,18 @@
 //! A WebRTC viewer behind its signalling: ICE, DTLS and SRTP from a UDP port of its own. It decrypts, counts, reports, and asks again for
 //! what is missing if it is told to; it shows nothing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use benches::receive;
-use media::Time;
+use media::{Kind, Time};
 use metrics::DropReason;
 use rtc::client::{Client, ClientConfig};
 use rtc::dtls::{Fingerprint, Role};
 use rtc::ice::Credentials;
 use rtc::rtp::{Header, Unwrapper};
-use rtc::sdp::{self, Answer};
+use rtc::sdp::{self, Answer, Setup};
 use rtc::{Input, rtcp};
 
 use super::Io;
@@ -66,6 +66,24 @@ impl PayloadTypes {
         let video = sdp::client_payload_type(media::Codec::H264).unwrap_or(102);
         PayloadTypes { video: vec![video], rtx: vec![(video + 1, video)] }
     }
+
+    /// As a server offers it, and [`sdp::client_answer`] takes it.
+    pub fn of_offer(offer: &Answer) -> PayloadTypes {
+        let h264 = offer.media(Kind::Video).and_then(|media| sdp::client_takes(media));
+        h264.map_or_else(PayloadTypes::default, |format| PayloadTypes {
+            video: vec![format.pt],
+            rtx: format.rtx_pt.map(|rtx| (rtx, format.pt)).into_iter().collect(),
+        })
+    }
+}
+
+/// Whose offer it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offered {
+    /// WHIP, WHEP.
+    ByUs,
+    /// Janus.
+    ByServer,
 }
 
 /// A connected pair of ports: the transport that watching and publishing share.
@@ -79,9 +97,11 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// From what the server said; the first check goes out with the first time-out. The socket becomes `source` of its client.
+    /// From what the server said, be it an answer to us or an offer; the first check goes out with the first time-out. The socket becomes
+    /// `source` of its client.
     pub fn new(
         answer: &Answer,
+        offered: Offered,
         host: IpAddr,
         local: Credentials,
         source: usize,
@@ -101,12 +121,16 @@ impl Transport {
             remote_fingerprint: hash.context("the server's SDP has no fingerprint of a known hash")?,
             identity: Arc::clone(&io.kit.identity),
             base: io.kit.clock.base,
-            role: Role::Active,
+            // RFC 8842 section 5.3: who offers leaves the choice to who answers.
+            role: match (offered, answer.setup) {
+                (Offered::ByUs, Some(Setup::Active)) => Role::Passive,
+                _ => Role::Active,
+            },
+            controlling: offered == Offered::ByUs || answer.ice_lite,
             server,
             seed: io.kit.random(),
         };
-        let here = if host.is_loopback() { host } else { SocketAddr::from(([0, 0, 0, 0], 0)).ip() };
-        let mut socket = udp::Socket::bind(SocketAddr::new(here, 0), RECV_BUFFER, 1 << 18)?;
+        let mut socket = udp::Socket::bind(SocketAddr::new(way_to(server)?, 0), RECV_BUFFER, 1 << 18)?;
         receive::enable_datagrams(&socket)?;
         io.watch_reading(source, &mut socket)?;
         Ok(Transport { socket, client: Client::new(config, io.now()), server })
@@ -136,6 +160,14 @@ impl Transport {
         self.client.close(io.now(), &mut pusher(&mut io.kit.out));
         let _ = self.flush(io);
     }
+}
+
+/// The address that datagrams to `server` leave from.
+fn way_to(server: SocketAddr) -> Result<IpAddr> {
+    let any = if server.is_ipv4() { IpAddr::V4([0; 4].into()) } else { IpAddr::V6([0; 16].into()) };
+    let probe = UdpSocket::bind((any, 0))?;
+    probe.connect(server).with_context(|| format!("no way to {server}"))?;
+    Ok(probe.local_addr()?.ip())
 }
 
 /// Into the batch; a full one drops it, and the handshake or the next report repeats it.
