@@ -15,9 +15,11 @@ use super::{Client, Io, JOIN_TIMEOUT_MS};
 use crate::load::http::{Exchange, is_not_now};
 use crate::load::plan::{Link, Seat};
 use crate::load::stamp::Stamp;
+use crate::load::tally::Meter;
+use crate::load::target::Url;
 
 /// A slow player looks again for what it may read.
-const LIMIT_TICK_MS: i64 = 5;
+pub const LIMIT_TICK_MS: i64 = 5;
 
 /// A connection that takes an RTMP stream.
 pub struct Connection {
@@ -27,16 +29,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Starts to connect; it is source 0 of its client.
-    pub fn start(seat: &Seat, publishes: bool, io: &mut Io<'_>) -> Result<Connection> {
-        let mut stream = TcpStream::connect(seat.url.address)
-            .with_context(|| format!("cannot connect to {}", seat.url))?;
+    /// Starts to connect; the socket becomes `source` of its client.
+    pub fn start(url: &Url, publishes: bool, source: usize, io: &mut Io<'_>) -> Result<Connection> {
+        let mut stream =
+            TcpStream::connect(url.address).with_context(|| format!("cannot connect to {url}"))?;
         stream.set_nodelay(true)?;
         receive::enable_times(&stream)?;
-        io.watch(0, &mut stream)?;
-        let (app, name) = seat.url.app_and_stream()?;
+        io.watch(source, &mut stream)?;
+        let (app, name) = url.app_and_stream()?;
         let make = if publishes { rtmp::Client::publish } else { rtmp::Client::play };
-        let client = make(&seat.url.authority, app, name, &[0xa5; RANDOM_LEN]);
+        let client = make(&url.authority, app, name, &[0xa5; RANDOM_LEN]);
         Ok(Connection { stream, client, unsent: Bytes::new() })
     }
 
@@ -100,7 +102,7 @@ impl Player {
     pub fn start(seat: &Seat, link: Link, io: &mut Io<'_>) -> Result<Player> {
         let now = io.now();
         Ok(Player {
-            connection: Connection::start(seat, false, io)?,
+            connection: Connection::start(&seat.url, false, 0, io)?,
             limit: Limit::new(link.limit_kbps, now),
             unread: None,
             join_deadline: now.plus_ms(JOIN_TIMEOUT_MS),
@@ -131,11 +133,7 @@ impl Player {
             match event {
                 ClientEvent::Media { type_id: TYPE_VIDEO, body, .. } => {
                     self.join_deadline = Time::MAX;
-                    io.meter.bytes(body.len(), at_us);
-                    // FLV E.4.3.1: frame type 1 is a key frame, packet type 1 holds NAL units.
-                    if let [first, 1, _, _, _, data @ ..] = body.as_ref() {
-                        io.meter.frame(Stamp::of_avcc(data), first >> 4 == 1, at_us);
-                    }
+                    video_tag(&body, at_us, &mut io.meter);
                 }
                 ClientEvent::Media { type_id, body, .. } if type_id == TYPE_AUDIO => {
                     io.meter.bytes(body.len(), at_us)
@@ -149,6 +147,15 @@ impl Player {
             }
         }
         Ok(())
+    }
+}
+
+/// Counts the body of a video tag.
+pub fn video_tag(body: &[u8], at_us: u64, meter: &mut Meter<'_>) {
+    meter.bytes(body.len(), at_us);
+    // FLV E.4.3.1: frame type 1 is a key frame, packet type 1 holds NAL units.
+    if let [first, 1, _, _, _, data @ ..] = body {
+        meter.frame(Stamp::of_avcc(data), first >> 4 == 1, at_us);
     }
 }
 

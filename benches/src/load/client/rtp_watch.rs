@@ -34,6 +34,8 @@ const NACK_FIRST_US: i64 = 10_000;
 const NACK_AGAIN_US: i64 = 40_000;
 const NACK_TRIES: u8 = 10;
 const MISSING_MAX: usize = 256;
+/// A viewer whose first frames need earlier ones asks for a key frame, as a browser does, and again each so often.
+const PLI_AGAIN_MS: i64 = 300;
 
 /// Credentials and seeds of a session, drawn anew.
 pub fn credentials(io: &mut Io<'_>) -> Credentials {
@@ -163,7 +165,7 @@ impl Transport {
 }
 
 /// The address that datagrams to `server` leave from.
-fn way_to(server: SocketAddr) -> Result<IpAddr> {
+pub fn way_to(server: SocketAddr) -> Result<IpAddr> {
     let any = if server.is_ipv4() { IpAddr::V4([0; 4].into()) } else { IpAddr::V6([0; 16].into()) };
     let probe = UdpSocket::bind((any, 0))?;
     probe.connect(server).with_context(|| format!("no way to {server}"))?;
@@ -200,6 +202,8 @@ struct Received {
     sources: Vec<Source>,
     frames: Frames,
     nack: bool,
+    /// A frame of this source came and no key frame before it.
+    keyless: Option<u32>,
 }
 
 /// A viewer.
@@ -209,6 +213,7 @@ pub struct Watching {
     bad: BadLink,
     next_report: Time,
     next_ask: Time,
+    next_pli: Time,
     socket_drops: u32,
 }
 
@@ -218,10 +223,17 @@ impl Watching {
         let now = io.now();
         Watching {
             transport,
-            received: Received { types, sources: Vec::new(), frames: Frames::new(), nack: link.nack },
+            received: Received {
+                types,
+                sources: Vec::new(),
+                frames: Frames::new(),
+                nack: link.nack,
+                keyless: None,
+            },
             bad: BadLink::new(link, io.kit.random(), now),
             next_report: now.plus_us(REPORT_US),
             next_ask: Time::MAX,
+            next_pli: Time::ZERO,
             socket_drops: 0,
         }
     }
@@ -274,6 +286,15 @@ impl Watching {
             rtcp.iter().for_each(|compound| self.received.rtcp(compound, now));
             if self.received.nack {
                 self.next_ask = self.received.next_ask();
+            }
+            if let Some(ssrc) = self.received.keyless.take()
+                && now >= self.next_pli
+            {
+                self.next_pli = now.plus_ms(PLI_AGAIN_MS);
+                let mut compound = Vec::new();
+                rtcp::receiver_report(&mut compound, OWN_SSRC, &[], "bench");
+                rtcp::pli(&mut compound, OWN_SSRC, ssrc);
+                let _ = self.transport.client.send_rtcp(&compound, &mut pusher(&mut io.kit.out));
             }
             self.transport.flush(io)?;
             if !more {
@@ -432,6 +453,9 @@ impl Received {
         };
         for (stamp, key) in self.frames.take(packet).into_iter().flatten() {
             meter.frame(stamp, key, at_us);
+            if !meter.seat.has_picture() {
+                self.keyless = Some(header.ssrc);
+            }
         }
     }
 }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use media::{Codec, Kind};
 
 use super::{
-    Credentials, Direction, EXTENSION_MID, EXTENSION_TWCC, Error, Fingerprint, Media, Offer, OfferCodec, Setup,
+    Credentials, Direction, EXTENSION_MID, EXTENSION_TWCC, Error, Fingerprint, Media, Offer, OfferCodec,
+    Setup,
 };
 
 /// What [`client_offer`] offers: one audio and one video section, bundled.
@@ -195,9 +196,7 @@ fn write_taken(
     if !fmtp.is_empty() {
         write!(text, "a=fmtp:{pt} {fmtp}\r\n")?;
     }
-    for (is_offered, feedback) in
-        [(format.fir, "ccm fir"), (format.nack, "nack"), (format.pli, "nack pli")]
-    {
+    for (is_offered, feedback) in [(format.fir, "ccm fir"), (format.nack, "nack"), (format.pli, "nack pli")] {
         if is_offered {
             write!(text, "a=rtcp-fb:{pt} {feedback}\r\n")?;
         }
