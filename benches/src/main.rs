@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
+use load::peers::PeersOptions;
 use load::progress::Progress;
 use load::scenario::Scenario;
 use load::target::Preset;
@@ -24,6 +25,8 @@ struct Cli {
 enum Verb {
     /// Runs a scenario and prints what its viewers got.
     Run(RunOptions),
+    /// Runs this node, Janus and nginx-rtmp in turn with the same clients, and prints them side by side.
+    Peers(PeersOptions),
     /// Drives clients for a run; started by it.
     #[command(hide = true)]
     Worker,
@@ -112,6 +115,7 @@ fn run(options: &RunOptions) -> Result<()> {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Verb::Run(options) => run(&options),
+        Verb::Peers(options) => load::peers::peers(&options),
         Verb::Worker => load::worker::run(),
     };
     match result {

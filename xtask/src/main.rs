@@ -2,6 +2,7 @@
 mod check;
 mod count;
 mod fuzz;
+mod peers;
 mod run;
 mod test;
 mod tools;
@@ -20,6 +21,9 @@ cargo xtask VERB
   fuzz [TARGET] [--seconds N]
                  mutated input for the parsers of outside bytes: all targets, 0.5 s each, unless told otherwise
   bench [NAME]   the benchmarks of benches/
+  bench peers [OPTIONS]
+                 this node beside Janus and nginx-rtmp, by the same clients: installs those where it may, and runs
+                 `millrace-bench peers OPTIONS`
   help           this text
 
 `check` and `test` close with a line `N passed, N failed, N skipped`, and fail when something failed.
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         ["test", name] => test::run(ci, Some(name)),
         ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
         ["bench"] => run::cargo(&["bench", "--package", "millrace-benches"]).succeeds(),
+        ["bench", "peers", ref options @ ..] => peers::run(options),
         ["bench", name] => {
             run::cargo(&["bench", "--package", "millrace-benches", "--bench", name]).succeeds()
         }

@@ -7,6 +7,7 @@ mod engine;
 mod histogram;
 mod http;
 pub mod outcome;
+pub mod peers;
 mod plan;
 mod process;
 pub mod progress;
