@@ -200,6 +200,11 @@ impl Viewer {
         let now = io.now();
         let media = match playlist {
             Playlist::Media(media) => media,
+            Playlist::Empty => {
+                self.refusal = format!("{} lists nothing", self.playlist);
+                self.reload_at = now.plus_ms(RETRY_MS);
+                return Ok(());
+            }
             Playlist::Master(variant) => {
                 ensure!(!self.is_variant, "a master playlist lists a master playlist");
                 self.playlist = self.playlist.join(&variant)?;

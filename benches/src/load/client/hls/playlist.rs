@@ -10,6 +10,8 @@ const TARGET_S_MAX: f64 = 3_600.0;
 /// One of both kinds.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Playlist {
+    /// Lists nothing, and does not say which kind it will be: the stream has just begun.
+    Empty,
     /// Lists variants: the first one's URL.
     Master(String),
     /// Lists segments.
@@ -79,8 +81,11 @@ impl Playlist {
                 }
             }
         }
-        media.target_us =
-            target.context("it lists neither variants nor segments (no EXT-X-TARGETDURATION)")?;
+        let Some(target_us) = target else {
+            ensure!(media.segments.is_empty(), "it has no EXT-X-TARGETDURATION");
+            return Ok(Playlist::Empty);
+        };
+        media.target_us = target_us;
         Ok(Playlist::Media(media))
     }
 }
@@ -127,7 +132,7 @@ mod tests {
     fn media(text: &str) -> Media {
         match Playlist::parse(text).unwrap() {
             Playlist::Media(media) => media,
-            Playlist::Master(variant) => panic!("master of {variant}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -156,6 +161,7 @@ mod tests {
                       #EXT-X-STREAM-INF:BANDWIDTH=2\nlo.m3u8\n";
         assert_eq!(Playlist::parse(master).unwrap(), Playlist::Master("hi/v.m3u8".into()));
         assert_eq!(Media::default().begin(), None);
+        assert_eq!(Playlist::parse("#EXTM3U\n#EXT-X-VERSION:7\n").unwrap(), Playlist::Empty);
     }
 
     #[test]
@@ -163,7 +169,7 @@ mod tests {
         for (text, part) in [
             ("<html>", "#EXTM3U"),
             ("", "#EXTM3U"),
-            ("#EXTM3U\n", "neither variants nor segments"),
+            ("#EXTM3U\n#EXTINF:1,\na.ts\n", "TARGETDURATION"),
             ("#EXTM3U\n#EXT-X-TARGETDURATION:1\na.ts\n", "no EXTINF"),
             ("#EXTM3U\n#EXT-X-TARGETDURATION:-1\n", "TARGETDURATION"),
             ("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:nan,\na.ts\n", "EXTINF"),
