@@ -100,7 +100,8 @@ mod tests {
 
     /// Frames of three packets: number 30 is the first of time 10, and so on.
     fn packet(number: u64) -> Packet {
-        let stamp = number.is_multiple_of(3).then_some(Stamp { sent_us: 1, stream: 0, frame: (number / 3) as u32 });
+        let stamp =
+            number.is_multiple_of(3).then_some(Stamp { sent_us: 1, stream: 0, frame: (number / 3) as u32 });
         Packet {
             number,
             timestamp: (number / 3) as u32,
