@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 use load::outcome::Outcome;
+use load::peers::PeersOptions;
 use load::progress::Progress;
 use load::scenario::Scenario;
 use load::target::Preset;
@@ -46,6 +47,8 @@ enum Verb {
         #[command(flatten)]
         search: load::search::Options,
     },
+    /// Runs this node, Janus and nginx-rtmp in turn with the same clients, and prints them side by side.
+    Peers(PeersOptions),
     /// Drives clients for a run; started by it.
     #[command(hide = true)]
     Worker,
@@ -209,6 +212,7 @@ fn main() -> ExitCode {
         Verb::Search { scenario, search } => {
             scenario.scenario().and_then(|scenario| load::search::run(&scenario, &search))
         }
+        Verb::Peers(options) => load::peers::peers(&options),
         Verb::Worker => load::worker::run(),
     };
     match result {

@@ -62,6 +62,7 @@ impl Peer {
             identity,
             base,
             role: Role::Active,
+            controlling: true,
             server,
             seed: 0x5eed,
         };

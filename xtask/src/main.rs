@@ -3,6 +3,7 @@ mod bench;
 mod check;
 mod count;
 mod fuzz;
+mod peers;
 mod run;
 mod test;
 mod tools;
@@ -25,6 +26,9 @@ cargo xtask VERB
   bench instructions [--ci] [--accept]
                  instructions by stage, under valgrind, against benches/instructions.txt: more than 10 % more is a
                  failure. --accept: what is counted now becomes that file
+  bench peers [OPTIONS]
+                 this node beside Janus and nginx-rtmp, by the same clients: installs those where it may, and runs
+                 `millrace-bench peers OPTIONS`
   help           this text
 
 `check` and `test` close with a line `N passed, N failed, N skipped`, and fail when something failed.
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(ci, None),
         ["test", name] => test::run(ci, Some(name)),
         ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
+        ["bench", "peers", ref options @ ..] => peers::run(options),
         ["bench", ref arguments @ ..] => bench::run(ci, arguments),
         _ => {
             eprintln!("cargo xtask: cannot make sense of `{}`\n\n{HELP}", words.join(" "));

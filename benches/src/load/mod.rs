@@ -11,6 +11,7 @@ mod histogram;
 pub mod html;
 mod http;
 pub mod outcome;
+pub mod peers;
 mod plan;
 mod plot;
 mod process;

@@ -50,10 +50,91 @@ pub fn own_cpu_seconds() -> Result<f64> {
     Ok(stat(Path::new("/proc/self/stat")).context("/proc/self/stat")?.1)
 }
 
+/// A server that was started. It ends with this value, and its folder goes.
+pub struct Process {
+    child: Child,
+    name: String,
+    folder: PathBuf,
+}
+
+/// A folder for a server's settings and log.
+pub fn folder() -> Result<PathBuf> {
+    Ok(tempfile::Builder::new().prefix("millrace-bench-").tempdir()?.keep())
+}
+
+impl Process {
+    /// Starts a program on these cores (none: anywhere); what it says goes to `log` in its folder.
+    pub fn start(program: &Path, arguments: &[&str], cores: &[usize], folder: PathBuf) -> Result<Process> {
+        let mut command = if cores.is_empty() {
+            Command::new(program)
+        } else {
+            let list: Vec<String> = cores.iter().map(usize::to_string).collect();
+            let mut command = taskset();
+            command.arg("-c").arg(list.join(",")).arg(program);
+            command
+        };
+        let log = folder.join("log");
+        let child = command
+            .args(arguments)
+            // The end of its log is shown when it fails: a panic's message, not sixty frames.
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(File::create(&log)?)
+            .stderr(File::options().append(true).open(&log)?)
+            .spawn()
+            .map_err(explain_taskset)?;
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Process { child, name, folder })
+    }
+
+    /// Asks again and again until it is ready.
+    pub fn wait_until(&mut self, is_ready: impl Fn() -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            self.check_alive()?;
+            match is_ready() {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("{} is not ready after {START_TIMEOUT:?}", self.name)));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// An error with the end of its log when it is gone.
+    pub fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended ({status}); its log ends:\n{}", self.name, self.log_tail()),
+        }
+    }
+
+    /// The last lines of its log.
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.folder.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// A running node. It ends with this value.
 pub struct Node {
-    child: Child,
-    folder: PathBuf,
+    process: Process,
     http: SocketAddr,
     rtmp: SocketAddr,
     ops: SocketAddr,
@@ -67,7 +148,7 @@ impl Node {
             "{} is not there: build it with `cargo build --release -p millrace`, or name another with --start",
             program.display()
         );
-        let folder = tempfile::Builder::new().prefix("millrace-bench-").tempdir()?.keep();
+        let folder = folder()?;
         let [http, rtmp, ops] = free_tcp()?;
         let shards = cores.len().max(1);
         let udp = free_udp(shards)?;
@@ -77,30 +158,16 @@ impl Node {
              [webrtc]\nlisten_ip = \"127.0.0.1\"\nbase_port = {udp}\nsessions_max = {connections}\n[ops]\nlisten = \"{ops}\"\n\
              [log]\nfilter = \"warn\"\nformat = \"text\"\n"
         );
-        let (config, log) = (folder.join("millrace.toml"), folder.join("log"));
+        let config = folder.join("millrace.toml");
         fs::write(&config, settings)?;
-        let mut command = if cores.is_empty() {
-            Command::new(program)
-        } else {
-            let list: Vec<String> = cores.iter().map(usize::to_string).collect();
-            let mut command = taskset();
-            command.arg("-c").arg(list.join(",")).arg(program);
-            command
-        };
-        let child = command
-            .arg("serve")
-            .arg("--config")
-            .arg(&config)
-            // The end of its log is shown when it fails: a panic's message, not sixty frames.
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::null())
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?)
-            .spawn()
-            .map_err(explain_taskset)?;
-        let mut node = Node { child, folder, http, rtmp, ops };
-        node.wait_until_ready()?;
-        Ok(node)
+        let arguments = ["serve", "--config", &config.to_string_lossy()];
+        let mut process = Process::start(program, &arguments, cores, folder)?;
+        process.wait_until(|| {
+            let answer = http::request(&http::url_of(ops, "/readyz"), "GET", &[], "")?;
+            ensure!(answer.head.status == 200, "it says {} on /readyz", answer.head.status);
+            Ok(())
+        })?;
+        Ok(Node { process, http, rtmp, ops })
     }
 
     /// Points a target at it.
@@ -112,52 +179,12 @@ impl Node {
         target.flv.get_or_insert(format!("http://{http}/{{app}}/{{stream}}.flv"));
         target.hls.get_or_insert(format!("http://{http}/{{app}}/{{stream}}.m3u8"));
         target.metrics.get_or_insert(format!("http://{}/metrics", self.ops));
-        target.pid = Some(self.pid());
-    }
-
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            self.check_alive()?;
-            match http::request(&http::url_of(self.ops, "/readyz"), "GET", &[], "") {
-                Ok(answer) if answer.head.status == 200 => return Ok(()),
-                Ok(answer) if Instant::now() > deadline => {
-                    bail!("the node says {} on /readyz", answer.head.status)
-                }
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error.context(format!("the node is not ready after {START_TIMEOUT:?}")));
-                }
-                _ => std::thread::sleep(Duration::from_millis(50)),
-            }
-        }
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+        target.pid = Some(self.process.pid());
     }
 
     /// An error with the end of its log when it is gone.
     pub fn check_alive(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => bail!("the node ended ({status}); its log ends:\n{}", self.log_tail()),
-        }
-    }
-
-    /// The last lines of its log.
-    pub fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
+        self.process.check_alive()
     }
 }
 
@@ -176,7 +203,7 @@ fn free_udp(count: usize) -> Result<u16> {
 }
 
 /// Three free ports, held together so that they differ.
-fn free_tcp() -> Result<[SocketAddr; 3]> {
+pub fn free_tcp() -> Result<[SocketAddr; 3]> {
     let held = [
         TcpListener::bind("127.0.0.1:0")?,
         TcpListener::bind("127.0.0.1:0")?,
@@ -185,13 +212,13 @@ fn free_tcp() -> Result<[SocketAddr; 3]> {
     Ok([held[0].local_addr()?, held[1].local_addr()?, held[2].local_addr()?])
 }
 
-/// What a process has used so far.
+/// What a process and its children have used so far.
 #[derive(Clone, Debug)]
 pub struct Usage {
     seconds: f64,
     /// By thread name.
     threads: Vec<(String, f64)>,
-    /// Resident memory.
+    /// Resident memory. Pages that several of its processes share count for each.
     pub rss_bytes: u64,
     /// Context switches, voluntary and not, of all its threads that live.
     switches: [u64; 2],
@@ -211,28 +238,39 @@ pub struct Cpu {
 impl Usage {
     /// Reads /proc.
     pub fn of(pid: u32) -> Result<Usage> {
-        let gone = || format!("process {pid} cannot be looked at");
+        let mut usage = Usage { seconds: 0.0, threads: Vec::new(), rss_bytes: 0, switches: [0, 0] };
+        let mut children = usage.add(pid).with_context(|| format!("process {pid} cannot be looked at"))?;
+        while let Some(child) = children.pop() {
+            // A child may end between the listing and the look.
+            children.extend(usage.add(child).unwrap_or_default());
+        }
+        Ok(usage)
+    }
+
+    /// Adds one process; returns its children.
+    fn add(&mut self, pid: u32) -> Result<Vec<u32>> {
         let folder = PathBuf::from(format!("/proc/{pid}"));
-        let (_, seconds) = stat(&folder.join("stat")).with_context(gone)?;
-        let mut threads: Vec<(String, f64)> = Vec::new();
-        let mut switches = [0, 0];
-        for entry in fs::read_dir(folder.join("task")).with_context(gone)? {
-            // A thread may end between the listing and the look.
+        self.seconds += stat(&folder.join("stat"))?.1;
+        let mut children = Vec::new();
+        for entry in fs::read_dir(folder.join("task"))? {
+            // So may a thread.
             let task = entry?.path();
             let Ok((name, seconds)) = stat(&task.join("stat")) else { continue };
             let status = fs::read_to_string(task.join("status")).unwrap_or_default();
             for (sum, key) in
-                switches.iter_mut().zip(["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"])
+                self.switches.iter_mut().zip(["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"])
             {
                 *sum += number_behind(&status, key);
             }
-            match threads.iter_mut().find(|(known, _)| *known == name) {
+            match self.threads.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += seconds,
-                None => threads.push((name, seconds)),
+                None => self.threads.push((name, seconds)),
             }
+            let list = fs::read_to_string(task.join("children")).unwrap_or_default();
+            children.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
-        let status = fs::read_to_string(folder.join("status")).with_context(gone)?;
-        Ok(Usage { seconds, threads, rss_bytes: number_behind(&status, "VmRSS:") * 1024, switches })
+        self.rss_bytes += number_behind(&fs::read_to_string(folder.join("status"))?, "VmRSS:") * 1024;
+        Ok(children)
     }
 
     /// The share of a core used since `before`.
@@ -314,6 +352,16 @@ mod tests {
         assert!(cpu.percent > 10.0 && cpu.percent < 3_000.0, "{cpu:?}");
         assert!(after.rss_bytes > 1 << 20 && cpu.switches_per_second.iter().sum::<f64>() > 0.0, "{cpu:?}");
         assert!(Usage::of(u32::MAX).is_err());
+        // A shell that only waits for a child that works.
+        let work = "i=0; while [ $i -lt 2000000 ]; do i=$((i+1)); done";
+        let mut shell = Command::new("sh").args(["-c", &format!("sh -c '{work}' & wait")]).spawn().unwrap();
+        let (pid, deadline) = (shell.id(), Instant::now() + Duration::from_secs(20));
+        let seen = std::iter::from_fn(|| Some(Usage::of(pid).ok()?.seconds()))
+            .take_while(|_| Instant::now() < deadline)
+            .any(|seconds| seconds > 0.1);
+        let _ = shell.kill();
+        let _ = shell.wait();
+        assert!(seen, "its child's time is its own");
         assert!(core_busy_seconds(0).unwrap() > 0.0 && core_busy_seconds(100_000).is_err());
     }
 

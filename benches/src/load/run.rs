@@ -9,13 +9,15 @@ use super::outcome::{self, Group, Harness, Machine, Outcome, Server};
 use super::plan::{Begin, Finished, Order, PHASES, Second, plan};
 use super::process::{self, Node, Usage};
 use super::progress::Progress;
-use super::scenario::Scenario;
+use super::scenario::{Protocol, Scenario};
 use super::tally::{SeatResult, Totals, Window};
 use super::target::Url;
 use super::workers::Workers;
 
 /// Frames of the measured time may come so much later.
 const LATE: Duration = Duration::from_secs(1);
+/// HLS segments no later than this, in seconds.
+const SEGMENT_LATE_S_MAX: f64 = 60.0;
 /// Orders are with all workers by then.
 const LEAD_US: u64 = 100_000;
 /// The server is looked after, and waits look at the time, this often.
@@ -32,6 +34,9 @@ const OWN_ERRORS: [(&str, &str); 3] = [
 ];
 /// Others on the server's or the harness's cores that take more have made the delays.
 const OTHERS_PERCENT_MAX: f64 = 10.0;
+
+/// Begins the warning that others took part of the cores.
+pub const DISTURBED: &str = "DISTURBED";
 
 /// Runs a scenario. An error means that nothing could be measured at all; everything else is in the outcome's warnings.
 pub fn run(scenario: &Scenario, progress: &mut Progress) -> Result<Outcome> {
@@ -223,7 +228,15 @@ impl Run<'_> {
         }
         result?;
         self.progress.say("the last frames arrive");
-        self.wait(LATE)
+        self.wait(self.late())
+    }
+
+    /// How long the last frames are waited for. HLS segments come when they are whole: as much later as they did so far.
+    fn late(&self) -> Duration {
+        let seconds = self.timeline.iter().flat_map(|second| second.groups.iter().zip(&self.groups));
+        let segments = seconds.filter(|(_, group)| group.protocol == Protocol::Hls && !group.publishes);
+        let most_ms = segments.map(|(second, _)| second.delay_ms.max).fold(0.0, f64::max);
+        LATE + Duration::from_secs_f64((most_ms / 1_000.0).min(SEGMENT_LATE_S_MAX))
     }
 
     /// Has a phase's clients join; returns how many have a picture (or send) at its end.
@@ -472,7 +485,7 @@ fn judge(outcome: &mut Outcome) {
         if let Some(percent) = percent.filter(|percent| *percent > OTHERS_PERCENT_MAX) {
             outcome.disturbed = true;
             outcome.warnings.push(format!(
-                "DISTURBED: other processes took {percent:.0} % of the {whose} cores; delays are theirs too"
+                "{DISTURBED}: other processes took {percent:.0} % of the {whose} cores; delays are theirs too"
             ));
         }
     }

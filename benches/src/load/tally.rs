@@ -402,6 +402,13 @@ impl Meter<'_> {
         count(self.second);
     }
 
+    /// A frame that came with others in one segment: between two of those the picture goes on, from the player's buffer, so it does not
+    /// stand still.
+    pub fn frame_of_segment(&mut self, stamp: Stamp, key: bool, at_us: u64) {
+        self.seat.last_frame_us = None;
+        self.frame(Some(stamp), key, at_us);
+    }
+
     /// A publisher sent a frame, `late_us` after it was due.
     pub fn sent(&mut self, stamp: Stamp, bytes: usize, late_us: u64) {
         if self.window.holds(stamp.sent_us) {

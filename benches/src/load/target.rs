@@ -90,7 +90,9 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// Default ports, as the servers' own documentation has them. `None`: the server has no such door.
+    /// Default ports and paths, as the servers' own documentation has them: SRS' wiki (HTTP-FLV, HLS, WHIP since 5.0.148), MediaMTX' guide,
+    /// LiveKit ingress' configuration (`whip_port: 8080`; the stream key is the bearer token, so one publisher a token), the RTMP module's
+    /// wiki (`location /hls` over `hls_path`), Janus' HTTP transport. `None`: the server has no such door.
     fn template(self, protocol: Protocol, playing: bool) -> Option<&'static str> {
         use Protocol::{Flv, Hls, Janus, Rtmp, Whep, Whip};
         Some(match (self, protocol) {

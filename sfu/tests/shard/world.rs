@@ -297,6 +297,7 @@ impl World {
             identity: IDENTITIES[1].clone(),
             base: *BASE,
             role: Role::Active,
+            controlling: true,
             server: self.nodes[wish.shard].address,
             seed: u64::from(n),
         };

@@ -1,5 +1,6 @@
-//! The other end of a [`Session`](crate::Session): a controlling ICE agent with one pair, DTLS and SRTP. It is
-//! what the tests and the load harness connect with; a browser does the same and more.
+//! The other end of a [`Session`](crate::Session): an ICE agent with one pair, DTLS and SRTP. It is what the tests
+//! and the load harness connect with; a browser does the same and more. The server may be ICE-lite or full: its
+//! checks are answered, too.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +39,9 @@ pub struct ClientConfig {
     pub base: Instant,
     /// Who starts the DTLS handshake; [`Role::Active`] against a server that answers `passive`.
     pub role: Role,
+    /// Whether we nominate. RFC 8445 section 6.1.1: who offered does, and whoever has an ICE-lite peer. It is known
+    /// from the SDP, so a server that claims the same role has no conflict to solve but a bug.
+    pub controlling: bool,
     /// The server's candidate.
     pub server: SocketAddr,
     /// Where transaction ids and the tie-breaker come from.
@@ -51,7 +55,8 @@ pub struct Client {
     random: u64,
     checks: Vec<TransactionId>,
     next_check: Time,
-    /// The server answered a check: the pair is valid and, since every check nominates, nominated.
+    /// The server answered a check: the pair is valid and, there being no other, the one in use. (A controlling
+    /// agent's checks all nominate it.)
     answered: bool,
     connect_deadline: Time,
     closed: Option<CloseReason>,
@@ -91,7 +96,7 @@ impl Client {
         }
         let server = self.config.server;
         let input = match Protocol::of(datagram)? {
-            Protocol::Stun => self.handle_answer(datagram, now, out)?,
+            Protocol::Stun => self.handle_stun(datagram, now, out)?,
             Protocol::Dtls => self.channel.handle_dtls(datagram, now, &mut |p| out(server, p))?,
             Protocol::Rtp => Input::Rtp(self.channel.handle_rtp(datagram)?),
             Protocol::Rtcp => Input::Rtcp(self.channel.handle_rtcp(datagram)?),
@@ -181,22 +186,60 @@ impl Client {
             self.checks.remove(0);
         }
         self.checks.push(transaction);
-        Writer::new(&mut self.scratch, Class::Request, transaction)
+        let check = Writer::new(&mut self.scratch, Class::Request, transaction)
             .username(&self.config.remote.ufrag, &self.config.local.ufrag)
-            .priority(PRIORITY_HOST)
-            .controlling(self.config.seed)
-            .use_candidate()
-            .finish(&self.config.remote.pwd);
+            .priority(PRIORITY_HOST);
+        let check = if self.config.controlling {
+            check.controlling(self.config.seed).use_candidate()
+        } else {
+            check.controlled(self.config.seed)
+        };
+        check.finish(&self.config.remote.pwd);
         out(self.config.server, &self.scratch);
     }
 
-    fn handle_answer(
+    fn handle_stun(
         &mut self,
         datagram: &[u8],
         now: Time,
         out: &mut impl FnMut(SocketAddr, &[u8]),
     ) -> Result<Input<'static>, DropReason> {
         let message = Message::parse(datagram).map_err(|_| DropReason::StunMalformed)?;
+        match message.class() {
+            Class::Request => self.answer_check(&message, out),
+            _ => self.handle_answer(&message, now, out),
+        }
+    }
+
+    /// A check of a full agent, which believes in a pair only once its own check was answered. One that comes from
+    /// another of the server's addresses is answered to the one in use, which is no answer to it: there is one pair.
+    fn answer_check(
+        &mut self,
+        message: &Message<'_>,
+        out: &mut impl FnMut(SocketAddr, &[u8]),
+    ) -> Result<Input<'static>, DropReason> {
+        // RFC 8445 section 7.2.2: USERNAME is the ufrag of who is asked, a colon, that of who asks.
+        let name = message.username().and_then(|name| name.split_once(':'));
+        let (local, remote) = (&self.config.local, &self.config.remote);
+        if name != Some((local.ufrag.as_str(), remote.ufrag.as_str())) {
+            return Err(DropReason::StunUnknownUser);
+        }
+        if !message.check_integrity(&local.pwd) {
+            return Err(DropReason::StunUnauthenticated);
+        }
+        Writer::new(&mut self.scratch, Class::Success, *message.transaction())
+            .mapped_address(self.config.server)
+            .finish(&local.pwd);
+        out(self.config.server, &self.scratch);
+        Ok(Input::Nothing)
+    }
+
+    fn handle_answer(
+        &mut self,
+        message: &Message<'_>,
+        now: Time,
+        out: &mut impl FnMut(SocketAddr, &[u8]),
+    ) -> Result<Input<'static>, DropReason> {
         let open = self.checks.iter().position(|t| t == message.transaction());
         let open = open.ok_or(DropReason::StunUnauthenticated)?;
         if message.class() != Class::Success || !message.check_integrity(&self.config.remote.pwd) {
@@ -221,5 +264,93 @@ impl Client {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 4_000);
+
+    fn credentials(n: u8) -> Credentials {
+        Credentials::from_entropy(&[n; 32])
+    }
+
+    fn client(controlling: bool) -> Client {
+        let identity = Identity::generate().unwrap();
+        let config = ClientConfig {
+            local: credentials(1),
+            remote: credentials(2),
+            remote_fingerprint: identity.fingerprint().clone(),
+            identity,
+            base: Instant::now(),
+            role: Role::Active,
+            controlling,
+            server: SERVER,
+            seed: 7,
+        };
+        Client::new(config, Time::ZERO)
+    }
+
+    /// A check of a full server, by these ufrags and this password, and what the client sends because of it.
+    fn check(client: &mut Client, asked: u8, asks: u8, pwd: u8) -> (Option<DropReason>, Vec<Vec<u8>>) {
+        let mut bytes = Vec::new();
+        Writer::new(&mut bytes, Class::Request, [9; 12])
+            .username(&credentials(asked).ufrag, &credentials(asks).ufrag)
+            .priority(PRIORITY_HOST)
+            .controlling(5)
+            .use_candidate()
+            .finish(&credentials(pwd).pwd);
+        let mut sent = Vec::new();
+        let result = client.handle_datagram(&mut bytes, Time::ZERO, &mut |to, datagram| {
+            assert_eq!(to, SERVER);
+            sent.push(datagram.to_vec());
+        });
+        (result.err(), sent)
+    }
+
+    #[test]
+    fn a_full_server_has_its_checks_answered() {
+        let mut client = client(false);
+        let (error, sent) = check(&mut client, 1, 2, 1);
+        assert_eq!((error, sent.len()), (None, 1));
+        let answer = Message::parse(&sent[0]).unwrap();
+        assert_eq!((answer.class(), answer.transaction()), (Class::Success, &[9; 12]));
+        assert_eq!(answer.mapped_address(), Some(SERVER));
+        assert!(answer.check_integrity(&credentials(1).pwd));
+    }
+
+    #[test]
+    fn a_strangers_check_gets_no_answer() {
+        let mut client = client(false);
+        for (asked, asks, pwd, reason) in [
+            (3, 2, 1, DropReason::StunUnknownUser),
+            (1, 3, 1, DropReason::StunUnknownUser),
+            (1, 2, 2, DropReason::StunUnauthenticated),
+        ] {
+            assert_eq!(check(&mut client, asked, asks, pwd), (Some(reason), Vec::new()));
+        }
+    }
+
+    #[test]
+    fn only_the_controlling_side_nominates_and_both_take_a_valid_pair() {
+        for controlling in [true, false] {
+            let mut client = client(controlling);
+            let mut sent = Vec::new();
+            client.handle_timeout(Time::ZERO, &mut |_, datagram| sent.push(datagram.to_vec()));
+            let request = Message::parse(&sent[0]).unwrap();
+            assert_eq!(request.is_controlling(), controlling);
+            assert_eq!(request.is_controlled(), !controlling);
+            assert_eq!(request.use_candidate(), controlling);
+            let mut answer = Vec::new();
+            Writer::new(&mut answer, Class::Success, *request.transaction())
+                .mapped_address(SERVER)
+                .finish(&credentials(2).pwd);
+            let mut hello = 0;
+            client.handle_datagram(&mut answer, Time::ZERO, &mut |_, _| hello += 1).unwrap();
+            assert!(hello > 0, "the handshake begins");
+        }
     }
 }

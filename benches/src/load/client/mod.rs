@@ -17,13 +17,18 @@ use super::plan::{Role, Seat};
 use super::scenario::Protocol;
 use super::tally::Meter;
 
+mod flv;
+mod hls;
+mod janus;
 mod link;
+mod relay;
 mod rtmp_play;
 mod rtmp_publish;
 mod rtp_frames;
 mod rtp_publish;
 mod rtp_watch;
 mod schedule;
+mod tags;
 mod whep;
 mod whip;
 
@@ -133,9 +138,13 @@ pub fn start(seat: &Seat, io: &mut Io<'_>) -> Result<Box<dyn Client>> {
     io.meter.join(io.now_us());
     Ok(match &seat.role {
         Role::Publish(Protocol::Rtmp, media) => Box::new(rtmp_publish::Publisher::start(seat, *media, io)?),
+        Role::Publish(Protocol::Janus, media) => Box::new(janus::Publisher::start(seat, *media, io)?),
         Role::Publish(_, media) => Box::new(whip::Publisher::start(seat, *media, io)?),
         Role::Watch(Protocol::Rtmp, link) => Box::new(rtmp_play::Player::start(seat, *link, io)?),
+        Role::Watch(Protocol::Flv, link) => Box::new(flv::Viewer::start(seat, *link, io)?),
+        Role::Watch(Protocol::Hls, link) => Box::new(hls::Viewer::start(seat, *link, io)?),
+        Role::Watch(Protocol::Janus, link) => Box::new(janus::Viewer::start(seat, *link, io)?),
         Role::Watch(_, link) => Box::new(whep::Viewer::start(seat, *link, io)?),
-        Role::Relay(_) => anyhow::bail!("relay"),
+        Role::Relay(to) => Box::new(relay::Relay::start(seat, to, io)?),
     })
 }

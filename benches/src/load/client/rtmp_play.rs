@@ -6,19 +6,18 @@ use anyhow::{Context, Result, bail, ensure};
 use benches::receive;
 use bytes::{Buf, Bytes};
 use media::Time;
-use media::flv::{TYPE_AUDIO, TYPE_VIDEO};
 use mio::net::TcpStream;
 use rtmp::{ClientEvent, RANDOM_LEN};
 
 use super::link::Limit;
+use super::tags::Tags;
 use super::{Client, Io};
-use crate::load::beep::{Ear, Skew};
 use crate::load::http::{Exchange, is_not_now};
 use crate::load::plan::{Link, Seat};
-use crate::load::stamp::Stamp;
+use crate::load::target::Url;
 
 /// A slow player looks again for what it may read.
-const LIMIT_TICK_MS: i64 = 5;
+pub const LIMIT_TICK_MS: i64 = 5;
 
 /// A connection that takes an RTMP stream.
 pub struct Connection {
@@ -28,16 +27,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Starts to connect; it is source 0 of its client.
-    pub fn start(seat: &Seat, publishes: bool, io: &mut Io<'_>) -> Result<Connection> {
-        let mut stream = TcpStream::connect(seat.url.address)
-            .with_context(|| format!("cannot connect to {}", seat.url))?;
+    /// Starts to connect; the socket becomes `source` of its client.
+    pub fn start(url: &Url, publishes: bool, source: usize, io: &mut Io<'_>) -> Result<Connection> {
+        let mut stream =
+            TcpStream::connect(url.address).with_context(|| format!("cannot connect to {url}"))?;
         stream.set_nodelay(true)?;
         receive::enable_times(&stream)?;
-        io.watch(0, &mut stream)?;
-        let (app, name) = seat.url.app_and_stream()?;
+        io.watch(source, &mut stream)?;
+        let (app, name) = url.app_and_stream()?;
         let make = if publishes { rtmp::Client::publish } else { rtmp::Client::play };
-        let client = make(&seat.url.authority, app, name, &[0xa5; RANDOM_LEN]);
+        let client = make(&url.authority, app, name, &[0xa5; RANDOM_LEN]);
         Ok(Connection { stream, client, unsent: Bytes::new() })
     }
 
@@ -91,10 +90,7 @@ impl Connection {
 pub struct Player {
     connection: Connection,
     limit: Option<Limit>,
-    /// Hears the sound, once its configuration came.
-    ear: Option<Ear>,
-    listens: bool,
-    skew: Skew,
+    tags: Tags,
     /// More may wait than the link allowed to read; it is looked for then.
     unread: Option<Time>,
     join_deadline: Time,
@@ -105,11 +101,9 @@ impl Player {
     pub fn start(seat: &Seat, link: Link, io: &mut Io<'_>) -> Result<Player> {
         let now = io.now();
         Ok(Player {
-            connection: Connection::start(seat, false, io)?,
+            connection: Connection::start(&seat.url, false, 0, io)?,
             limit: Limit::new(link.limit_kbps, now),
-            ear: None,
-            listens: link.listens,
-            skew: Skew::default(),
+            tags: Tags::new(link.listens),
             unread: None,
             join_deadline: io.join_deadline(),
         })
@@ -137,30 +131,10 @@ impl Player {
     fn take_events(&mut self, at_us: u64, io: &mut Io<'_>) -> Result<()> {
         while let Some(event) = self.connection.client.poll_event() {
             match event {
-                ClientEvent::Media { type_id: TYPE_VIDEO, timestamp_ms, body } => {
+                ClientEvent::Media { type_id, timestamp_ms, body } => {
                     self.join_deadline = Time::MAX;
-                    io.meter.bytes(body.len(), at_us);
-                    // FLV E.4.3.1: frame type 1 is a key frame, packet type 1 holds NAL units.
-                    if let [first, 1, _, _, _, data @ ..] = body.as_ref() {
-                        let stamp = Stamp::of_avcc(data);
-                        io.meter.frame(stamp, first >> 4 == 1, at_us);
-                        if self.listens
-                            && stamp.is_some_and(|stamp| io.meter.seat.is_full_second(stamp))
-                            && let Some(skew) = self.skew.frame(i64::from(timestamp_ms) * 1_000)
-                        {
-                            io.meter.skew(skew, at_us);
-                        }
-                    }
+                    self.tags.take(type_id, timestamp_ms, &body, at_us, &mut io.meter);
                 }
-                ClientEvent::Media { type_id: TYPE_AUDIO, timestamp_ms, body } => {
-                    io.meter.bytes(body.len(), at_us);
-                    if self.listens
-                        && let Some(skew) = self.hear(&body, timestamp_ms)
-                    {
-                        io.meter.skew(skew, at_us);
-                    }
-                }
-                ClientEvent::Media { .. } => {}
                 ClientEvent::Ready => io.meter.connected(at_us),
                 ClientEvent::Rejected { code, description } => {
                     bail!("the server refused: {code}: {description}")
@@ -169,23 +143,6 @@ impl Player {
             }
         }
         Ok(())
-    }
-}
-
-impl Player {
-    /// FLV E.4.2.1: packet type 0 is the AudioSpecificConfig, 1 a raw AAC unit.
-    fn hear(&mut self, body: &[u8], timestamp_ms: u32) -> Option<i64> {
-        match body {
-            [_, 0, asc @ ..] => {
-                self.ear = Ear::aac(asc).ok();
-                None
-            }
-            [_, 1, unit @ ..] => {
-                let beep = self.ear.as_mut()?.hear(unit, i64::from(timestamp_ms) * 1_000)?;
-                self.skew.beep(beep)
-            }
-            _ => None,
-        }
     }
 }
 

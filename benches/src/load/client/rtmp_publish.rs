@@ -17,7 +17,7 @@ use crate::load::plan::Seat;
 use crate::load::stamp::Stamp;
 
 /// Bytes that a server may leave untaken: some seconds of media. More is a server that has stopped reading.
-const WAITING_MAX: usize = 4 << 20;
+pub const WAITING_MAX: usize = 4 << 20;
 
 /// A publisher.
 pub struct Publisher {
@@ -33,7 +33,7 @@ impl Publisher {
     /// Starts to connect.
     pub fn start(seat: &Seat, media: usize, io: &mut Io<'_>) -> Result<Publisher> {
         Ok(Publisher {
-            connection: Connection::start(seat, true, io)?,
+            connection: Connection::start(&seat.url, true, 0, io)?,
             clip: Arc::clone(&io.kit.clips[media]),
             stream: seat.stream,
             schedule: None,

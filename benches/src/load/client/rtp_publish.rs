@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use media::payload::{PAYLOAD_LEN_MAX, RtpPayload, h264};
 use media::{Codec, Time};
+use rtc::rtcp::{self, SenderInfo};
 use rtc::rtp::{Fields, HEADER_LEN_MIN, write_header};
 use rtc::sdp;
 
@@ -16,6 +17,10 @@ use crate::load::stamp::Stamp;
 const OPUS_HZ: u64 = 48_000;
 const OPUS_SAMPLES: u64 = 960;
 const VIDEO_HZ: u64 = 90_000;
+/// Sender reports go out so often.
+pub const REPORT_MS: i64 = 1_000;
+/// A key frame is made at most this often, however often it is asked for.
+pub const KEY_FRAME_MS: i64 = 300;
 
 /// One outgoing RTP source.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +42,19 @@ impl Line {
         // RFC 3711 section 3.3.1: below 2^15, so that early loss is not taken for a wrap.
         Line { ssrc, payload_type, next: u64::from(ssrc & 0x7fff), timestamp: 0, packets: 0, octets: 0 }
     }
+}
+
+/// A compound of sender reports of these lines (indices of [`Packets::lines`]), if they have sent; empty when none has.
+pub fn sender_reports(packets: &Packets, lines: std::ops::Range<usize>, io: &Io<'_>) -> Vec<u8> {
+    let mut compound = Vec::new();
+    let now = io.now();
+    let ntp = rtcp::ntp_from_unix_us(io.kit.clock.unix_us(now));
+    let all = packets.lines.iter().zip(packets.schedule.clocks(now));
+    for (line, rtp) in all.skip(lines.start).take(lines.len()).filter(|(line, _)| line.packets > 0) {
+        let Line { ssrc, packets, octets, .. } = *line;
+        rtcp::sender_report(&mut compound, &SenderInfo { ssrc, ntp, rtp, packets, octets }, &[], "bench");
+    }
+    compound
 }
 
 /// A packet that is due.
@@ -81,11 +99,6 @@ impl Packets {
     /// When the next is due.
     pub fn due(&self) -> Time {
         self.schedule.due()
-    }
-
-    /// RTP times of this moment: video, audio.
-    pub fn clocks(&self, now: Time) -> [u32; 2] {
-        self.schedule.clocks(now)
     }
 
     /// The next frame is a key frame.

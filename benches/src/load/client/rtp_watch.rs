@@ -1,18 +1,18 @@
 //! A WebRTC viewer behind its signalling: ICE, DTLS and SRTP from a UDP port of its own. It decrypts, counts, reports, and asks again for
 //! what is missing if it is told to; it shows nothing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use benches::receive;
-use media::Time;
+use media::{Kind, Time};
 use metrics::DropReason;
 use rtc::client::{Client, ClientConfig};
 use rtc::dtls::{Fingerprint, Role};
 use rtc::ice::Credentials;
 use rtc::rtp::{Header, Unwrapper};
-use rtc::sdp::{self, Answer};
+use rtc::sdp::{self, Answer, Setup};
 use rtc::{Input, rtcp};
 
 use super::Io;
@@ -35,6 +35,8 @@ const NACK_FIRST_US: i64 = 10_000;
 const NACK_AGAIN_US: i64 = 40_000;
 const NACK_TRIES: u8 = 10;
 const MISSING_MAX: usize = 256;
+/// A viewer whose first frames need earlier ones asks for a key frame, as a browser does, and again each so often.
+const PLI_AGAIN_MS: i64 = 300;
 
 /// Credentials and seeds of a session, drawn anew.
 pub fn credentials(io: &mut Io<'_>) -> Credentials {
@@ -67,6 +69,24 @@ impl PayloadTypes {
         let video = sdp::client_payload_type(media::Codec::H264).unwrap_or(102);
         PayloadTypes { video: vec![video], rtx: vec![(video + 1, video)] }
     }
+
+    /// As a server offers it, and [`sdp::client_answer`] takes it.
+    pub fn of_offer(offer: &Answer) -> PayloadTypes {
+        let h264 = offer.media(Kind::Video).and_then(|media| sdp::client_takes(media));
+        h264.map_or_else(PayloadTypes::default, |format| PayloadTypes {
+            video: vec![format.pt],
+            rtx: format.rtx_pt.map(|rtx| (rtx, format.pt)).into_iter().collect(),
+        })
+    }
+}
+
+/// Whose offer it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offered {
+    /// WHIP, WHEP.
+    ByUs,
+    /// Janus.
+    ByServer,
 }
 
 /// A connected pair of ports: the transport that watching and publishing share.
@@ -80,9 +100,11 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// From what the server said; the first check goes out with the first time-out. The socket becomes `source` of its client.
+    /// From what the server said, be it an answer to us or an offer; the first check goes out with the first time-out. The socket becomes
+    /// `source` of its client.
     pub fn new(
         answer: &Answer,
+        offered: Offered,
         host: IpAddr,
         local: Credentials,
         source: usize,
@@ -102,12 +124,16 @@ impl Transport {
             remote_fingerprint: hash.context("the server's SDP has no fingerprint of a known hash")?,
             identity: Arc::clone(&io.kit.identity),
             base: io.kit.clock.base,
-            role: Role::Active,
+            // RFC 8842 section 5.3: who offers leaves the choice to who answers.
+            role: match (offered, answer.setup) {
+                (Offered::ByUs, Some(Setup::Active)) => Role::Passive,
+                _ => Role::Active,
+            },
+            controlling: offered == Offered::ByUs || answer.ice_lite,
             server,
             seed: io.kit.random(),
         };
-        let here = if host.is_loopback() { host } else { SocketAddr::from(([0, 0, 0, 0], 0)).ip() };
-        let mut socket = udp::Socket::bind(SocketAddr::new(here, 0), RECV_BUFFER, 1 << 18)?;
+        let mut socket = udp::Socket::bind(SocketAddr::new(way_to(server)?, 0), RECV_BUFFER, 1 << 18)?;
         receive::enable_datagrams(&socket)?;
         io.watch_reading(source, &mut socket)?;
         Ok(Transport { socket, client: Client::new(config, io.now()), server })
@@ -137,6 +163,14 @@ impl Transport {
         self.client.close(io.now(), &mut pusher(&mut io.kit.out));
         let _ = self.flush(io);
     }
+}
+
+/// The address that datagrams to `server` leave from.
+pub fn way_to(server: SocketAddr) -> Result<IpAddr> {
+    let any = if server.is_ipv4() { IpAddr::V4([0; 4].into()) } else { IpAddr::V6([0; 16].into()) };
+    let probe = UdpSocket::bind((any, 0))?;
+    probe.connect(server).with_context(|| format!("no way to {server}"))?;
+    Ok(probe.local_addr()?.ip())
 }
 
 /// Into the batch; a full one drops it, and the handshake or the next report repeats it.
@@ -180,6 +214,8 @@ struct Received {
     /// Hears the sound, if this viewer listens.
     ear: Option<Ear>,
     skew: Skew,
+    /// A frame of this source came and no key frame before it.
+    keyless: Option<u32>,
 }
 
 /// A viewer.
@@ -189,6 +225,7 @@ pub struct Watching {
     bad: BadLink,
     next_report: Time,
     next_ask: Time,
+    next_pli: Time,
     socket_drops: u32,
 }
 
@@ -205,10 +242,12 @@ impl Watching {
                 nack: link.nack,
                 ear: link.listens.then(|| Ear::opus().ok()).flatten(),
                 skew: Skew::default(),
+                keyless: None,
             },
             bad: BadLink::new(link, io.kit.random(), now),
             next_report: now.plus_us(REPORT_US),
             next_ask: Time::MAX,
+            next_pli: Time::ZERO,
             socket_drops: 0,
         }
     }
@@ -261,6 +300,15 @@ impl Watching {
             rtcp.iter().for_each(|compound| self.received.rtcp(compound, now));
             if self.received.nack {
                 self.next_ask = self.received.next_ask();
+            }
+            if let Some(ssrc) = self.received.keyless.take()
+                && now >= self.next_pli
+            {
+                self.next_pli = now.plus_ms(PLI_AGAIN_MS);
+                let mut compound = Vec::new();
+                rtcp::receiver_report(&mut compound, OWN_SSRC, &[], "bench");
+                rtcp::pli(&mut compound, OWN_SSRC, ssrc);
+                let _ = self.transport.client.send_rtcp(&compound, &mut pusher(&mut io.kit.out));
             }
             self.transport.flush(io)?;
             if !more {
@@ -433,6 +481,9 @@ impl Received {
                 && let Some(skew) = self.skew.frame(at)
             {
                 meter.skew(skew, at_us);
+            }
+            if !meter.seat.has_picture() {
+                self.keyless = Some(header.ssrc);
             }
         }
     }

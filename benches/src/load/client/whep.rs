@@ -5,7 +5,7 @@ use media::{Codec, Time};
 use rtc::ice::Credentials;
 use rtc::sdp::{self, Answer, ClientOffer, Direction};
 
-use super::rtp_watch::{PayloadTypes, Transport, Watching, credentials, fingerprint};
+use super::rtp_watch::{Offered, PayloadTypes, Transport, Watching, credentials, fingerprint};
 use super::{Client, Io};
 use crate::load::http::Exchange;
 use crate::load::plan::{Link, Seat};
@@ -73,7 +73,8 @@ impl Signalling {
         let answer = Answer::parse(&text).with_context(|| format!("the answer to {what}"))?;
         let session = head.location.as_ref().map(|location| self.url.join(location)).transpose()?;
         self.exchange = None;
-        let transport = Transport::new(&answer, self.url.address.ip(), self.local.clone(), UDP, io)?;
+        let (host, local) = (self.url.address.ip(), self.local.clone());
+        let transport = Transport::new(&answer, Offered::ByUs, host, local, UDP, io)?;
         Ok(Some((transport, session)))
     }
 

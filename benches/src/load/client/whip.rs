@@ -5,22 +5,18 @@ use std::sync::Arc;
 use anyhow::{Result, bail, ensure};
 use media::Time;
 use rtc::Input;
-use rtc::rtcp::{self, SenderInfo};
+use rtc::rtcp;
 use rtc::rtp::HEADER_LEN_MIN;
 use rtc::sdp::Direction;
 use rtc::srtp::TAG_LEN_MAX;
 
-use super::rtp_publish::Packets;
+use super::rtp_publish::{KEY_FRAME_MS, Packets, REPORT_MS, sender_reports};
 use super::rtp_watch::{Transport, pusher};
 use super::whep::Signalling;
 use super::{Client, Io};
 use crate::load::http::Exchange;
 use crate::load::plan::Seat;
 use crate::load::target::Url;
-
-const REPORT_MS: i64 = 1_000;
-/// A key frame is made at most this often, however often it is asked for.
-const KEY_FRAME_MS: i64 = 300;
 
 /// A publisher.
 pub struct Publisher {
@@ -100,18 +96,7 @@ impl Publisher {
         let (Some(packets), Some(transport)) = (&self.packets, &mut self.transport) else { return };
         let now = io.now();
         self.next_report = now.plus_ms(REPORT_MS);
-        let mut compound = Vec::new();
-        let lines = packets.lines.iter().zip(packets.clocks(now));
-        for (line, rtp) in lines.filter(|(line, _)| line.packets > 0) {
-            let info = SenderInfo {
-                ssrc: line.ssrc,
-                ntp: rtcp::ntp_from_unix_us(io.kit.clock.unix_us(now)),
-                rtp,
-                packets: line.packets,
-                octets: line.octets,
-            };
-            rtcp::sender_report(&mut compound, &info, &[], "bench");
-        }
+        let compound = sender_reports(packets, 0..packets.lines.len(), io);
         if !compound.is_empty() {
             let _ = transport.client.send_rtcp(&compound, &mut pusher(&mut io.kit.out));
         }

@@ -1,11 +1,14 @@
-//! The client's half, for tests and the load harness: writes an offer, reads the answer.
+//! The client's half, for tests and the load harness: writes an offer and reads the answer, or the other way round.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 
 use media::{Codec, Kind};
 
-use super::{Credentials, Direction, EXTENSION_MID, EXTENSION_TWCC, Error, Fingerprint, Media, Offer, Setup};
+use super::{
+    Credentials, Direction, EXTENSION_MID, EXTENSION_TWCC, Error, Fingerprint, Media, Offer, OfferCodec,
+    Setup,
+};
 
 /// What [`client_offer`] offers: one audio and one video section, bundled.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +125,89 @@ fn write_section(
     Ok(())
 }
 
-/// What an answer says, for the client.
+/// What [`client_answer`] says about the client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAnswer<'a> {
+    /// ICE user name fragment.
+    pub ufrag: &'a str,
+    /// ICE password.
+    pub pwd: &'a str,
+    /// SHA-256 of the client's certificate: `AB:CD:...`.
+    pub fingerprint: &'a str,
+    /// Where the client is.
+    pub candidate: SocketAddr,
+}
+
+/// The format that [`client_answer`] takes of an offered section: the first of H.264 or Opus.
+pub fn client_takes(media: &Media) -> Option<&OfferCodec> {
+    let wanted = match media.kind? {
+        Kind::Audio => Codec::Opus,
+        Kind::Video => Codec::H264,
+    };
+    media.codecs.iter().find(|format| format.codec == Some(wanted))
+}
+
+/// Answers a server that offers to send: takes one H.264 and one Opus of it, starts the DTLS handshake.
+pub fn client_answer(offer: &Answer, client: &ClientAnswer<'_>) -> String {
+    let mids: Vec<&str> =
+        offer.medias.iter().filter(|media| takes(media).is_some()).map(|media| media.mid.as_str()).collect();
+    let mut text = format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\na=msid-semantic: WMS *\r\n",
+        mids.join(" ")
+    );
+    for media in &offer.medias {
+        // Writing to a String has no error.
+        let _ = match takes(media) {
+            Some(format) => write_taken(&mut text, media, format, client),
+            None => write!(
+                text,
+                "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=inactive\r\n",
+                media.kind_text, media.proto, media.formats, media.mid
+            ),
+        };
+    }
+    text
+}
+
+fn takes(media: &Media) -> Option<&OfferCodec> {
+    client_takes(media).filter(|_| !media.is_rejected())
+}
+
+fn write_taken(
+    text: &mut String,
+    media: &Media,
+    format: &OfferCodec,
+    client: &ClientAnswer<'_>,
+) -> std::fmt::Result {
+    let OfferCodec { pt, name, clock_hz, fmtp, .. } = format;
+    write!(text, "m={} 9 {} {pt}", media.kind_text, media.proto)?;
+    if let Some(rtx) = format.rtx_pt {
+        write!(text, " {rtx}")?;
+    }
+    let ClientAnswer { ufrag, pwd, fingerprint, candidate } = client;
+    write!(text, "\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n")?;
+    write!(text, "a=fingerprint:sha-256 {fingerprint}\r\na=setup:active\r\na=mid:{}\r\n", media.mid)?;
+    // RFC 8839 section 5.1; the priority of RFC 8445 section 5.1.2.1 for a host candidate of component 1.
+    let (ip, port) = (candidate.ip(), candidate.port());
+    write!(text, "a=candidate:1 1 udp 2130706431 {ip} {port} typ host\r\na=end-of-candidates\r\n")?;
+    write!(text, "a=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n")?;
+    let channels = if format.channels > 1 { format!("/{}", format.channels) } else { String::new() };
+    write!(text, "a=rtpmap:{pt} {name}/{clock_hz}{channels}\r\n")?;
+    if !fmtp.is_empty() {
+        write!(text, "a=fmtp:{pt} {fmtp}\r\n")?;
+    }
+    for (is_offered, feedback) in [(format.fir, "ccm fir"), (format.nack, "nack"), (format.pli, "nack pli")] {
+        if is_offered {
+            write!(text, "a=rtcp-fb:{pt} {feedback}\r\n")?;
+        }
+    }
+    if let Some(rtx) = format.rtx_pt {
+        write!(text, "a=rtpmap:{rtx} rtx/{clock_hz}\r\na=fmtp:{rtx} apt={pt}\r\n")?;
+    }
+    Ok(())
+}
+
+/// What an answer says, for the client; or the offer of a server that offers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The server's ICE credentials.
@@ -140,7 +225,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Parses an answer. At least one section must be accepted, with credentials and fingerprint.
+    /// Parses an answer, or a server's offer. At least one section must be accepted, with credentials and fingerprint.
     pub fn parse(text: &str) -> Result<Answer, Error> {
         let Offer { medias, ice_lite, .. } = Offer::parse(text)?;
         let accepted = medias.iter().enumerate().find(|(_, media)| !media.is_rejected());

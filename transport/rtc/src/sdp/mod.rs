@@ -15,7 +15,9 @@ mod negotiated;
 mod offer;
 
 pub use answer::{AnswerParams, PlayTracks, Role, answer};
-pub use client::{Answer, ClientOffer, client_offer, client_payload_type};
+pub use client::{
+    Answer, ClientAnswer, ClientOffer, client_answer, client_offer, client_payload_type, client_takes,
+};
 pub use fragment::{Fragment, parse_fragment};
 pub use negotiated::{Negotiated, NegotiatedCodec, NegotiatedMedia};
 pub use offer::{Extension, Media, Offer, OfferCodec};

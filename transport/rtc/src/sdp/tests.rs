@@ -1,7 +1,7 @@
 //! Offers of real clients against the answers they get, hostile descriptions, and the client's half.
 //!
-//! `fixtures/chromium-*` are what Chromium 156 wrote (addresses replaced by an mDNS name); the others are written by hand
-//! in the shape of the program in their name.
+//! `fixtures/chromium-*` are what Chromium 156 wrote (addresses replaced by an mDNS name), `janus-*` what Janus 1.1.2
+//! did; the others are written by hand in the shape of the program in their name.
 
 use media::{Codec, Kind};
 use proptest::prelude::*;
@@ -17,6 +17,7 @@ const FIREFOX_WHEP: &str = include_str!("fixtures/firefox-whep-max-bundle.sdp");
 const OBS: &str = include_str!("fixtures/obs-whip.sdp");
 const FFMPEG: &str = include_str!("fixtures/ffmpeg-whip.sdp");
 const GSTREAMER: &str = include_str!("fixtures/gstreamer-whip.sdp");
+const JANUS: &str = include_str!("fixtures/janus-streaming.sdp");
 
 const PWD: &str = "0123456789abcdefghijklmn";
 const FINGERPRINT: &str =
@@ -449,6 +450,32 @@ fn a_client_of_ours_gets_through() {
     assert_eq!(client_payload_type(Codec::Aac), None);
     let audio_only = client_offer(&ClientOffer { video: &[], ..client });
     assert_eq!(Offer::parse(&audio_only).unwrap().medias.len(), 1);
+}
+
+#[test]
+fn a_client_of_ours_takes_what_a_server_offers() {
+    let offer = Answer::parse(JANUS).unwrap();
+    assert_eq!(offer.candidates[0], "192.0.2.2:52229".parse().unwrap());
+    assert!(!offer.ice_lite);
+    let client = ClientAnswer {
+        ufrag: "clnt",
+        pwd: PWD,
+        fingerprint: FINGERPRINT,
+        candidate: "192.0.2.9:5000".parse().unwrap(),
+    };
+    let parsed = Answer::parse(&client_answer(&offer, &client)).unwrap();
+    assert_eq!((parsed.setup, parsed.ice.ufrag.as_str()), (Some(Setup::Active), "clnt"));
+    assert_eq!(parsed.candidates, [client.candidate]);
+    let video = parsed.media(Kind::Video).unwrap();
+    assert_eq!((video.mid.as_str(), video.direction, video.codecs.len()), ("v", Direction::RecvOnly, 1));
+    assert_eq!((video.codecs[0].pt, video.codecs[0].rtx_pt, video.codecs[0].nack), (96, Some(97), true));
+    assert_eq!(video.codecs[0].fmtp, "profile-level-id=42e01f;packetization-mode=1");
+    let audio = parsed.media(Kind::Audio).unwrap();
+    assert_eq!((audio.mid.as_str(), audio.codecs[0].pt, audio.codecs[0].channels), ("a", 111, 2));
+
+    let other = JANUS.replace("opus/48000/2", "G722/8000");
+    let parsed = Answer::parse(&client_answer(&Answer::parse(&other).unwrap(), &client)).unwrap();
+    assert!(parsed.media(Kind::Audio).is_none() && parsed.media(Kind::Video).is_some());
 }
 
 proptest! {

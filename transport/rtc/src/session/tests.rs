@@ -61,6 +61,7 @@ impl World {
             identity: IDENTITIES[1].clone(),
             base,
             role,
+            controlling: true,
             server: SERVER,
             seed: 7,
         };
