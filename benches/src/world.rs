@@ -1,6 +1,7 @@
 //! A shard with one publisher and many subscribers, all truly connected: ICE, DTLS and SRTP are the real ones, only the wire between is
 //! memory.
 
+use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use sfu::{
     Command, Egress, Event, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig, SourceId, StreamId,
 };
 
+use crate::floor::thread_cpu_ns;
 use crate::peer::{Offerer, Peer};
 
 /// RTP header and payload of each packet in and out.
@@ -35,9 +37,39 @@ pub struct SealedFrame {
     at: Time,
 }
 
+/// What one join cost the shard, in nanoseconds of the thread's CPU time.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct JoinCost {
+    /// The order of the control plane.
+    pub order: u64,
+    /// The ICE check.
+    pub check: u64,
+    /// The datagrams of the DTLS handshake.
+    pub handshake: u64,
+    /// What is due by time, asked for after each of them, as the media plane's loop does.
+    pub timers: u64,
+    /// The longest of the calls.
+    pub longest: u64,
+}
+
+impl JoinCost {
+    /// All parts.
+    pub fn total(&self) -> u64 {
+        self.order + self.check + self.handshake + self.timers
+    }
+
+    fn timed(&mut self, work: impl FnOnce()) -> u64 {
+        let start = thread_cpu_ns();
+        work();
+        let ns = thread_cpu_ns() - start;
+        self.longest = self.longest.max(ns);
+        ns
+    }
+}
+
 /// The shard, and the publisher's state.
 pub struct World {
-    shard: Shard,
+    set_up: SetUp,
     metrics: Arc<ShardMetrics>,
     publisher: SocketAddr,
     protect: Protect,
@@ -47,6 +79,23 @@ pub struct World {
     sequence: u64,
     timestamp: u32,
     frames: u32,
+}
+
+/// An egress that forgets.
+pub struct Nowhere([u8; 2_048]);
+
+impl Default for Nowhere {
+    fn default() -> Nowhere {
+        Nowhere([0; 2_048])
+    }
+}
+
+impl Egress for Nowhere {
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.0.get_mut(..len)
+    }
+
+    fn commit(&mut self, _: usize, _: SocketAddr) {}
 }
 
 /// Keeps what the shard sends while it connects.
@@ -86,22 +135,14 @@ impl World {
         };
         let stream = StreamId(1);
         let publisher = SocketAddr::from(PUBLISHER);
-        let keys = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) });
+        let (keys, _) = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) }, Time::ZERO);
         let protect = Protect::new(profile, &keys.client).expect("the profile's keys");
         let mut last_subscriber = keys;
-        for (i, &address) in subscribers.iter().enumerate() {
-            let ssrc = 0x10_0000 + i as u32 * 4;
-            let role = PeerRole::Subscribe {
-                stream,
-                audio_ssrc: ssrc,
-                video_ssrc: ssrc + 1,
-                video_rtx_ssrc: ssrc + 2,
-            };
-            last_subscriber = set_up.add(address, role);
+        for &address in subscribers {
+            (last_subscriber, _) = set_up.add_subscriber(address, Time::ZERO);
         }
-        let shard = set_up.shard;
         World {
-            shard,
+            set_up,
             metrics,
             publisher,
             protect,
@@ -111,6 +152,16 @@ impl World {
             timestamp: 0,
             frames: 0,
         }
+    }
+
+    /// One more subscriber, and what it cost.
+    ///
+    /// # Panics
+    /// When it does not connect.
+    pub fn join(&mut self, address: SocketAddr) -> JoinCost {
+        let (keys, cost) = self.set_up.add_subscriber(address, self.now);
+        self.last_subscriber = keys;
+        cost
     }
 
     /// The publisher's next frame: `packets` of [`PACKET_LEN`] bytes, H.264 in FU-A.
@@ -155,19 +206,24 @@ impl World {
     /// What is measured: a frame's datagrams into the shard, and out to everybody.
     pub fn forward<E: Egress>(&mut self, frame: &mut SealedFrame, out: &mut E) {
         for datagram in &mut frame.datagrams {
-            self.shard.handle_datagram(datagram, self.publisher, frame.at, out);
+            self.set_up.shard.handle_datagram(datagram, self.publisher, frame.at, out);
         }
-        self.shard.fan_out(frame.at, out);
+        self.set_up.shard.fan_out(frame.at, out);
     }
 
     /// Reports and time-outs that are due, as the media plane's loop calls them.
     pub fn handle_timeout<E: Egress>(&mut self, out: &mut E) {
-        self.shard.handle_timeout(self.now, out);
+        while self.set_up.shard.handle_timeout(self.now, out) {}
+    }
+
+    /// So many microseconds pass.
+    pub fn pass(&mut self, us: i64) {
+        self.now = self.now.plus_us(us);
     }
 
     /// Forgets what the control plane was told.
     pub fn discard_events(&mut self) {
-        self.shard.take_events().for_each(drop);
+        self.set_up.shard.take_events().for_each(drop);
     }
 
     /// Packets dropped for `reason`.
@@ -185,7 +241,18 @@ struct SetUp {
 }
 
 impl SetUp {
-    fn add(&mut self, address: SocketAddr, role: PeerRole) -> rtc::srtp::Keys {
+    fn add_subscriber(&mut self, address: SocketAddr, now: Time) -> (rtc::srtp::Keys, JoinCost) {
+        let ssrc = 0x10_0000 + self.next as u32 * 4;
+        let role = PeerRole::Subscribe {
+            stream: StreamId(1),
+            audio_ssrc: ssrc,
+            video_ssrc: ssrc + 1,
+            video_rtx_ssrc: ssrc + 2,
+        };
+        self.add(address, role, now)
+    }
+
+    fn add(&mut self, address: SocketAddr, role: PeerRole, now: Time) -> (rtc::srtp::Keys, JoinCost) {
         let id = self.next;
         self.next += 1;
         let entropy = |salt: u64| {
@@ -200,7 +267,8 @@ impl SetUp {
         };
         let (local, remote) =
             (Credentials::from_entropy(&entropy(0)), Credentials::from_entropy(&entropy(1)));
-        let negotiated = negotiate(&local, &remote, &self.offerer, &self.identity, &role, address);
+        let offer = offer(&remote, &self.offerer, &role);
+        let negotiated = answer(&offer, &local, &self.identity, &role, address);
         let session = SessionConfig {
             local: local.clone(),
             remote: remote.clone(),
@@ -219,38 +287,76 @@ impl SetUp {
             stats: Arc::new(PeerStats::default()),
             seed: id,
         };
-        let mut wire = Wire::default();
-        let now = Time::ZERO;
-        self.shard.handle_command(Command::AddPeer(Box::new(config)), now, &mut wire);
+        let (mut wire, mut cost) = (Wire::default(), JoinCost::default());
+        let shard = &mut self.shard;
+        let add = Command::AddPeer(Box::new(config));
+        cost.order = cost.timed(|| shard.handle_command(add, now, &mut wire));
+        cost.timers += cost.timed(|| while shard.handle_timeout(now, &mut wire) {});
         let mut peer = Peer::new(&self.offerer, address);
         let mut up = vec![peer.check(&remote, &local)];
         up.extend(peer.start());
         while !up.is_empty() {
             for mut datagram in std::mem::take(&mut up) {
-                self.shard.handle_datagram(&mut datagram, address, now, &mut wire);
+                let stun = datagram.first().is_some_and(|first| *first < 4);
+                let ns = cost.timed(|| shard.handle_datagram(&mut datagram, address, now, &mut wire));
+                *if stun { &mut cost.check } else { &mut cost.handshake } += ns;
             }
-            for (to, datagram) in wire.sent.drain(..) {
-                assert_eq!(to, address, "a handshake stays between two");
+            cost.timers += cost.timed(|| while shard.handle_timeout(now, &mut wire) {});
+            // What is due for the others goes out meanwhile.
+            for (_, datagram) in wire.sent.drain(..).filter(|(to, _)| *to == address) {
                 up.extend(peer.receive(&datagram));
             }
         }
         let connected =
             self.shard.take_events().any(|event| matches!(event, Event::Connected(who) if who == PeerId(id)));
         assert!(connected, "the shard calls peer {id} connected");
-        peer.keys().expect("the peer has the profile's keys").clone()
+        (peer.keys().expect("the peer has the profile's keys").clone(), cost)
     }
 }
 
-fn negotiate(
+/// CPU time to parse and answer one offer, the mean of `n`.
+pub fn negotiation_ns(n: usize) -> u64 {
+    let entropy = [7; 32];
+    let (local, remote) = (Credentials::from_entropy(&entropy), Credentials::from_entropy(&entropy));
+    let (offerer, identity) =
+        (Offerer::new(Profile::AeadAes256Gcm), Identity::generate().expect("an identity"));
+    let role = PeerRole::Subscribe { stream: StreamId(1), audio_ssrc: 1, video_ssrc: 2, video_rtx_ssrc: 3 };
+    let address = SocketAddr::from(PUBLISHER);
+    let offer = offer(&remote, &offerer, &role);
+    let start = thread_cpu_ns();
+    for _ in 0..n {
+        black_box(answer(&offer, &local, &identity, &role, address));
+    }
+    (thread_cpu_ns() - start) / n.max(1) as u64
+}
+
+fn offer(remote: &Credentials, offerer: &Offerer, role: &PeerRole) -> String {
+    let direction = match role {
+        PeerRole::Publish { .. } => Direction::SendOnly,
+        PeerRole::Subscribe { .. } => Direction::RecvOnly,
+    };
+    sdp::client_offer(&ClientOffer {
+        direction,
+        audio: &[Codec::Opus],
+        video: &[Codec::H264],
+        ufrag: &remote.ufrag,
+        pwd: &remote.pwd,
+        fingerprint: &hex(&offerer.fingerprint()),
+        audio_ssrc: 0x2222,
+        video_ssrc: VIDEO_SSRC,
+        video_rtx_ssrc: VIDEO_SSRC + 1,
+    })
+}
+
+fn answer(
+    offer: &str,
     local: &Credentials,
-    remote: &Credentials,
-    offerer: &Offerer,
     identity: &Identity,
     role: &PeerRole,
     address: SocketAddr,
 ) -> Negotiated {
-    let (direction, answer_role) = match *role {
-        PeerRole::Publish { .. } => (Direction::SendOnly, sdp::Role::Publish),
+    let role = match *role {
+        PeerRole::Publish { .. } => sdp::Role::Publish,
         PeerRole::Subscribe { audio_ssrc, video_ssrc, video_rtx_ssrc, .. } => {
             let tracks = PlayTracks {
                 cname: "bench",
@@ -260,27 +366,15 @@ fn negotiate(
                 video_rtx_ssrc: Some(video_rtx_ssrc),
                 ..PlayTracks::default()
             };
-            (Direction::RecvOnly, sdp::Role::Play(tracks))
+            sdp::Role::Play(tracks)
         }
     };
-    let (theirs, ours) = (hex(&offerer.fingerprint()), hex(identity.fingerprint()));
-    let offer = sdp::client_offer(&ClientOffer {
-        direction,
-        audio: &[Codec::Opus],
-        video: &[Codec::H264],
-        ufrag: &remote.ufrag,
-        pwd: &remote.pwd,
-        fingerprint: &theirs,
-        audio_ssrc: 0x2222,
-        video_ssrc: VIDEO_SSRC,
-        video_rtx_ssrc: VIDEO_SSRC + 1,
-    });
-    let offer = sdp::Offer::parse(&offer).expect("our own offer");
+    let offer = sdp::Offer::parse(offer).expect("our own offer");
     let params = AnswerParams {
-        role: answer_role,
+        role,
         ufrag: &local.ufrag,
         pwd: &local.pwd,
-        fingerprint: &ours,
+        fingerprint: &hex(identity.fingerprint()),
         candidates: &[address],
         session_id: 1,
         prefer_video: &[],

@@ -13,6 +13,7 @@ mod peer;
 mod receive;
 mod ring;
 mod shard;
+mod timers;
 mod track;
 
 pub use command::{

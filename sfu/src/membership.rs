@@ -52,12 +52,13 @@ impl Shard {
             }
         };
         let session = Session::new(config.session, now);
+        let due = session.next_timeout();
         let peer =
             Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
         self.peers.insert(peer);
         self.peer_by_id.insert(id, slot);
         self.peer_by_ufrag.insert(ufrag, slot);
-        self.next_tick = now;
+        self.timers.set(slot, due);
     }
 
     pub(crate) fn remember_address(&mut self, slot: usize, from: SocketAddr) {
@@ -85,6 +86,7 @@ impl Shard {
 
     pub(crate) fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
         let Some(mut peer) = self.peers.try_remove(slot) else { return };
+        self.timers.clear(slot);
         let metrics = &self.metrics;
         peer.session.close(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
         self.peer_by_id.remove(&peer.id);

@@ -263,3 +263,25 @@ fn a_source_that_changes_right_after_a_gop_was_shown_again_does_not_turn_time_ba
     assert_eq!(got.len(), 4 + 4 + 16, "three frames, again, and the next source's five");
     assert_rising(&frame_times(&got));
 }
+
+/// However many watch: a join is looked after by itself, and who has nothing due is not looked at.
+#[test]
+fn a_join_is_no_work_for_those_who_watch() {
+    let mut world = World::new(1);
+    for _ in 0..20 {
+        world.subscriber(Wish::on(0));
+    }
+    world.run(100);
+    world.nodes[0].looked_after = 0;
+    world.subscriber(Wish::on(0));
+    world.run(100);
+    let looked_after = world.nodes[0].looked_after;
+    assert!((1..=3).contains(&looked_after), "{looked_after} times for one join");
+    // A report each second for each, and no more.
+    let mut rtmp = Rtmp::new(10);
+    rtmp.run(&mut world, 30);
+    world.nodes[0].looked_after = 0;
+    rtmp.run(&mut world, 3 * 1_000 / FRAME_MS as usize);
+    let looked_after = world.nodes[0].looked_after;
+    assert!((2 * 21..=4 * 21).contains(&looked_after), "{looked_after} times for 21 viewers in 3 s");
+}

@@ -179,6 +179,8 @@ pub struct Node {
     pub address: SocketAddr,
     pub events: Vec<Event>,
     pub out: Out,
+    /// How often one of its sessions was looked after because that was due.
+    pub looked_after: usize,
 }
 
 /// What a new session is.
@@ -215,7 +217,7 @@ impl World {
             let config = ShardConfig { id, unix_us_at_zero: UNIX_US, seed: 99 };
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 5_000 + id as u16);
             let shard = Shard::new(config, metrics.clone());
-            Node { shard, metrics, address, events: Vec::new(), out: Out::default() }
+            Node { shard, metrics, address, events: Vec::new(), out: Out::default(), looked_after: 0 }
         };
         World {
             now: Time::ZERO,
@@ -381,7 +383,9 @@ impl World {
             }
             for shard in 0..self.nodes.len() {
                 let node = &mut self.nodes[shard];
-                node.shard.handle_timeout(self.now, &mut node.out);
+                while node.shard.handle_timeout(self.now, &mut node.out) {
+                    node.looked_after += 1;
+                }
                 self.settle(shard);
             }
         }
