@@ -31,9 +31,10 @@ const RECV_SLOT_LEN: usize = 2_048;
 const SEND_BYTES: usize = 512 * 1024;
 const SEND_DATAGRAMS: usize = 512;
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
-const ORDERS_A_TICK: usize = 256;
+/// A new session is about 5 us.
+const ORDERS_A_TICK: usize = 64;
 const MAIL_A_TICK: usize = 1_024;
-/// What is due by time goes on in the next tick after so long: half of what a packet may wait.
+/// What is due by time and handshakes go on in the next tick after so long: half of what a packet may wait.
 const DUE_US_A_TICK: i64 = 500;
 /// Panics outside a session's own datagrams end nobody, so they may repeat each tick: after so many the thread gives up, and `/livez` says so.
 const PANICS_MAX: u32 = 64;
@@ -364,16 +365,22 @@ impl Loop {
                 self.metrics.budget_hits.of(Phase::Datagrams).increment();
             }
 
-            // Phase 4: what is due, as much as media may wait for.
+            // Phase 4: what is due, then handshakes, as much as media may wait for.
             let now = self.clock.now();
             let end = now.plus_us(DUE_US_A_TICK);
-            let mut more_due = true;
+            let (mut more_due, mut more_handshakes) = (true, true);
             while more_due && self.clock.now() < end {
                 failed |= !guarded(shard, now, &mut out, |shard, out| {
                     more_due = shard.handle_timeout(now, out);
                 });
             }
-            if more_due {
+            while more_handshakes && self.clock.now() < end {
+                // As with any datagram.
+                guarded(shard, now, &mut out, |shard, out| {
+                    more_handshakes = shard.handle_handshake(now, out);
+                });
+            }
+            if more_due || more_handshakes {
                 self.metrics.budget_hits.of(Phase::Due).increment();
             }
             out.flush();

@@ -298,7 +298,8 @@ impl SetUp {
         while !up.is_empty() {
             for mut datagram in std::mem::take(&mut up) {
                 let stun = datagram.first().is_some_and(|first| *first < 4);
-                let ns = cost.timed(|| shard.handle_datagram(&mut datagram, address, now, &mut wire));
+                let mut ns = cost.timed(|| shard.handle_datagram(&mut datagram, address, now, &mut wire));
+                ns += cost.timed(|| while shard.handle_handshake(now, &mut wire) {});
                 *if stun { &mut cost.check } else { &mut cost.handshake } += ns;
             }
             cost.timers += cost.timed(|| while shard.handle_timeout(now, &mut wire) {});

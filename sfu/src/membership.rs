@@ -53,9 +53,15 @@ impl Shard {
         };
         let session = Session::new(config.session, now);
         let due = session.next_timeout();
-        let peer =
-            Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
-        self.peers.insert(peer);
+        self.peers.insert(Peer {
+            id,
+            session,
+            ufrag: ufrag.clone(),
+            addresses: Vec::new(),
+            handshakes_waiting: 0,
+            stats: config.stats,
+            role,
+        });
         self.peer_by_id.insert(id, slot);
         self.peer_by_ufrag.insert(ufrag, slot);
         self.timers.set(slot, due);

@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) session: Session,
     pub(crate) ufrag: String,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Datagrams of its handshake that wait for their turn.
+    pub(crate) handshakes_waiting: u8,
     pub(crate) stats: Arc<PeerStats>,
     pub(crate) role: Role,
 }

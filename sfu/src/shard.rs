@@ -18,6 +18,7 @@ use crate::command::{
     CloseReason, Command, Event, Mail, PeerId, PeerStats, ShardId, SourceId, TrackKey, bump,
 };
 use crate::forward::Sent;
+use crate::handshakes::Handshakes;
 use crate::peer::{Peer, Role, packet_kind, push};
 use crate::timers::Timers;
 use crate::track::{Incoming, Track, Upstream};
@@ -70,6 +71,7 @@ pub struct Shard {
     pub(crate) mail: Vec<(ShardId, Mail)>,
     pub(crate) events: Vec<Event>,
     pub(crate) timers: Timers,
+    handshakes: Handshakes,
     next_tick: Time,
     pub(crate) current: Option<usize>,
     /// Makers of [`Mail::Packets`] that stopped: mail of theirs may come later than the order that ended them.
@@ -93,6 +95,7 @@ impl Shard {
             mail: Vec::new(),
             events: Vec::new(),
             timers: Timers::default(),
+            handshakes: Handshakes::default(),
             next_tick: Time::ZERO,
             current: None,
             ended: VecDeque::new(),
@@ -139,7 +142,7 @@ impl Shard {
         }
     }
 
-    /// Phase 2: a datagram. It is decrypted in place; what it brings is in the ring when this returns.
+    /// Phase 2: a datagram. It is decrypted in place; what it brings is in the ring when this returns. A handshake's waits for phase 6.
     pub fn handle_datagram<E: Egress>(
         &mut self,
         datagram: &mut [u8],
@@ -162,14 +165,30 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let protocol = Protocol::of(datagram)?;
         self.metrics.received(packet_kind(Ok(protocol)), datagram.len());
-        let is_stun = protocol == Protocol::Stun;
-        let peer = if is_stun {
+        let peer = if protocol == Protocol::Stun {
             let ufrag = stun::peek_ufrag(datagram).ok_or(DropReason::StunMalformed)?;
             *self.peer_by_ufrag.get(ufrag).ok_or(DropReason::StunUnknownUser)?
         } else {
             *self.peer_by_address.get(&from).ok_or(DropReason::AddressNotValidated)?
         };
         self.current = Some(peer);
+        if protocol == Protocol::Dtls && !self.peers[peer].session.is_connected() {
+            let Peer { id, handshakes_waiting, .. } = &mut self.peers[peer];
+            return self.handshakes.push(*id, handshakes_waiting, from, datagram);
+        }
+        self.take(peer, datagram, from, now, out)
+    }
+
+    /// A datagram of a peer, to its session and on.
+    fn take<E: Egress>(
+        &mut self,
+        peer: usize,
+        datagram: &mut [u8],
+        from: SocketAddr,
+        now: Time,
+        out: &mut E,
+    ) -> Result<(), DropReason> {
+        let is_stun = Protocol::of(datagram)? == Protocol::Stun;
         let (session, metrics) = (&mut self.peers[peer].session, &self.metrics);
         let input = session
             .handle_datagram(datagram, from, now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))?;
@@ -396,9 +415,26 @@ impl Shard {
         self.next_tick = now.plus_us(TICK_US);
     }
 
-    /// When [`Shard::handle_timeout`] has work again.
+    /// Phase 6: one of the datagrams of handshakes that wait. Returns whether there may be more, as [`Shard::handle_timeout`] does.
+    pub fn handle_handshake<E: Egress>(&mut self, now: Time, out: &mut E) -> bool {
+        let Some(mut waiting) = self.handshakes.pop() else { return false };
+        let Some(&peer) = self.peer_by_id.get(&waiting.peer) else { return true };
+        self.current = Some(peer);
+        self.peers[peer].handshakes_waiting -= 1;
+        if let Err(reason) = self.take(peer, &mut waiting.datagram, waiting.from, now, out) {
+            self.metrics.dropped(reason);
+        }
+        self.current = None;
+        true
+    }
+
+    /// When [`Shard::handle_timeout`] or [`Shard::handle_handshake`] has work again.
     pub fn next_timeout(&self) -> Time {
-        if self.peers.is_empty() { Time::MAX } else { self.next_tick.min(self.timers.next()) }
+        match (self.handshakes.is_empty(), self.peers.is_empty()) {
+            (false, _) => Time::ZERO,
+            (true, true) => Time::MAX,
+            (true, false) => self.next_tick.min(self.timers.next()),
+        }
     }
 
     /// What goes to other shards.

@@ -203,6 +203,8 @@ pub struct World {
     pub peers: Vec<Peer>,
     /// All mail, in order: from, to, what.
     pub mail: Vec<(usize, usize, Mail)>,
+    /// Handshakes wait.
+    pub patient: bool,
     /// Whose publishers and subscribers are made; [`STREAM`] at first.
     pub stream: StreamId,
     wire: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
@@ -224,6 +226,7 @@ impl World {
             nodes: (0..shards).map(node).collect(),
             peers: Vec::new(),
             mail: Vec::new(),
+            patient: false,
             stream: STREAM,
             wire: BTreeMap::new(),
             sent: 0,
@@ -360,6 +363,7 @@ impl World {
         let node = &mut self.nodes[shard];
         let mut bytes = datagram.to_vec();
         node.shard.handle_datagram(&mut bytes, from, self.now, &mut node.out);
+        while !self.patient && node.shard.handle_handshake(self.now, &mut node.out) {}
         let answers = node.out.sent.len();
         self.settle(shard);
         answers
@@ -386,6 +390,7 @@ impl World {
                 while node.shard.handle_timeout(self.now, &mut node.out) {
                     node.looked_after += 1;
                 }
+                while !self.patient && node.shard.handle_handshake(self.now, &mut node.out) {}
                 self.settle(shard);
             }
         }
