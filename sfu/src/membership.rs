@@ -65,6 +65,7 @@ impl Shard {
         self.peer_by_id.insert(id, slot);
         self.peer_by_ufrag.insert(ufrag, slot);
         self.timers.set(slot, due);
+        self.metrics.peers.set(self.peers.len() as u64);
     }
 
     pub(crate) fn remember_address(&mut self, slot: usize, from: SocketAddr) {
@@ -93,6 +94,7 @@ impl Shard {
     pub(crate) fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
         let Some(mut peer) = self.peers.try_remove(slot) else { return };
         self.timers.clear(slot);
+        self.metrics.peers.set(self.peers.len() as u64);
         let metrics = &self.metrics;
         peer.session.close(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
         self.peer_by_id.remove(&peer.id);

@@ -409,7 +409,6 @@ impl Shard {
         for slot in waiting {
             self.poll_key_frame(slot, now, out);
         }
-        self.metrics.peers.set(self.peers.len() as u64);
         self.metrics.tracks.set(self.tracks.len() as u64);
         self.metrics.subscribers.set(self.tracks.iter().map(|(_, t)| t.subscribers.len() as u64).sum());
         self.next_tick = now.plus_us(TICK_US);
