@@ -14,19 +14,17 @@
 //! Rewrite is what is left of "no send" without encrypt. Receivers do not read, so that the kernel's part ends at their full buffers.
 
 use std::hint::black_box;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use benches::floor::{Floor, thread_cpu_ns};
+use benches::sending::{BATCH_BYTES, BATCH_DATAGRAMS, Sending, receivers, sender};
 use benches::world::{PACKET_LEN, World};
 use rtc::srtp::{Keys, Profile, Protect};
 use sfu::Egress;
 
-/// As in the media plane.
-const BATCH_BYTES: usize = 512 * 1024;
-const BATCH_DATAGRAMS: usize = 512;
 /// What fits [`BATCH_BYTES`], for the measures that fill batches themselves.
 const BATCH_FULL: usize = 430;
 /// Packets out per measure and round: long against the clock's call, short against a neighbour's compiler.
@@ -107,54 +105,6 @@ fn name(profile: Profile) -> &'static str {
         Profile::AeadAes128Gcm => "gcm128",
         Profile::AeadAes256Gcm => "gcm256",
         Profile::Aes128CmSha1_80 => "cm80",
-    }
-}
-
-/// A socket for each subscriber. Their buffers are small, so that they are full after the first frames and stay so.
-fn receivers(count: usize) -> Result<Vec<(UdpSocket, SocketAddrV4)>> {
-    (0..count)
-        .map(|i| {
-            let socket = UdpSocket::bind("127.0.0.1:0")
-                .with_context(|| format!("receiver {i}: raise the limit of open files (ulimit -n)"))?;
-            socket2::SockRef::from(&socket).set_recv_buffer_size(4_096)?;
-            match socket.local_addr()? {
-                SocketAddr::V4(address) => Ok((socket, address)),
-                SocketAddr::V6(_) => bail!("127.0.0.1 gave an IPv6 address"),
-            }
-        })
-        .collect()
-}
-
-fn sender() -> Result<udp::Socket> {
-    Ok(udp::Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1 << 20, 4 << 20)?)
-}
-
-/// The media plane's egress: sent whenever it is full.
-struct Sending<'a> {
-    batch: &'a mut udp::SendBatch,
-    socket: &'a udp::Socket,
-    lost: usize,
-    sent: usize,
-}
-
-impl Sending<'_> {
-    fn flush(&mut self) {
-        let sent = self.socket.send(self.batch).expect("our own socket");
-        self.sent += sent.datagrams;
-        self.lost += sent.dropped_full + sent.dropped_error;
-    }
-}
-
-impl Egress for Sending<'_> {
-    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.batch.is_full_for(len) {
-            self.flush();
-        }
-        self.batch.reserve(len)
-    }
-
-    fn commit(&mut self, len: usize, to: SocketAddr) {
-        self.batch.commit(len, to);
     }
 }
 
@@ -281,7 +231,7 @@ impl Bench {
 
     fn whole(&mut self) -> Result<f64> {
         let mut frames: Vec<_> = (0..self.frames).map(|_| self.world.seal(self.burst)).collect();
-        let mut out = Sending { batch: &mut self.batch, socket: &self.socket, lost: 0, sent: 0 };
+        let mut out = Sending::new(&mut self.batch, &self.socket);
         let start = thread_cpu_ns();
         for frame in &mut frames {
             self.world.forward(frame, &mut out);

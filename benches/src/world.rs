@@ -14,7 +14,8 @@ use rtc::sdp::{self, AnswerParams, ClientOffer, Direction, Negotiated, PlayTrack
 use rtc::session::SessionConfig;
 use rtc::srtp::{Profile, Protect, TAG_LEN_MAX};
 use sfu::{
-    Command, Egress, Event, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig, SourceId, StreamId,
+    Command, Egress, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig, ShardId,
+    SourceId, StreamId,
 };
 
 use crate::floor::thread_cpu_ns;
@@ -70,7 +71,6 @@ impl JoinCost {
 /// The shard, and the publisher's state.
 pub struct World {
     set_up: SetUp,
-    metrics: Arc<ShardMetrics>,
     publisher: SocketAddr,
     protect: Protect,
     /// What the last subscriber encrypts and decrypts with, to check what comes out.
@@ -98,6 +98,42 @@ impl Egress for Nowhere {
     fn commit(&mut self, _: usize, _: SocketAddr) {}
 }
 
+/// A shard that mirrors the stream of a [`World`], with subscribers of its own.
+pub struct Mirror {
+    set_up: SetUp,
+}
+
+/// Mail to another shard, and when it was sent.
+pub struct Posted {
+    mail: Mail,
+    at: Time,
+}
+
+impl Mirror {
+    /// Connects a subscriber at each address; the stream is at home on shard 0.
+    ///
+    /// # Panics
+    /// When one does not connect.
+    pub fn connect(profile: Profile, subscribers: &[SocketAddr]) -> Mirror {
+        let mut set_up = SetUp::new(1, profile);
+        for &address in subscribers {
+            set_up.add_subscriber(address, Time::ZERO);
+        }
+        Mirror { set_up }
+    }
+
+    /// What it asks of the stream's home.
+    pub fn take_mail(&mut self) -> impl Iterator<Item = Posted> {
+        self.set_up.shard.take_mail().map(|(_, mail)| Posted { mail, at: Time::ZERO })
+    }
+
+    /// A frame's packets by mail, and out to everybody.
+    pub fn forward<E: Egress>(&mut self, posted: Posted, out: &mut E) {
+        self.set_up.shard.handle_mail(posted.mail, posted.at);
+        self.set_up.shard.fan_out(posted.at, out);
+    }
+}
+
 /// Keeps what the shard sends while it connects.
 #[derive(Default)]
 struct Wire {
@@ -123,16 +159,7 @@ impl World {
     /// # Panics
     /// When one does not connect.
     pub fn connect(profile: Profile, subscribers: &[SocketAddr]) -> World {
-        let metrics = Arc::new(ShardMetrics::default());
-        let config = ShardConfig { id: 0, unix_us_at_zero: 0, seed: 1 };
-        let shard = Shard::new(config, Arc::clone(&metrics));
-        let mut set_up = SetUp {
-            shard,
-            offerer: Offerer::new(profile),
-            identity: Identity::generate().expect("an identity"),
-            base: Instant::now(),
-            next: 0,
-        };
+        let mut set_up = SetUp::new(0, profile);
         let stream = StreamId(1);
         let publisher = SocketAddr::from(PUBLISHER);
         let (keys, _) = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) }, Time::ZERO);
@@ -143,7 +170,6 @@ impl World {
         }
         World {
             set_up,
-            metrics,
             publisher,
             protect,
             last_subscriber,
@@ -221,6 +247,17 @@ impl World {
         self.now = self.now.plus_us(us);
     }
 
+    /// What it has for other shards.
+    pub fn take_mail(&mut self) -> impl Iterator<Item = Posted> {
+        let at = self.now;
+        self.set_up.shard.take_mail().map(move |(_, mail)| Posted { mail, at })
+    }
+
+    /// What another shard asks.
+    pub fn handle_mail(&mut self, posted: Posted) {
+        self.set_up.shard.handle_mail(posted.mail, posted.at);
+    }
+
     /// Forgets what the control plane was told.
     pub fn discard_events(&mut self) {
         self.set_up.shard.take_events().for_each(drop);
@@ -228,12 +265,13 @@ impl World {
 
     /// Packets dropped for `reason`.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.metrics.drops(reason)
+        self.set_up.metrics.drops(reason)
     }
 }
 
 struct SetUp {
     shard: Shard,
+    metrics: Arc<ShardMetrics>,
     offerer: Offerer,
     identity: Arc<Identity>,
     base: Instant,
@@ -241,6 +279,19 @@ struct SetUp {
 }
 
 impl SetUp {
+    fn new(id: ShardId, profile: Profile) -> SetUp {
+        let metrics = Arc::new(ShardMetrics::default());
+        let config = ShardConfig { id, unix_us_at_zero: 0, seed: 1 };
+        SetUp {
+            shard: Shard::new(config, Arc::clone(&metrics)),
+            metrics,
+            offerer: Offerer::new(profile),
+            identity: Identity::generate().expect("an identity"),
+            base: Instant::now(),
+            next: 0,
+        }
+    }
+
     fn add_subscriber(&mut self, address: SocketAddr, now: Time) -> (rtc::srtp::Keys, JoinCost) {
         let ssrc = 0x10_0000 + self.next as u32 * 4;
         let role = PeerRole::Subscribe {
