@@ -25,8 +25,6 @@ use benches::world::{PACKET_LEN, World};
 use rtc::srtp::{Keys, Profile, Protect};
 use sfu::Egress;
 
-/// What fits [`BATCH_BYTES`], for the measures that fill batches themselves.
-const BATCH_FULL: usize = 430;
 /// Packets out per measure and round: long against the clock's call, short against a neighbour's compiler.
 const PACKETS_A_MEASURE: usize = 40_000;
 const HEADER_LEN: usize = 12;
@@ -186,7 +184,7 @@ impl Bench {
             gcm,
             nonce: 0,
             to: to.to_vec(),
-            floor: Floor::new(to, datagram_len, burst, BATCH_FULL, burst > 1),
+            floor: Floor::new(to, datagram_len, burst, BATCH_DATAGRAMS, burst > 1),
         })
     }
 
@@ -286,10 +284,10 @@ impl Bench {
         let runs: Vec<SocketAddrV4> = (0..self.frames).flat_map(|_| self.to.iter().copied()).collect();
         let mut ns = 0;
         let mut sent = 0;
-        for chunk in runs.chunks(BATCH_FULL / self.burst) {
+        for chunk in runs.chunks(BATCH_DATAGRAMS / self.burst) {
             for &to in chunk {
                 for _ in 0..self.burst {
-                    ensure!(self.batch.push(to.into(), &datagram), "a batch holds {BATCH_FULL} packets");
+                    ensure!(self.batch.push(to.into(), &datagram), "a batch holds {BATCH_DATAGRAMS} packets");
                 }
             }
             let start = thread_cpu_ns();

@@ -19,8 +19,6 @@ use benches::world::{Mirror, PACKET_LEN, Posted, SealedFrame, World};
 use rtc::srtp::Profile;
 
 const PROFILE: Profile = Profile::AeadAes256Gcm;
-/// What fits [`BATCH_BYTES`].
-const BATCH_FULL: usize = 430;
 /// Packets out per measure and round.
 const PACKETS_A_MEASURE: usize = 100_000;
 
@@ -54,7 +52,7 @@ fn main() -> Result<()> {
     let mut mirror = Mirror::connect(PROFILE, far);
     mirror.take_mail().for_each(|mail| home.handle_mail(mail));
     let len = PACKET_LEN + PROFILE.tag_len();
-    let floor = |to: &[SocketAddrV4]| Floor::new(to, len, burst, BATCH_FULL, burst > 1);
+    let floor = |to: &[SocketAddrV4]| Floor::new(to, len, burst, BATCH_DATAGRAMS, burst > 1);
     let (mut floor_all, mut floor_near, mut floor_far) = (floor(&to), floor(near_v4), floor(far_v4));
 
     let mut figures: [Vec<f64>; 4] = Default::default();

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use sfu::Egress;
 
 /// As in the media plane.
-pub const BATCH_BYTES: usize = 512 * 1024;
+pub const BATCH_BYTES: usize = 256 * 1024;
 /// As in the media plane.
-pub const BATCH_DATAGRAMS: usize = 512;
+pub const BATCH_DATAGRAMS: usize = 128;
 
 /// A socket for each subscriber. Their buffers are small, so that they are full after the first frames and stay so.
 pub fn receivers(count: usize) -> Result<Vec<(UdpSocket, SocketAddrV4)>> {
