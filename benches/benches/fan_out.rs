@@ -14,22 +14,17 @@
 //! Rewrite is what is left of "no send" without encrypt. Receivers do not read, so that the kernel's part ends at their full buffers.
 
 use std::hint::black_box;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use benches::floor::{Floor, thread_cpu_ns};
 use benches::peer::{keys, material};
+use benches::sending::{BATCH_BYTES, BATCH_DATAGRAMS, Sending, receivers, sender};
 use benches::world::{Forgetting, HEADER_LEN, PACKET_LEN, World};
 use rtc::srtp::{Profile, Protect};
-use sfu::Egress;
 
-/// As in the media plane.
-const BATCH_BYTES: usize = 512 * 1024;
-const BATCH_DATAGRAMS: usize = 512;
-/// What fits [`BATCH_BYTES`], for the measures that fill batches themselves.
-const BATCH_FULL: usize = 430;
 /// Packets out per measure and round: long against the clock's call, short against a neighbour's compiler.
 const PACKETS_A_MEASURE: usize = 40_000;
 const GCM_TAG_LEN: usize = 16;
@@ -110,54 +105,6 @@ fn name(profile: Profile) -> &'static str {
     }
 }
 
-/// A socket for each subscriber. Their buffers are small, so that they are full after the first frames and stay so.
-fn receivers(count: usize) -> Result<Vec<(UdpSocket, SocketAddrV4)>> {
-    (0..count)
-        .map(|i| {
-            let socket = UdpSocket::bind("127.0.0.1:0")
-                .with_context(|| format!("receiver {i}: raise the limit of open files (ulimit -n)"))?;
-            socket2::SockRef::from(&socket).set_recv_buffer_size(4_096)?;
-            match socket.local_addr()? {
-                SocketAddr::V4(address) => Ok((socket, address)),
-                SocketAddr::V6(_) => bail!("127.0.0.1 gave an IPv6 address"),
-            }
-        })
-        .collect()
-}
-
-fn sender() -> Result<udp::Socket> {
-    Ok(udp::Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1 << 20, 4 << 20)?)
-}
-
-/// The media plane's egress: sent whenever it is full.
-struct Sending<'a> {
-    batch: &'a mut udp::SendBatch,
-    socket: &'a udp::Socket,
-    lost: usize,
-    sent: usize,
-}
-
-impl Sending<'_> {
-    fn flush(&mut self) {
-        let sent = self.socket.send(self.batch).expect("our own socket");
-        self.sent += sent.datagrams;
-        self.lost += sent.dropped_full + sent.dropped_error;
-    }
-}
-
-impl Egress for Sending<'_> {
-    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.batch.is_full_for(len) {
-            self.flush();
-        }
-        self.batch.reserve(len)
-    }
-
-    fn commit(&mut self, len: usize, to: SocketAddr) {
-        self.batch.commit(len, to);
-    }
-}
-
 struct Bench {
     profile: Profile,
     burst: usize,
@@ -203,7 +150,7 @@ impl Bench {
             gcm,
             nonce: 0,
             to: to.to_vec(),
-            floor: Floor::new(to, datagram_len, burst, BATCH_FULL, burst > 1),
+            floor: Floor::new(to, datagram_len, burst, BATCH_DATAGRAMS, burst > 1),
         })
     }
 
@@ -248,7 +195,7 @@ impl Bench {
 
     fn whole(&mut self) -> Result<f64> {
         let mut frames: Vec<_> = (0..self.frames).map(|_| self.world.seal(self.burst)).collect();
-        let mut out = Sending { batch: &mut self.batch, socket: &self.socket, lost: 0, sent: 0 };
+        let mut out = Sending::new(&mut self.batch, &self.socket);
         let start = thread_cpu_ns();
         for frame in &mut frames {
             self.world.forward(frame, &mut out);
@@ -303,10 +250,10 @@ impl Bench {
         let runs: Vec<SocketAddrV4> = (0..self.frames).flat_map(|_| self.to.iter().copied()).collect();
         let mut ns = 0;
         let mut sent = 0;
-        for chunk in runs.chunks(BATCH_FULL / self.burst) {
+        for chunk in runs.chunks(BATCH_DATAGRAMS / self.burst) {
             for &to in chunk {
                 for _ in 0..self.burst {
-                    ensure!(self.batch.push(to.into(), &datagram), "a batch holds {BATCH_FULL} packets");
+                    ensure!(self.batch.push(to.into(), &datagram), "a batch holds {BATCH_DATAGRAMS} packets");
                 }
             }
             let start = thread_cpu_ns();

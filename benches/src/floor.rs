@@ -19,6 +19,17 @@ pub fn thread_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Keeps this thread on one core, so that two threads are on two.
+pub fn pin(core: usize) -> io::Result<()> {
+    // SAFETY: all zeros is an empty set; CPU_SET stays within it, as it checks its bound; the kernel only reads the set, whose length is passed.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Ancillary data that says UDP_SEGMENT, aligned as a cmsghdr must be.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
@@ -49,6 +60,9 @@ pub struct Floor {
     _vectors: Box<[libc::iovec]>,
     _segment: Box<Segment>,
 }
+
+// SAFETY: its pointers lead into boxed slices of its own, which move to the other thread with it.
+unsafe impl Send for Floor {}
 
 impl Floor {
     /// `run` datagrams of `datagram_len` bytes to each of `destinations`, at most `batch_datagrams` a system call; as one GSO message a

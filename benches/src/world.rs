@@ -14,9 +14,11 @@ use rtc::sdp::{self, AnswerParams, ClientOffer, Direction, Negotiated, PlayTrack
 use rtc::session::SessionConfig;
 use rtc::srtp::{Profile, Protect, TAG_LEN_MAX};
 use sfu::{
-    Command, Egress, Event, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig, SourceId, StreamId,
+    Command, Egress, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig, ShardId,
+    SourceId, StreamId,
 };
 
+use crate::floor::thread_cpu_ns;
 use crate::peer::{Offerer, Peer};
 
 /// RTP header and payload of each packet in and out.
@@ -38,20 +40,100 @@ pub struct SealedFrame {
     pub at: Time,
 }
 
+/// What one join cost the shard, in nanoseconds of the thread's CPU time.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct JoinCost {
+    /// The order of the control plane.
+    pub order: u64,
+    /// The ICE check.
+    pub check: u64,
+    /// The datagrams of the DTLS handshake.
+    pub handshake: u64,
+    /// What is due by time, asked for after each of them, as the media plane's loop does.
+    pub timers: u64,
+    /// The longest of the calls.
+    pub longest: u64,
+}
+
+impl JoinCost {
+    /// All parts.
+    pub fn total(&self) -> u64 {
+        self.order + self.check + self.handshake + self.timers
+    }
+
+    fn timed(&mut self, work: impl FnOnce()) -> u64 {
+        let start = thread_cpu_ns();
+        work();
+        let ns = thread_cpu_ns() - start;
+        self.longest = self.longest.max(ns);
+        ns
+    }
+}
+
 /// The shard, and the publisher's state.
 pub struct World {
-    shard: Shard,
-    metrics: Arc<ShardMetrics>,
+    set_up: SetUp,
     publisher: SocketAddr,
     protect: Protect,
     /// What the last subscriber encrypts and decrypts with, to check what comes out.
     pub last_subscriber: rtc::srtp::Keys,
-    /// The last subscriber's ICE check, which also renews its consent.
-    pub last_check: Vec<u8>,
     now: Time,
     sequence: u64,
     timestamp: u32,
     frames: u32,
+}
+
+/// An egress that forgets.
+pub struct Nowhere([u8; 2_048]);
+
+impl Default for Nowhere {
+    fn default() -> Nowhere {
+        Nowhere([0; 2_048])
+    }
+}
+
+impl Egress for Nowhere {
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.0.get_mut(..len)
+    }
+
+    fn commit(&mut self, _: usize, _: SocketAddr) {}
+}
+
+/// A shard that mirrors the stream of a [`World`], with subscribers of its own.
+pub struct Mirror {
+    set_up: SetUp,
+}
+
+/// Mail to another shard, and when it was sent.
+pub struct Posted {
+    mail: Mail,
+    at: Time,
+}
+
+impl Mirror {
+    /// Connects a subscriber at each address; the stream is at home on shard 0.
+    ///
+    /// # Panics
+    /// When one does not connect.
+    pub fn connect(profile: Profile, subscribers: &[SocketAddr]) -> Mirror {
+        let mut set_up = SetUp::new(1, profile);
+        for &address in subscribers {
+            set_up.add_subscriber(address, Time::ZERO);
+        }
+        Mirror { set_up }
+    }
+
+    /// What it asks of the stream's home.
+    pub fn take_mail(&mut self) -> impl Iterator<Item = Posted> {
+        self.set_up.shard.take_mail().map(|(_, mail)| Posted { mail, at: Time::ZERO })
+    }
+
+    /// A frame's packets by mail, and out to everybody.
+    pub fn forward<E: Egress>(&mut self, posted: Posted, out: &mut E) {
+        self.set_up.shard.handle_mail(posted.mail, posted.at);
+        self.set_up.shard.fan_out(posted.at, out);
+    }
 }
 
 /// Keeps what the shard sends while it connects.
@@ -116,44 +198,35 @@ impl World {
     /// # Panics
     /// When one does not connect.
     pub fn connect(profile: Profile, subscribers: &[SocketAddr]) -> World {
-        let metrics = Arc::new(ShardMetrics::default());
-        let config = ShardConfig { id: 0, unix_us_at_zero: 0, seed: 1 };
-        let shard = Shard::new(config, Arc::clone(&metrics));
-        let mut set_up = SetUp {
-            shard,
-            offerer: Offerer::new(profile),
-            identity: Identity::generate().expect("an identity"),
-            base: Instant::now(),
-            next: 0,
-        };
+        let mut set_up = SetUp::new(0, profile);
         let stream = StreamId(1);
         let publisher = SocketAddr::from(PUBLISHER);
-        let (keys, check) = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) });
+        let (keys, _) = set_up.add(publisher, PeerRole::Publish { stream, source: SourceId(1) }, Time::ZERO);
         let protect = Protect::new(profile, &keys.client).expect("the profile's keys");
-        let (mut last_subscriber, mut last_check) = (keys, check);
-        for (i, &address) in subscribers.iter().enumerate() {
-            let ssrc = 0x10_0000 + i as u32 * 4;
-            let role = PeerRole::Subscribe {
-                stream,
-                audio_ssrc: ssrc,
-                video_ssrc: ssrc + 1,
-                video_rtx_ssrc: ssrc + 2,
-            };
-            (last_subscriber, last_check) = set_up.add(address, role);
+        let mut last_subscriber = keys;
+        for &address in subscribers {
+            (last_subscriber, _) = set_up.add_subscriber(address, Time::ZERO);
         }
-        let shard = set_up.shard;
         World {
-            shard,
-            metrics,
+            set_up,
             publisher,
             protect,
             last_subscriber,
-            last_check,
             now: Time::from_ms(1),
             sequence: 1,
             timestamp: 0,
             frames: 0,
         }
+    }
+
+    /// One more subscriber, and what it cost.
+    ///
+    /// # Panics
+    /// When it does not connect.
+    pub fn join(&mut self, address: SocketAddr) -> JoinCost {
+        let (keys, cost) = self.set_up.add_subscriber(address, self.now);
+        self.last_subscriber = keys;
+        cost
     }
 
     /// The publisher's next frame: `packets` of [`PACKET_LEN`] bytes, H.264 in FU-A.
@@ -204,28 +277,49 @@ impl World {
     /// The first half of [`forward`](World::forward): a frame's datagrams into the ring.
     pub fn take<E: Egress>(&mut self, frame: &mut SealedFrame, out: &mut E) {
         for datagram in &mut frame.datagrams {
-            self.shard.handle_datagram(datagram, self.publisher, frame.at, out);
+            self.set_up.shard.handle_datagram(datagram, self.publisher, frame.at, out);
         }
     }
 
     /// The second half: what came in since the last call, out to everybody.
     pub fn fan_out<E: Egress>(&mut self, at: Time, out: &mut E) {
-        self.shard.fan_out(at, out);
+        self.set_up.shard.fan_out(at, out);
+    }
+
+    /// The check that the last subscriber came with.
+    pub fn last_check(&self) -> &[u8] {
+        &self.set_up.last_check
     }
 
     /// A datagram of anybody's, at the time of the last frame.
     pub fn datagram<E: Egress>(&mut self, datagram: &mut [u8], from: SocketAddr, out: &mut E) {
-        self.shard.handle_datagram(datagram, from, self.now, out);
+        self.set_up.shard.handle_datagram(datagram, from, self.now, out);
     }
 
     /// Reports and time-outs that are due, as the media plane's loop calls them.
     pub fn handle_timeout<E: Egress>(&mut self, out: &mut E) {
-        self.shard.handle_timeout(self.now, out);
+        while self.set_up.shard.handle_timeout(self.now, out) {}
+    }
+
+    /// So many microseconds pass.
+    pub fn pass(&mut self, us: i64) {
+        self.now = self.now.plus_us(us);
+    }
+
+    /// What it has for other shards.
+    pub fn take_mail(&mut self) -> impl Iterator<Item = Posted> {
+        let at = self.now;
+        self.set_up.shard.take_mail().map(move |(_, mail)| Posted { mail, at })
+    }
+
+    /// What another shard asks.
+    pub fn handle_mail(&mut self, posted: Posted) {
+        self.set_up.shard.handle_mail(posted.mail, posted.at);
     }
 
     /// Forgets what the control plane was told.
     pub fn discard_events(&mut self) {
-        self.shard.take_events().for_each(drop);
+        self.set_up.shard.take_events().for_each(drop);
     }
 
     /// Packets dropped for whatever reason.
@@ -235,21 +329,48 @@ impl World {
 
     /// Packets dropped for `reason`.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.metrics.drops(reason)
+        self.set_up.metrics.drops(reason)
     }
 }
 
 struct SetUp {
     shard: Shard,
+    metrics: Arc<ShardMetrics>,
     offerer: Offerer,
     identity: Arc<Identity>,
     base: Instant,
     next: u64,
+    /// The check that the last peer came with.
+    last_check: Vec<u8>,
 }
 
 impl SetUp {
-    /// Connects a peer; its keys and its check.
-    fn add(&mut self, address: SocketAddr, role: PeerRole) -> (rtc::srtp::Keys, Vec<u8>) {
+    fn new(id: ShardId, profile: Profile) -> SetUp {
+        let metrics = Arc::new(ShardMetrics::default());
+        let config = ShardConfig { id, unix_us_at_zero: 0, seed: 1 };
+        SetUp {
+            shard: Shard::new(config, Arc::clone(&metrics)),
+            metrics,
+            offerer: Offerer::new(profile),
+            identity: Identity::generate().expect("an identity"),
+            base: Instant::now(),
+            next: 0,
+            last_check: Vec::new(),
+        }
+    }
+
+    fn add_subscriber(&mut self, address: SocketAddr, now: Time) -> (rtc::srtp::Keys, JoinCost) {
+        let ssrc = 0x10_0000 + self.next as u32 * 4;
+        let role = PeerRole::Subscribe {
+            stream: StreamId(1),
+            audio_ssrc: ssrc,
+            video_ssrc: ssrc + 1,
+            video_rtx_ssrc: ssrc + 2,
+        };
+        self.add(address, role, now)
+    }
+
+    fn add(&mut self, address: SocketAddr, role: PeerRole, now: Time) -> (rtc::srtp::Keys, JoinCost) {
         let id = self.next;
         self.next += 1;
         let entropy = |salt: u64| {
@@ -264,7 +385,8 @@ impl SetUp {
         };
         let (local, remote) =
             (Credentials::from_entropy(&entropy(0)), Credentials::from_entropy(&entropy(1)));
-        let negotiated = negotiate(&local, &remote, &self.offerer, &self.identity, &role, address);
+        let offer = offer(&remote, &self.offerer, &role);
+        let negotiated = answer(&offer, &local, &self.identity, &role, address);
         let session = SessionConfig {
             local: local.clone(),
             remote: remote.clone(),
@@ -283,39 +405,79 @@ impl SetUp {
             stats: Arc::new(PeerStats::default()),
             seed: id,
         };
-        let mut wire = Wire::default();
-        let now = Time::ZERO;
-        self.shard.handle_command(Command::AddPeer(Box::new(config)), now, &mut wire);
+        let (mut wire, mut cost) = (Wire::default(), JoinCost::default());
+        let shard = &mut self.shard;
+        let add = Command::AddPeer(Box::new(config));
+        cost.order = cost.timed(|| shard.handle_command(add, now, &mut wire));
+        cost.timers += cost.timed(|| while shard.handle_timeout(now, &mut wire) {});
         let mut peer = Peer::new(&self.offerer, address);
         let check = peer.check(&remote, &local);
-        let mut up = vec![check.clone()];
+        self.last_check.clone_from(&check);
+        let mut up = vec![check];
         up.extend(peer.start());
         while !up.is_empty() {
             for mut datagram in std::mem::take(&mut up) {
-                self.shard.handle_datagram(&mut datagram, address, now, &mut wire);
+                let stun = datagram.first().is_some_and(|first| *first < 4);
+                let mut ns = cost.timed(|| shard.handle_datagram(&mut datagram, address, now, &mut wire));
+                ns += cost.timed(|| while shard.handle_handshake(now, &mut wire) {});
+                *if stun { &mut cost.check } else { &mut cost.handshake } += ns;
             }
-            for (to, datagram) in wire.sent.drain(..) {
-                assert_eq!(to, address, "a handshake stays between two");
+            cost.timers += cost.timed(|| while shard.handle_timeout(now, &mut wire) {});
+            // What is due for the others goes out meanwhile.
+            for (_, datagram) in wire.sent.drain(..).filter(|(to, _)| *to == address) {
                 up.extend(peer.receive(&datagram));
             }
         }
         let connected =
             self.shard.take_events().any(|event| matches!(event, Event::Connected(who) if who == PeerId(id)));
         assert!(connected, "the shard calls peer {id} connected");
-        (peer.keys().expect("the peer has the profile's keys").clone(), check)
+        (peer.keys().expect("the peer has the profile's keys").clone(), cost)
     }
 }
 
-fn negotiate(
+/// CPU time to parse and answer one offer, the mean of `n`.
+pub fn negotiation_ns(n: usize) -> u64 {
+    let entropy = [7; 32];
+    let (local, remote) = (Credentials::from_entropy(&entropy), Credentials::from_entropy(&entropy));
+    let (offerer, identity) =
+        (Offerer::new(Profile::AeadAes256Gcm), Identity::generate().expect("an identity"));
+    let role = PeerRole::Subscribe { stream: StreamId(1), audio_ssrc: 1, video_ssrc: 2, video_rtx_ssrc: 3 };
+    let address = SocketAddr::from(PUBLISHER);
+    let offer = offer(&remote, &offerer, &role);
+    let start = thread_cpu_ns();
+    for _ in 0..n {
+        black_box(answer(&offer, &local, &identity, &role, address));
+    }
+    (thread_cpu_ns() - start) / n.max(1) as u64
+}
+
+fn offer(remote: &Credentials, offerer: &Offerer, role: &PeerRole) -> String {
+    let direction = match role {
+        PeerRole::Publish { .. } => Direction::SendOnly,
+        PeerRole::Subscribe { .. } => Direction::RecvOnly,
+    };
+    sdp::client_offer(&ClientOffer {
+        direction,
+        audio: &[Codec::Opus],
+        video: &[Codec::H264],
+        ufrag: &remote.ufrag,
+        pwd: &remote.pwd,
+        fingerprint: &hex(&offerer.fingerprint()),
+        audio_ssrc: 0x2222,
+        video_ssrc: VIDEO_SSRC,
+        video_rtx_ssrc: VIDEO_SSRC + 1,
+    })
+}
+
+fn answer(
+    offer: &str,
     local: &Credentials,
-    remote: &Credentials,
-    offerer: &Offerer,
     identity: &Identity,
     role: &PeerRole,
     address: SocketAddr,
 ) -> Negotiated {
-    let (direction, answer_role) = match *role {
-        PeerRole::Publish { .. } => (Direction::SendOnly, sdp::Role::Publish),
+    let role = match *role {
+        PeerRole::Publish { .. } => sdp::Role::Publish,
         PeerRole::Subscribe { audio_ssrc, video_ssrc, video_rtx_ssrc, .. } => {
             let tracks = PlayTracks {
                 cname: "bench",
@@ -325,27 +487,15 @@ fn negotiate(
                 video_rtx_ssrc: Some(video_rtx_ssrc),
                 ..PlayTracks::default()
             };
-            (Direction::RecvOnly, sdp::Role::Play(tracks))
+            sdp::Role::Play(tracks)
         }
     };
-    let (theirs, ours) = (hex(&offerer.fingerprint()), hex(identity.fingerprint()));
-    let offer = sdp::client_offer(&ClientOffer {
-        direction,
-        audio: &[Codec::Opus],
-        video: &[Codec::H264],
-        ufrag: &remote.ufrag,
-        pwd: &remote.pwd,
-        fingerprint: &theirs,
-        audio_ssrc: 0x2222,
-        video_ssrc: VIDEO_SSRC,
-        video_rtx_ssrc: VIDEO_SSRC + 1,
-    });
-    let offer = sdp::Offer::parse(&offer).expect("our own offer");
+    let offer = sdp::Offer::parse(offer).expect("our own offer");
     let params = AnswerParams {
-        role: answer_role,
+        role,
         ufrag: &local.ufrag,
         pwd: &local.pwd,
-        fingerprint: &ours,
+        fingerprint: &hex(identity.fingerprint()),
         candidates: &[address],
         session_id: 1,
         prefer_video: &[],

@@ -22,34 +22,42 @@ struct Counting;
 thread_local! {
     /// Allocations of this thread; tests beside this one must not count.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes of this thread that are allocated and not freed.
+    static LIVE: Cell<i64> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(bytes: i64) {
     let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+    live(bytes);
+}
+
+fn live(bytes: i64) {
+    let _ = LIVE.try_with(|n| n.set(n.get() + bytes));
 }
 
 // SAFETY: each call goes to the system's allocator with the arguments it came with; counting allocates nothing (a const thread-local of
 // a type without a destructor).
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size() as i64);
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size() as i64);
         // SAFETY: as the caller promises.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, len: usize) -> *mut u8 {
-        count();
+        count(len as i64 - layout.size() as i64);
         // SAFETY: as the caller promises.
         unsafe { System.realloc(pointer, layout, len) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        live(-(layout.size() as i64));
         // SAFETY: as the caller promises.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -60,6 +68,8 @@ static ALLOCATOR: Counting = Counting;
 
 const SUBSCRIBERS: usize = 100;
 const BURST: usize = 5;
+/// A viewer may have 64 KiB in all; this is its shard's part.
+const VIEWER_BYTES_MAX: usize = 40 * 1_024;
 
 /// Keeps the last packet.
 struct Last {
@@ -120,6 +130,33 @@ fn no_allocation_per_packet_out() {
             out.packets
         );
         assert!(each < 0.01, "{profile:?}: {allocations} allocations for {} packets out", out.packets);
+    });
+}
+
+/// Memory goes by tracks, not by viewers: what one more viewer adds to its shard (session, DTLS and SRTP state, forwarders, table entries).
+/// The crypto library's own allocations (key schedules of the handshake, about 1 kB) go past this allocator.
+#[test]
+fn a_viewer_is_small() {
+    every_profile(|profile| {
+        let mut world = World::connect(profile, &addresses()[..50]);
+        let mut out = last();
+        let mut play = |world: &mut World| {
+            for _ in 0..100 {
+                let mut frame = world.seal(BURST);
+                world.forward(&mut frame, &mut out);
+                world.handle_timeout(&mut out);
+            }
+            world.discard_events();
+        };
+        play(&mut world);
+        let before = LIVE.get();
+        for address in &addresses()[50..] {
+            world.join(*address);
+        }
+        play(&mut world);
+        let each = (LIVE.get() - before) as usize / (SUBSCRIBERS - 50);
+        println!("{profile:?}: {each} bytes a viewer");
+        assert!(each <= VIEWER_BYTES_MAX, "{profile:?}: {each} bytes a viewer");
     });
 }
 

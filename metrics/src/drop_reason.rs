@@ -15,6 +15,8 @@ labels! {
         AddressNotValidated = "address_not_validated",
         /// DTLS the handshake refused.
         DtlsRefused = "dtls_refused",
+        /// DTLS of a handshake, while too much of it or of others waited for its turn.
+        HandshakeBacklog = "handshake_backlog",
         /// SRTP or SRTCP before the handshake ended.
         NoKeys = "no_keys",
         /// Shorter than its headers and tag.

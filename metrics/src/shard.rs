@@ -25,6 +25,8 @@ labels! {
         Datagrams = "datagrams",
         /// Media from other threads.
         Mailbox = "mailbox",
+        /// What is due by time, and handshakes.
+        Due = "due",
     }
 }
 

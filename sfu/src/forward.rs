@@ -88,6 +88,17 @@ pub(crate) struct Sent {
     pub(crate) wire_bytes: u64,
 }
 
+impl Sent {
+    /// What was sent after `before`.
+    pub(crate) fn since(self, before: Sent) -> Sent {
+        Sent {
+            packets: self.packets - before.packets,
+            payload_bytes: self.payload_bytes - before.payload_bytes,
+            wire_bytes: self.wire_bytes - before.wire_bytes,
+        }
+    }
+}
+
 /// What a sender report says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SenderTime {
@@ -186,26 +197,29 @@ impl Forwarder {
         self.send_mapped(packet, range, session, to, out)
     }
 
-    /// Sends the next slice of a catch-up. Returns whether more is left.
+    /// Sends the next slice of a catch-up.
     pub(crate) fn catch_up<E: Egress>(
         &mut self,
         ring: &Ring,
         session: &mut Session,
         to: SocketAddr,
         out: &mut E,
-    ) -> Result<bool, DropReason> {
-        let State::CatchUp { mut next, step_bytes, first_bytes } = self.state else { return Ok(false) };
+    ) -> Result<(), DropReason> {
+        let State::CatchUp { mut next, step_bytes, first_bytes } = self.state else { return Ok(()) };
         let mut left = step_bytes.max(first_bytes) as i64;
         for packet in ring.from(next) {
             if left <= 0 {
                 self.state = State::CatchUp { next, step_bytes, first_bytes: 0 };
-                return Ok(true);
+                return Ok(());
             }
             if packet.fresh_source && packet.seq != next {
                 // The source changed under way: what follows is another picture. It may have its key frame already.
                 self.state = State::AwaitKeyFrame;
                 let key = ring.key().filter(|key| *key >= packet.seq && ring.whole_from(*key));
-                return Ok(key.is_some_and(|key| self.catch_up_from(ring, key)));
+                if let Some(key) = key {
+                    self.catch_up_from(ring, key);
+                }
+                return Ok(());
             }
             self.choose(packet)?;
             // Squeezed, or behind the join and live.
@@ -220,7 +234,7 @@ impl Forwarder {
             }
         }
         self.state = State::Live;
-        Ok(false)
+        Ok(())
     }
 
     /// Whether a catch-up is under way.
@@ -312,6 +326,11 @@ impl Forwarder {
                 self.write(packet, header, session, to, out)
             }
         }
+    }
+
+    /// Whether its first sender report is due: there is something to say, and nothing was said.
+    pub(crate) fn owes_first_report(&self) -> bool {
+        self.last_report.is_none() && self.newest.is_some()
     }
 
     /// The pair of wall time and RTP time for a sender report now; `None` before the first packet.

@@ -1,18 +1,20 @@
 //! The forwarding core: what a packet goes through between the socket it came in by and the sockets it leaves by.
 //!
 //! A [`Shard`] owns peers, tracks and subscribers outright. It is driven from outside: `handle_command`,
-//! `handle_mail`, `handle_datagram` and `handle_timeout` take things in, `fan_out` and an [`Egress`] give datagrams out,
+//! `handle_mail`, `handle_datagram`, `handle_timeout` and `handle_handshake` take things in, `fan_out` and an [`Egress`] give datagrams out,
 //! `take_mail` and `take_events` give the rest. There is no IO, clock, lock, thread or await in this crate; `now` and seeds are arguments.
 #![forbid(unsafe_code)]
 
 mod command;
 mod forward;
+mod handshakes;
 mod key_frame;
 mod membership;
 mod peer;
 mod receive;
 mod ring;
 mod shard;
+mod timers;
 mod track;
 
 pub use command::{

@@ -52,12 +52,20 @@ impl Shard {
             }
         };
         let session = Session::new(config.session, now);
-        let peer =
-            Peer { id, session, ufrag: ufrag.clone(), addresses: Vec::new(), stats: config.stats, role };
-        self.peers.insert(peer);
+        let due = session.next_timeout();
+        self.peers.insert(Peer {
+            id,
+            session,
+            ufrag: ufrag.clone(),
+            addresses: Vec::new(),
+            handshakes_waiting: 0,
+            stats: config.stats,
+            role,
+        });
         self.peer_by_id.insert(id, slot);
         self.peer_by_ufrag.insert(ufrag, slot);
-        self.next_tick = now;
+        self.timers.set(slot, due);
+        self.metrics.peers.set(self.peers.len() as u64);
     }
 
     pub(crate) fn remember_address(&mut self, slot: usize, from: SocketAddr) {
@@ -85,6 +93,8 @@ impl Shard {
 
     pub(crate) fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
         let Some(mut peer) = self.peers.try_remove(slot) else { return };
+        self.timers.clear(slot);
+        self.metrics.peers.set(self.peers.len() as u64);
         let metrics = &self.metrics;
         peer.session.close(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
         self.peer_by_id.remove(&peer.id);

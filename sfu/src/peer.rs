@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) session: Session,
     pub(crate) ufrag: String,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Datagrams of its handshake that wait for their turn.
+    pub(crate) handshakes_waiting: u8,
     pub(crate) stats: Arc<PeerStats>,
     pub(crate) role: Role,
 }
@@ -357,7 +359,12 @@ impl Publisher {
         let _ = session.send_rtcp(&message, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
     }
 
-    /// Whether a NACK may be due before the next slow tick.
+    /// When [`Publisher::poll`] is due after it was called at `now`.
+    pub(crate) fn next_poll(&self, now: Time) -> Time {
+        if self.is_busy() { now } else { self.next_feedback.min(self.next_report) }
+    }
+
+    /// Whether a NACK may be due at any moment.
     pub(crate) fn is_busy(&self) -> bool {
         self.medias.iter().any(|m| m.receive.as_ref().is_some_and(|r| r.nack.is_waiting()))
     }
@@ -370,6 +377,17 @@ impl Published {
 }
 
 impl Subscriber {
+    /// When there is a catch-up to go on with, or a report to send, after that was done at `now`. A forwarder's first report is due with its
+    /// first packet.
+    pub(crate) fn next_poll(&self, now: Time) -> Time {
+        let of = |f: &Forwarder| match f.last_report {
+            _ if f.is_catching_up() => now,
+            Some(last) => last.plus_us(REPORT_US),
+            None => Time::MAX,
+        };
+        self.forwarders.iter().map(|s| of(&s.forwarder)).min().unwrap_or(Time::MAX)
+    }
+
     /// A sender report for each forwarder that is due: at once after the first packet, then each second.
     pub(crate) fn report<E: Egress>(
         &mut self,

@@ -14,8 +14,13 @@ use rtc::session::{Input, Protocol};
 use rtc::stun;
 use slab::Slab;
 
-use crate::command::{CloseReason, Command, Event, Mail, PeerId, ShardId, SourceId, TrackKey, bump};
+use crate::command::{
+    CloseReason, Command, Event, Mail, PeerId, PeerStats, ShardId, SourceId, TrackKey, bump,
+};
+use crate::forward::Sent;
+use crate::handshakes::Handshakes;
 use crate::peer::{Peer, Role, packet_kind, push};
+use crate::timers::Timers;
 use crate::track::{Incoming, Track, Upstream};
 
 /// Where datagrams go: a batch that the caller sends. Packets are encrypted in place in what `reserve` gives.
@@ -41,10 +46,10 @@ pub struct ShardConfig {
 const BLOCK_BYTES: usize = 64 * 1024;
 /// Ended sources remembered: a mailbox's worth of time, not a life.
 const ENDED_MAX: usize = 256;
-/// While NACKs or catch-ups are under way.
-const TICK_BUSY_US: i64 = 5_000;
-/// Otherwise: reports and time-outs are in no hurry.
-const TICK_IDLE_US: i64 = 20_000;
+/// A session is looked after again no sooner: the step of NACKs and catch-ups.
+const STEP_US: i64 = 5_000;
+/// Key frames that did not come are asked for again, and gauges set, this often.
+const TICK_US: i64 = 20_000;
 /// A publisher's track keeps its codec for at least so long.
 const CODEC_US_MIN: i64 = 1_000_000;
 /// A WebRTC publisher can be asked for a key frame, which is there in a round trip; its GOP is replayed only while it is this young.
@@ -65,7 +70,9 @@ pub struct Shard {
     pub(crate) block: BytesMut,
     pub(crate) mail: Vec<(ShardId, Mail)>,
     pub(crate) events: Vec<Event>,
-    pub(crate) next_tick: Time,
+    pub(crate) timers: Timers,
+    handshakes: Handshakes,
+    next_tick: Time,
     pub(crate) current: Option<usize>,
     /// Makers of [`Mail::Packets`] that stopped: mail of theirs may come later than the order that ended them.
     pub(crate) ended: VecDeque<SourceId>,
@@ -87,6 +94,8 @@ impl Shard {
             block: BytesMut::new(),
             mail: Vec::new(),
             events: Vec::new(),
+            timers: Timers::default(),
+            handshakes: Handshakes::default(),
             next_tick: Time::ZERO,
             current: None,
             ended: VecDeque::new(),
@@ -133,7 +142,7 @@ impl Shard {
         }
     }
 
-    /// Phase 2: a datagram. It is decrypted in place; what it brings is in the ring when this returns.
+    /// Phase 2: a datagram. It is decrypted in place; what it brings is in the ring when this returns. A handshake's waits for phase 6.
     pub fn handle_datagram<E: Egress>(
         &mut self,
         datagram: &mut [u8],
@@ -156,21 +165,41 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let protocol = Protocol::of(datagram)?;
         self.metrics.received(packet_kind(Ok(protocol)), datagram.len());
-        let is_stun = protocol == Protocol::Stun;
-        let peer = if is_stun {
+        let peer = if protocol == Protocol::Stun {
             let ufrag = stun::peek_ufrag(datagram).ok_or(DropReason::StunMalformed)?;
             *self.peer_by_ufrag.get(ufrag).ok_or(DropReason::StunUnknownUser)?
         } else {
             *self.peer_by_address.get(&from).ok_or(DropReason::AddressNotValidated)?
         };
         self.current = Some(peer);
+        if protocol == Protocol::Dtls && !self.peers[peer].session.is_connected() {
+            let Peer { id, handshakes_waiting, .. } = &mut self.peers[peer];
+            return self.handshakes.push(*id, handshakes_waiting, from, datagram);
+        }
+        self.take(peer, datagram, from, now, out)
+    }
+
+    /// A datagram of a peer, to its session and on.
+    fn take<E: Egress>(
+        &mut self,
+        peer: usize,
+        datagram: &mut [u8],
+        from: SocketAddr,
+        now: Time,
+        out: &mut E,
+    ) -> Result<(), DropReason> {
+        let is_stun = Protocol::of(datagram)? == Protocol::Stun;
         let (session, metrics) = (&mut self.peers[peer].session, &self.metrics);
         let input = session
             .handle_datagram(datagram, from, now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))?;
         match input {
-            Input::Nothing if is_stun => self.remember_address(peer, from),
-            Input::Nothing => {}
-            Input::Connected => self.connected(peer, now),
+            Input::Nothing => {
+                self.timers.sooner(peer, session.next_timeout());
+                if is_stun {
+                    self.remember_address(peer, from);
+                }
+            }
+            Input::Connected => self.connected(peer, now, out),
             Input::Rtp(packet) => return self.rtp(peer, packet, now),
             Input::Rtcp(compound) => return self.rtcp(peer, &compound, now, out),
             Input::Closed(reason) => self.close(peer, reason.into(), now, out),
@@ -280,9 +309,10 @@ impl Shard {
                 if forwarder.awaits_key_frame() {
                     track.key_frames.want();
                 }
-                let (packets, bytes) =
-                    (forwarder.sent.packets - before.packets, forwarder.sent.wire_bytes - before.wire_bytes);
-                count_out(&self.metrics, &peer.stats, packets, bytes);
+                if forwarder.owes_first_report() {
+                    self.timers.sooner(at.peer, now);
+                }
+                count_out(&self.metrics, &peer.stats, forwarder.sent.since(before));
             }
             if !track.mirrors.is_empty() || track.tapped {
                 let packets: Vec<Packet> =
@@ -308,73 +338,68 @@ impl Shard {
         }
     }
 
-    /// Phase 5: what is due by time: NACKs, reports, catch-ups, time-outs.
-    pub fn handle_timeout<E: Egress>(&mut self, now: Time, out: &mut E) {
-        if now < self.next_tick {
-            return;
-        }
-        self.metrics.ticks.add(1);
-        let mut busy = false;
-        let mut doomed = Vec::new();
-        for (slot, peer) in &mut self.peers {
+    /// Phase 5: what is due by time, of one session: NACKs, reports, catch-ups, time-outs. Returns whether there may be more: between two
+    /// the caller may look after media.
+    pub fn handle_timeout<E: Egress>(&mut self, now: Time, out: &mut E) -> bool {
+        if let Some(slot) = self.timers.pop(now) {
             self.current = Some(slot);
-            let (session, metrics) = (&mut peer.session, &self.metrics);
-            if now >= session.next_timeout()
-                && let Some(reason) =
-                    session.handle_timeout(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))
-            {
-                doomed.push((slot, CloseReason::from(reason)));
-                continue;
-            }
-            if !session.is_connected() {
-                busy = true;
-                continue;
-            }
-            match &mut peer.role {
-                Role::Publish(publisher) => {
-                    let gave_up = publisher.poll(session, &peer.stats, metrics, now, out);
-                    busy |= publisher.is_busy();
-                    for (media, _) in publisher.medias.iter().zip(gave_up).filter(|(_, lost)| *lost) {
-                        self.tracks[media.track].key_frames.want();
-                    }
+            self.look_after(slot, now, out);
+            self.current = None;
+            return true;
+        }
+        if now >= self.next_tick {
+            self.tick(now, out);
+        }
+        false
+    }
+
+    fn look_after<E: Egress>(&mut self, slot: usize, now: Time, out: &mut E) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let (session, metrics) = (&mut peer.session, &self.metrics);
+        if now >= session.next_timeout()
+            && let Some(reason) =
+                session.handle_timeout(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))
+        {
+            return self.close(slot, reason.into(), now, out);
+        }
+        let mut due = session.next_timeout();
+        match &mut peer.role {
+            _ if !session.is_connected() => {}
+            Role::Publish(publisher) => {
+                let gave_up = publisher.poll(session, &peer.stats, metrics, now, out);
+                for (media, _) in publisher.medias.iter().zip(gave_up).filter(|(_, lost)| *lost) {
+                    self.tracks[media.track].key_frames.want();
                 }
-                Role::Subscribe(subscriber) => {
-                    let Some(to) = session.remote() else { continue };
-                    for subscribed in &mut subscriber.forwarders {
-                        let forwarder = &mut subscribed.forwarder;
-                        let track = &mut self.tracks[subscribed.track];
-                        let before = forwarder.sent;
-                        if forwarder.is_catching_up() {
-                            match forwarder.catch_up(&track.ring, session, to, out) {
-                                Ok(more) => busy |= more,
-                                Err(DropReason::CodecNotNegotiated) => {
-                                    let codec =
-                                        track.ring.key().and_then(|k| track.ring.get(k)).map(|p| p.codec);
-                                    doomed.push((
-                                        slot,
-                                        codec.map_or(CloseReason::Internal, CloseReason::CodecNotNegotiated),
-                                    ));
-                                }
-                                Err(reason) => self.metrics.dropped(reason),
-                            }
-                            if forwarder.awaits_key_frame() {
-                                track.key_frames.want();
-                            }
+                due = due.min(publisher.next_poll(now));
+            }
+            Role::Subscribe(subscriber) => {
+                for subscribed in &mut subscriber.forwarders {
+                    let forwarder = &mut subscribed.forwarder;
+                    let Some(to) = session.remote().filter(|_| forwarder.is_catching_up()) else { continue };
+                    let track = &mut self.tracks[subscribed.track];
+                    let before = forwarder.sent;
+                    match forwarder.catch_up(&track.ring, session, to, out) {
+                        Ok(()) => {}
+                        Err(DropReason::CodecNotNegotiated) => {
+                            let codec = track.ring.key().and_then(|k| track.ring.get(k)).map(|p| p.codec);
+                            let why = codec.map_or(CloseReason::Internal, CloseReason::CodecNotNegotiated);
+                            return self.close(slot, why, now, out);
                         }
-                        let (packets, bytes) = (
-                            forwarder.sent.packets - before.packets,
-                            forwarder.sent.wire_bytes - before.wire_bytes,
-                        );
-                        count_out(&self.metrics, &peer.stats, packets, bytes);
+                        Err(reason) => metrics.dropped(reason),
                     }
-                    subscriber.report(session, metrics, self.config.unix_us_at_zero, now, out);
+                    if forwarder.awaits_key_frame() {
+                        track.key_frames.want();
+                    }
+                    count_out(metrics, &peer.stats, forwarder.sent.since(before));
                 }
+                subscriber.report(session, metrics, self.config.unix_us_at_zero, now, out);
+                due = due.min(subscriber.next_poll(now));
             }
         }
-        self.current = None;
-        for (peer, reason) in doomed {
-            self.close(peer, reason, now, out);
-        }
+        self.timers.set(slot, due.max(now.plus_us(STEP_US)));
+    }
+
+    fn tick<E: Egress>(&mut self, now: Time, out: &mut E) {
         let waiting: Vec<usize> = self
             .tracks
             .iter()
@@ -384,15 +409,31 @@ impl Shard {
         for slot in waiting {
             self.poll_key_frame(slot, now, out);
         }
-        self.metrics.peers.set(self.peers.len() as u64);
         self.metrics.tracks.set(self.tracks.len() as u64);
         self.metrics.subscribers.set(self.tracks.iter().map(|(_, t)| t.subscribers.len() as u64).sum());
-        self.next_tick = now.plus_us(if busy { TICK_BUSY_US } else { TICK_IDLE_US });
+        self.next_tick = now.plus_us(TICK_US);
     }
 
-    /// When [`Shard::handle_timeout`] has work again.
+    /// Phase 6: one of the datagrams of handshakes that wait. Returns whether there may be more, as [`Shard::handle_timeout`] does.
+    pub fn handle_handshake<E: Egress>(&mut self, now: Time, out: &mut E) -> bool {
+        let Some(mut waiting) = self.handshakes.pop() else { return false };
+        let Some(&peer) = self.peer_by_id.get(&waiting.peer) else { return true };
+        self.current = Some(peer);
+        self.peers[peer].handshakes_waiting -= 1;
+        if let Err(reason) = self.take(peer, &mut waiting.datagram, waiting.from, now, out) {
+            self.metrics.dropped(reason);
+        }
+        self.current = None;
+        true
+    }
+
+    /// When [`Shard::handle_timeout`] or [`Shard::handle_handshake`] has work again.
     pub fn next_timeout(&self) -> Time {
-        if self.peers.is_empty() { Time::MAX } else { self.next_tick }
+        match (self.handshakes.is_empty(), self.peers.is_empty()) {
+            (false, _) => Time::ZERO,
+            (true, true) => Time::MAX,
+            (true, false) => self.next_tick.min(self.timers.next()),
+        }
     }
 
     /// What goes to other shards.
@@ -414,22 +455,26 @@ impl Shard {
         }
     }
 
-    fn connected(&mut self, slot: usize, now: Time) {
+    fn connected<E: Egress>(&mut self, slot: usize, now: Time, out: &mut E) {
         let peer = &mut self.peers[slot];
         self.events.push(Event::Connected(peer.id));
-        if let Role::Subscribe(subscriber) = &mut peer.role {
-            for subscribed in &mut subscriber.forwarders {
-                let track = &mut self.tracks[subscribed.track];
-                if track.key.kind == Kind::Audio {
-                    continue; // sound starts at the live point
-                }
-                let replay = if track.answers() { REPLAY_ANSWERING_US } else { REPLAY_US };
-                if subscribed.forwarder.start(&track.ring, now, replay) {
-                    track.key_frames.want();
-                }
+        self.timers.set(slot, now);
+        let Role::Subscribe(subscriber) = &mut peer.role else { return };
+        let mut asked = None;
+        for subscribed in &mut subscriber.forwarders {
+            let track = &mut self.tracks[subscribed.track];
+            if track.key.kind == Kind::Audio {
+                continue; // sound starts at the live point
+            }
+            let replay = if track.answers() { REPLAY_ANSWERING_US } else { REPLAY_US };
+            if subscribed.forwarder.start(&track.ring, now, replay) {
+                track.key_frames.want();
+                asked = Some(subscribed.track);
             }
         }
-        self.next_tick = now;
+        if let Some(track) = asked {
+            self.poll_key_frame(track, now, out);
+        }
     }
 
     fn rtp(&mut self, slot: usize, packet: &[u8], now: Time) -> Result<(), DropReason> {
@@ -438,7 +483,7 @@ impl Shard {
         let block = &mut self.block;
         let received = publisher.on_rtp(packet, now, &peer.stats, |payload| copy(block, payload))?;
         if publisher.is_busy() {
-            self.next_tick = self.next_tick.min(now.plus_us(TICK_BUSY_US));
+            self.timers.sooner(slot, now.plus_us(STEP_US));
         }
         let published = &mut publisher.medias[received.media];
         let track = &mut self.tracks[published.track];
@@ -479,7 +524,9 @@ impl Shard {
         out: &mut E,
     ) -> Result<(), DropReason> {
         let Some(peer) = self.peers.get_mut(slot) else { return Ok(()) };
-        let (stats, metrics, tracks) = (&peer.stats, &self.metrics, &mut self.tracks);
+        let (stats, metrics, tracks, timers) =
+            (&peer.stats, &self.metrics, &mut self.tracks, &mut self.timers);
+        let mut asked = None;
         let unix_us = self.config.unix_us_at_zero + now.us();
         let (session, role) = (&mut peer.session, &mut peer.role);
         let parsed = rtcp::parse(compound, |event| match (&mut *role, event) {
@@ -513,8 +560,7 @@ impl Shard {
                         Err(reason) => metrics.dropped(reason),
                     }
                 }
-                let sent = subscribed.forwarder.sent;
-                count_out(metrics, stats, sent.packets - before.packets, sent.wire_bytes - before.wire_bytes);
+                count_out(metrics, stats, subscribed.forwarder.sent.since(before));
             }
             (Role::Subscribe(subscriber), rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. }) => {
                 bump(&stats.plis_in, 1);
@@ -528,13 +574,18 @@ impl Shard {
                 }
                 let track = &mut tracks[subscribed.track];
                 let replayed = !track.answers() && subscribed.forwarder.rewind(&track.ring);
-                if !replayed {
+                if replayed {
+                    timers.sooner(slot, now);
+                } else {
                     track.key_frames.want();
+                    asked = Some(subscribed.track);
                 }
             }
             _ => {}
         });
-        self.next_tick = self.next_tick.min(now.plus_us(TICK_BUSY_US));
+        if let Some(track) = asked {
+            self.poll_key_frame(track, now, out);
+        }
         parsed.map_err(|_| DropReason::RtcpMalformed)
     }
 
@@ -561,11 +612,11 @@ impl Shard {
     }
 }
 
-fn count_out(metrics: &ShardMetrics, stats: &crate::command::PeerStats, packets: u64, bytes: u64) {
-    if packets > 0 {
-        bump(&stats.packets_out, packets);
-        bump(&stats.bytes_out, bytes);
-        metrics.sent_n(PacketKind::Rtp, packets as usize, bytes as usize);
+fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
+    if sent.packets > 0 {
+        bump(&stats.packets_out, sent.packets);
+        bump(&stats.bytes_out, sent.wire_bytes);
+        metrics.sent_n(PacketKind::Rtp, sent.packets as usize, sent.wire_bytes as usize);
     }
 }
 

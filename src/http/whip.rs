@@ -123,7 +123,7 @@ pub fn negotiate(
 
     let shard = match action {
         Action::Publish => stream.home.clone(),
-        Action::Play => node.streams.shared().viewer_shard(&stream.home),
+        Action::Play => node.streams.shared().homes.of_viewer(&stream.home),
     };
     let local = ice::Credentials::from_entropy(&node.random_bytes());
     let fingerprint = node.identity.fingerprint().to_string();

@@ -1,11 +1,12 @@
 //! Streams: a name, who publishes, who watches, and the two conversions between packets and frames, each running only while somebody
 //! needs it. A stream is not its publisher's connection: publishers come back, viewers stay.
 
+pub mod home;
 pub mod log;
 pub mod to_frames;
 pub mod to_packets;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::clients::{Client, ClientKind, Clients};
 use crate::clock::Clock;
 use crate::config::{BFrames, Config};
 use crate::media_plane::{Order, ShardHandle};
+use home::{Home, Homes};
 use log::{Ended, FrameLog, LogLimits};
 
 /// How a publisher sends: frames or packets.
@@ -100,6 +102,7 @@ pub struct Stream {
     pub name: StreamName,
     /// The shard its tracks are at home on.
     pub home: ShardHandle,
+    _home: Home,
     /// Its frames.
     pub log: Arc<FrameLog>,
     /// When it was made.
@@ -118,8 +121,8 @@ pub struct Stream {
 pub struct Shared {
     /// The clock.
     pub clock: Clock,
-    /// The media plane.
-    pub shards: Vec<ShardHandle>,
+    /// Where streams and viewers go.
+    pub homes: Arc<Homes>,
     /// Settings of conversions.
     pub convert: ConvertSettings,
     /// Counters.
@@ -128,8 +131,6 @@ pub struct Shared {
     grace: Duration,
     replace: bool,
     next_id: AtomicU64,
-    /// Not `next_id`: a publish draws several, and a stride that divides the number of shards would give all streams one home.
-    next_home: AtomicUsize,
     clients: Arc<Clients>,
 }
 
@@ -205,14 +206,13 @@ impl Streams {
     ) -> Streams {
         let shared = Shared {
             clock,
-            shards,
+            homes: Homes::new(shards),
             convert: settings.convert,
             metrics,
             limits: settings.limits,
             grace: settings.grace,
             replace: settings.replace,
             next_id: AtomicU64::new(1),
-            next_home: AtomicUsize::new(0),
             clients,
         };
         Streams { by_name: DashMap::new(), shared: Arc::new(shared) }
@@ -224,13 +224,12 @@ impl Streams {
             Entry::Occupied(there) => there.get().clone(),
             Entry::Vacant(free) => {
                 let id = StreamId(self.shared.draw_id());
-                // Streams are spread over the shards in turn; viewers of a large one are spread by `viewer_shard`.
-                let turn = self.shared.next_home.fetch_add(1, Ordering::Relaxed);
-                let home = self.shared.shards[turn % self.shared.shards.len()].clone();
+                let home = self.shared.homes.of_stream(name.app());
                 let stream = Arc::new_cyclic(|me| Stream {
                     id,
                     name: name.clone(),
-                    home,
+                    home: home.shard.clone(),
+                    _home: home,
                     log: Arc::new(FrameLog::new(self.shared.limits)),
                     created: self.shared.clock.now(),
                     bytes_in: AtomicU64::new(0),
@@ -279,20 +278,6 @@ impl Shared {
     /// A number never drawn before, rising.
     pub fn draw_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Where to put a new viewer: its stream's home while that is not loaded, else the shard with the fewest sessions.
-    pub fn viewer_shard(&self, home: &ShardHandle) -> ShardHandle {
-        const HOME_PEERS: u64 = 50;
-        if home.is_alive() && home.metrics.peers.get() < HOME_PEERS {
-            return home.clone();
-        }
-        self.shards
-            .iter()
-            .filter(|s| s.is_alive())
-            .min_by_key(|s| s.metrics.peers.get())
-            .unwrap_or(home)
-            .clone()
     }
 }
 

@@ -1,6 +1,7 @@
 //! WHIP (RFC 9725) and WHEP as HTTP: statuses and headers.
 use std::time::Duration;
 use support::http::{self, Response};
+use support::peer::Peer;
 use support::sdp::{Way, offer, values};
 use support::{Node, unique, until};
 
@@ -205,4 +206,39 @@ fn an_offer_without_a_handshake_dies() {
     until("the silent session is gone", Duration::from_secs(16), || {
         (post(&url, &offer(Way::Send)).status == 201).then_some(())
     });
+}
+
+/// A room is the streams of one app, each watched by all others: on one shard, whichever, so that no packet crosses threads; and rooms are spread.
+#[test]
+fn a_room_stays_on_one_shard_and_rooms_are_spread() {
+    let mut node = Node::start();
+    let url = |way: &str, room: usize, member: usize| node.url(&format!("/{way}/room{room}/member{member}"));
+    let members = 0..4;
+    let mut ports = Vec::new();
+    for room in 0..2 {
+        let mut publishers: Vec<Peer> = members
+            .clone()
+            .map(|member| Peer::connect(&node, &url("whip", room, member), Way::Send))
+            .collect();
+        let mut viewers: Vec<Peer> = members
+            .clone()
+            .flat_map(|viewer| members.clone().filter(move |member| *member != viewer))
+            .map(|member| Peer::connect(&node, &url("whep", room, member), Way::Receive))
+            .collect();
+        for _ in 0..3 {
+            for publisher in &mut publishers {
+                let sound = publisher.sound(b"hello");
+                publisher.send(&sound);
+            }
+        }
+        until("everybody hears everybody", Duration::from_secs(5), || {
+            viewers.iter_mut().for_each(|viewer| viewer.run(Duration::from_millis(10)));
+            viewers.iter().all(|viewer| viewer.rtp.len() == 3).then_some(())
+        });
+        ports.push(publishers[0].node.port());
+        assert!(publishers.iter().chain(&viewers).all(|peer| peer.node.port() == ports[room]));
+    }
+    assert_ne!(ports[0], ports[1], "rooms are spread");
+    assert_eq!(node.metric("millrace_mailbox_sent_total"), 0.0);
+    node.assert_well();
 }

@@ -138,7 +138,7 @@ pub(super) fn demux_rtp() -> Box<dyn Workload> {
 /// A connected viewer's check, authenticated and answered.
 pub(super) fn stun_check() -> Box<dyn Workload> {
     let (world, out) = world(Profile::AeadAes128Gcm, SUBSCRIBERS);
-    let check = world.last_check.clone();
+    let check = world.last_check().to_vec();
     work(
         (world, out, check),
         |_| (),

@@ -276,13 +276,15 @@ impl World {
 
     fn pass(&mut self, ms: i64) {
         self.now = self.now.plus_ms(ms);
-        self.shard.handle_timeout(self.now, &mut self.wire);
+        while self.shard.handle_timeout(self.now, &mut self.wire) {}
+        while self.shard.handle_handshake(self.now, &mut self.wire) {}
     }
 
     /// The end of a turn of the shard's loop.
     fn turn(&mut self) {
         self.shard.fan_out(self.now, &mut self.wire);
-        self.shard.handle_timeout(self.now, &mut self.wire);
+        while self.shard.handle_timeout(self.now, &mut self.wire) {}
+        while self.shard.handle_handshake(self.now, &mut self.wire) {}
         self.shard.take_mail().for_each(drop);
         for event in self.shard.take_events() {
             match event {

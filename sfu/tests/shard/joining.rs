@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use media::{Codec, Packet, Time};
+use metrics::{DropReason, PacketKind};
 use sfu::{Mail, SourceId};
 
 use crate::camera::{FRAME_MS, FRAME_TICKS, Rtp, Video, external, negotiated};
@@ -262,4 +263,81 @@ fn a_source_that_changes_right_after_a_gop_was_shown_again_does_not_turn_time_ba
     let got = world.peers[viewer].video();
     assert_eq!(got.len(), 4 + 4 + 16, "three frames, again, and the next source's five");
     assert_rising(&frame_times(&got));
+}
+
+/// However many watch: a join is looked after by itself, and who has nothing due is not looked at.
+#[test]
+fn a_join_is_no_work_for_those_who_watch() {
+    let mut world = World::new(1);
+    for _ in 0..20 {
+        world.subscriber(Wish::on(0));
+    }
+    world.run(100);
+    world.nodes[0].looked_after = 0;
+    world.subscriber(Wish::on(0));
+    world.run(100);
+    let looked_after = world.nodes[0].looked_after;
+    assert!((1..=3).contains(&looked_after), "{looked_after} times for one join");
+    // A report each second for each, and no more.
+    let mut rtmp = Rtmp::new(10);
+    rtmp.run(&mut world, 30);
+    world.nodes[0].looked_after = 0;
+    rtmp.run(&mut world, 3 * 1_000 / FRAME_MS as usize);
+    let looked_after = world.nodes[0].looked_after;
+    assert!((2 * 21..=4 * 21).contains(&looked_after), "{looked_after} times for 21 viewers in 3 s");
+}
+
+/// A shard with viewers whose first flight has come, and nobody has worked on it.
+fn with_waiting_handshakes(viewers: usize) -> World {
+    let mut world = World::new(1);
+    world.patient = true;
+    for _ in 0..viewers {
+        world.add_subscriber(Wish::on(0));
+    }
+    world.run(40);
+    world
+}
+
+fn dtls_out(world: &World) -> u64 {
+    world.nodes[0].metrics.packets_out.of(PacketKind::Dtls).get()
+}
+
+#[test]
+fn media_does_not_wait_for_a_storm_of_handshakes() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::on(0));
+    let mut rtmp = Rtmp::new(10);
+    rtmp.run(&mut world, 3);
+    world.patient = true;
+    let joining: Vec<usize> = (0..10).map(|_| world.add_subscriber(Wish::on(0))).collect();
+    let (before, seen) = (dtls_out(&world), world.peers[viewer].video().len());
+    world.run(40);
+    rtmp.frame(&mut world);
+    assert_eq!(dtls_out(&world), before, "handshakes wait");
+    assert_eq!(world.nodes[0].shard.next_timeout(), Time::ZERO, "and the shard is not to sleep");
+    world.run(10);
+    assert!(world.peers[viewer].video().len() > seen, "media does not");
+    // One piece of work is one datagram.
+    let node = &mut world.nodes[0];
+    assert!(node.shard.handle_handshake(world.now, &mut node.out));
+    let one = dtls_out(&world) - before;
+    assert!((1..=5).contains(&one), "a flight, not {one} datagrams");
+    world.patient = false;
+    world.run(2_000);
+    assert!(joining.iter().all(|peer| world.peers[*peer].client.is_connected()));
+}
+
+#[test]
+fn one_session_cannot_fill_the_queue_of_handshakes() {
+    let mut world = with_waiting_handshakes(2);
+    let hello = world.peers[0].sent.iter().find(|d| d[0] == 22).expect("a ClientHello").clone();
+    let from = world.peers[0].address;
+    for _ in 0..100 {
+        world.datagram(0, &hello, from);
+    }
+    let dropped = world.nodes[0].metrics.drops(DropReason::HandshakeBacklog);
+    assert!((84..100).contains(&dropped), "{dropped} of 100");
+    world.patient = false;
+    world.run(2_000);
+    assert!(world.peers[1].client.is_connected());
 }

@@ -179,6 +179,8 @@ pub struct Node {
     pub address: SocketAddr,
     pub events: Vec<Event>,
     pub out: Out,
+    /// How often one of its sessions was looked after because that was due.
+    pub looked_after: usize,
 }
 
 /// What a new session is.
@@ -201,6 +203,8 @@ pub struct World {
     pub peers: Vec<Peer>,
     /// All mail, in order: from, to, what.
     pub mail: Vec<(usize, usize, Mail)>,
+    /// Handshakes wait.
+    pub patient: bool,
     /// Whose publishers and subscribers are made; [`STREAM`] at first.
     pub stream: StreamId,
     wire: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
@@ -215,13 +219,14 @@ impl World {
             let config = ShardConfig { id, unix_us_at_zero: UNIX_US, seed: 99 };
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 5_000 + id as u16);
             let shard = Shard::new(config, metrics.clone());
-            Node { shard, metrics, address, events: Vec::new(), out: Out::default() }
+            Node { shard, metrics, address, events: Vec::new(), out: Out::default(), looked_after: 0 }
         };
         World {
             now: Time::ZERO,
             nodes: (0..shards).map(node).collect(),
             peers: Vec::new(),
             mail: Vec::new(),
+            patient: false,
             stream: STREAM,
             wire: BTreeMap::new(),
             sent: 0,
@@ -359,6 +364,7 @@ impl World {
         let node = &mut self.nodes[shard];
         let mut bytes = datagram.to_vec();
         node.shard.handle_datagram(&mut bytes, from, self.now, &mut node.out);
+        while !self.patient && node.shard.handle_handshake(self.now, &mut node.out) {}
         let answers = node.out.sent.len();
         self.settle(shard);
         answers
@@ -382,7 +388,10 @@ impl World {
             }
             for shard in 0..self.nodes.len() {
                 let node = &mut self.nodes[shard];
-                node.shard.handle_timeout(self.now, &mut node.out);
+                while node.shard.handle_timeout(self.now, &mut node.out) {
+                    node.looked_after += 1;
+                }
+                while !self.patient && node.shard.handle_handshake(self.now, &mut node.out) {}
                 self.settle(shard);
             }
         }

@@ -67,7 +67,7 @@ impl Client {
     /// A client whose first check is due at once: call [`Client::handle_timeout`].
     pub fn new(config: ClientConfig, now: Time) -> Client {
         let (identity, expected) = (Arc::clone(&config.identity), config.remote_fingerprint.clone());
-        let dtls = Dtls::new(identity, expected, config.role, config.base, now);
+        let dtls = Dtls::new(identity, expected, config.role, config.base);
         Client {
             channel: Channel::new(dtls, config.role),
             random: config.seed,

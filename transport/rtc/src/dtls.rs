@@ -230,7 +230,8 @@ pub enum Refusal {
 
 /// One peer's DTLS endpoint.
 pub struct Dtls {
-    inner: dimpl::Dtls,
+    /// Made when it is first needed, as it reads the key: 20 us, which who never shakes hands does not cost.
+    inner: Option<dimpl::Dtls>,
     identity: Arc<Identity>,
     expected: Fingerprint,
     role: Role,
@@ -246,9 +247,9 @@ pub struct Dtls {
 
 impl Dtls {
     /// An endpoint that takes only the certificate of `expected`. `base` is the instant of `Time::ZERO`.
-    pub fn new(identity: Arc<Identity>, expected: Fingerprint, role: Role, base: Instant, now: Time) -> Dtls {
+    pub fn new(identity: Arc<Identity>, expected: Fingerprint, role: Role, base: Instant) -> Dtls {
         Dtls {
-            inner: endpoint(&identity, role, instant(base, now)),
+            inner: None,
             identity,
             expected,
             role,
@@ -274,7 +275,8 @@ impl Dtls {
         }
         let at = instant(self.base, now);
         // The endpoint has no clock but this call. What is due here is due by `handle_timeout` too.
-        let taken = self.inner.handle_timeout(at).and_then(|()| self.inner.handle_packet(datagram));
+        let inner = self.endpoint(at);
+        let taken = inner.handle_timeout(at).and_then(|()| inner.handle_packet(datagram));
         match taken {
             Ok(()) => self.drain(now, out),
             // `dimpl` drops alerts of epoch 0 once it decrypts, so that this one is the peer's own.
@@ -296,7 +298,8 @@ impl Dtls {
         if !self.is_open() {
             return None;
         }
-        match self.inner.handle_timeout(instant(self.base, now)) {
+        let at = instant(self.base, now);
+        match self.endpoint(at).handle_timeout(at) {
             Ok(()) => self.drain(now, out).ok().flatten(),
             Err(_) => {
                 if !self.connected {
@@ -314,7 +317,7 @@ impl Dtls {
 
     /// Says goodbye (close_notify), once.
     pub fn close(&mut self, now: Time, out: &mut dyn FnMut(&[u8])) {
-        if self.connected && self.inner.close().is_ok() {
+        if self.connected && self.inner.as_mut().is_some_and(|inner| inner.close().is_ok()) {
             let _ = self.drain(now, out);
         }
     }
@@ -327,6 +330,18 @@ impl Dtls {
     /// Why the last handshake failed, if one did.
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal
+    }
+
+    fn endpoint(&mut self, now: Instant) -> &mut dimpl::Dtls {
+        self.inner.get_or_insert_with(|| {
+            // Version 1.2: here the server's order of SRTP profiles decides, which starts with AES-GCM; in 1.3 it is
+            // the client's, and Chromium's starts with AES-CM and HMAC-SHA1, four times the cost a packet.
+            let (config, certificate) =
+                (Arc::clone(&self.identity.config), self.identity.certificate.clone());
+            let mut inner = dimpl::Dtls::new_12(config, certificate, now);
+            inner.set_active(self.role == Role::Active);
+            inner
+        })
     }
 
     fn is_open(&self) -> bool {
@@ -360,7 +375,8 @@ impl Dtls {
         let mut buffer = [0_u8; OUTPUT_LEN_MAX];
         let mut event = None;
         for _ in 0..OUTPUTS_MAX {
-            match self.inner.poll_output(&mut buffer) {
+            let Some(inner) = &mut self.inner else { break };
+            match inner.poll_output(&mut buffer) {
                 Output::Packet(packet) => out(packet),
                 Output::PeerCert(certificate) => {
                     // RFC 8122 section 6.2: "If the fingerprint does not match [...] the endpoint MUST NOT
@@ -403,7 +419,7 @@ impl Dtls {
             self.refusal = Some(refusal);
             self.restarts = self.restarts.saturating_add(1);
             self.verified = false;
-            self.inner = endpoint(&self.identity, self.role, instant(self.base, now));
+            self.inner = None;
             self.timeout = match self.role {
                 Role::Active if self.is_open() => now.plus_us(FLIGHT_RTO.as_micros() as i64),
                 _ => Time::MAX,
@@ -417,14 +433,6 @@ impl fmt::Debug for Dtls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dtls").field("role", &self.role).field("connected", &self.connected).finish()
     }
-}
-
-fn endpoint(identity: &Identity, role: Role, now: Instant) -> dimpl::Dtls {
-    // Version 1.2: here the server's order of SRTP profiles decides, which starts with AES-GCM; in 1.3 it is
-    // the client's, and Chromium's starts with AES-CM and HMAC-SHA1, four times the cost a packet.
-    let mut inner = dimpl::Dtls::new_12(Arc::clone(&identity.config), identity.certificate.clone(), now);
-    inner.set_active(role == Role::Active);
-    inner
 }
 
 fn profile_of(profile: SrtpProfile) -> Option<Profile> {
@@ -455,8 +463,8 @@ mod tests {
         let (server, client) = (Identity::generate().unwrap(), Identity::generate().unwrap());
         let base = Instant::now();
         (
-            Dtls::new(server.clone(), client.fingerprint().clone(), Role::Passive, base, Time::ZERO),
-            Dtls::new(client, server.fingerprint().clone(), Role::Active, base, Time::ZERO),
+            Dtls::new(server.clone(), client.fingerprint().clone(), Role::Passive, base),
+            Dtls::new(client, server.fingerprint().clone(), Role::Active, base),
         )
     }
 
@@ -501,7 +509,7 @@ mod tests {
         let honest = Identity::generate().unwrap();
         server.expected = honest.fingerprint().clone();
         let expected = server.identity.fingerprint().clone();
-        let mut client = Dtls::new(honest, expected, Role::Active, server.base, Time::ZERO);
+        let mut client = Dtls::new(honest, expected, Role::Active, server.base);
         let (s, c) = run(&mut server, &mut client, Time::from_ms(6));
         assert!(matches!((s, c), (Some(Event::Connected(_)), Some(Event::Connected(_)))));
     }

@@ -125,7 +125,7 @@ impl Session {
             config;
         Session {
             ice: Lite::new(local, remote, now),
-            channel: Channel::new(Dtls::new(identity, remote_fingerprint, role, base, now), role),
+            channel: Channel::new(Dtls::new(identity, remote_fingerprint, role, base), role),
             role,
             connect_deadline: now.plus_ms(connect_timeout_ms),
             dtls_peer: None,
