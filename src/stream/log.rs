@@ -1,5 +1,8 @@
 //! The frame log: a stream's last frames, shared by every RTMP and FLV viewer. A viewer is a cursor; the bytes it sends are made once a
 //! stream. It is the GOP cache, and a slow viewer's bound: who falls behind is moved to the newest key frame.
+//!
+//! Viewers over TCP are woken for each picture, and what sound came since goes with it: most of what a frame costs a viewer is the wake-up
+//! and the system call, and sound would make five of eight. Whoever wants each frame at once says so ([`FrameLog::prompt_reader`]).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -23,6 +26,10 @@ pub struct LogLimits {
     /// Likewise in bytes.
     pub lag_bytes_max: usize,
 }
+
+/// Sound that waits for a picture waits so long, and then for the sound behind it at most. Pictures of 25 a second are 40 ms apart, with one or
+/// two AAC frames of 21 to 23 ms between them: at usual rates sound never wakes a viewer, and where pictures are rare it is 46 ms late at most.
+const SOUND_HELD_US: i64 = 30_000;
 
 /// A frame with its place in the log and the bytes that players share.
 #[derive(Debug)]
@@ -97,6 +104,8 @@ struct Inner {
     last: Option<(Time, Time)>,
     last_dts: [Option<Time>; 2],
     source_began: Option<Time>,
+    /// Since when the oldest frame waits that viewers were not woken for.
+    held: Option<Time>,
     ended: Option<Ended>,
     /// How often the log ended.
     ends: u64,
@@ -116,14 +125,18 @@ struct Rates {
 #[derive(Debug)]
 pub struct FrameLog {
     inner: Mutex<Inner>,
-    head: watch::Sender<u64>,
+    /// Changes with each frame.
+    pushed: watch::Sender<()>,
+    /// Changes when viewers should look.
+    flushed: watch::Sender<()>,
     limits: LogLimits,
 }
 
 impl FrameLog {
     /// An empty log.
     pub fn new(limits: LogLimits) -> FrameLog {
-        FrameLog { inner: Mutex::default(), head: watch::Sender::new(0), limits }
+        let (pushed, flushed) = (watch::Sender::new(()), watch::Sender::new(()));
+        FrameLog { inner: Mutex::default(), pushed, flushed, limits }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -138,7 +151,7 @@ impl FrameLog {
             inner.source = source;
             inner.rebase = true;
             inner.ended = None;
-            inner.source_began = None;
+            (inner.source_began, inner.held) = (None, None);
             (inner.audio, inner.video) = (None, None);
             // References of the old source mean nothing now: viewers start at the new one's first key frame.
             inner.clear();
@@ -188,9 +201,19 @@ impl FrameLog {
             flv: OnceLock::new(),
         }));
         inner.trim(&self.limits, now);
+        let flush = inner.is_due(kind, now);
         drop(inner);
-        self.head.send_replace(seq + 1);
+        self.pushed.send_replace(());
+        if flush {
+            self.flushed.send_replace(());
+        }
         true
+    }
+
+    /// Nothing may come for a while: what waits for a picture goes out.
+    pub fn flush(&self) {
+        self.lock().held = None;
+        self.flushed.send_replace(());
     }
 
     /// No more frames come; readers are told when they have read what is left.
@@ -199,7 +222,8 @@ impl FrameLog {
         inner.ended = Some(why);
         inner.ends += 1;
         drop(inner);
-        self.head.send_modify(|_| {});
+        self.pushed.send_replace(());
+        self.flushed.send_replace(());
     }
 
     /// The tracks' configurations: audio, video.
@@ -231,16 +255,35 @@ impl FrameLog {
         (inner.rates.fps, inner.rates.kbps)
     }
 
-    /// A viewer's cursor, at the newest key frame (or at live, without video). Frames older than that are not for it.
+    /// A viewer's cursor, at the newest key frame (or at live, without video). Frames older than that are not for it. It is woken for pictures.
     pub fn reader(self: &Arc<Self>) -> Reader {
+        self.reader_woken_by(&self.flushed)
+    }
+
+    /// The same, woken for each frame.
+    pub fn prompt_reader(self: &Arc<Self>) -> Reader {
+        self.reader_woken_by(&self.pushed)
+    }
+
+    fn reader_woken_by(self: &Arc<Self>, wake: &watch::Sender<()>) -> Reader {
         let inner = self.lock();
         let head = inner.first + inner.entries.len() as u64;
         let cursor = inner.key.unwrap_or(head);
         let catch_up = inner.catch_up(cursor);
         let ends_before = inner.ends;
         drop(inner);
-        let (head, source) = (self.head.subscribe(), SourceId::default());
-        Reader { log: self.clone(), head, cursor, catch_up, source, picture: false, ends_before, dropped: 0 }
+        Reader {
+            log: self.clone(),
+            // Before the first look at the log: what comes in between wakes it.
+            wake: wake.subscribe(),
+            cursor,
+            caught_up: false,
+            catch_up,
+            source: SourceId::default(),
+            picture: false,
+            ends_before,
+            dropped: 0,
+        }
     }
 }
 
@@ -263,6 +306,16 @@ impl Inner {
         self.entries.clear();
         self.bytes = 0;
         self.key = None;
+    }
+
+    /// Whether viewers are woken for a frame that was just put in.
+    fn is_due(&mut self, kind: Kind, now: Time) -> bool {
+        let since = *self.held.get_or_insert(now);
+        let due = kind == Kind::Video || self.video.is_none() || now.since(since) >= SOUND_HELD_US;
+        if due {
+            self.held = None;
+        }
+        due
     }
 
     fn trim(&mut self, limits: &LogLimits, now: Time) {
@@ -327,8 +380,10 @@ impl Rates {
 #[derive(Debug)]
 pub struct Reader {
     log: Arc<FrameLog>,
-    head: watch::Receiver<u64>,
+    wake: watch::Receiver<()>,
     cursor: u64,
+    /// It has all there is: the next wake-up is waited for.
+    caught_up: bool,
     catch_up: CatchUp,
     /// Whose frame was last given.
     source: SourceId,
@@ -365,12 +420,11 @@ impl Reader {
     /// Waits for the next frames. The first one given is a key frame when the stream has video.
     pub async fn next(&mut self) -> Read {
         loop {
-            self.head.borrow_and_update();
+            if self.caught_up && self.wake.changed().await.is_err() {
+                return Read::Ended(Ended::Over);
+            }
             if let Some(read) = self.poll() {
                 return read;
-            }
-            if self.head.changed().await.is_err() {
-                return Read::Ended(Ended::Over);
             }
         }
     }
@@ -378,7 +432,7 @@ impl Reader {
     /// Waits until the tracks are known: both, or one and a second passed (nobody waits for the other track for ever).
     pub async fn tracks(&mut self, now: impl Fn() -> Time) -> Result<Metadata, Ended> {
         loop {
-            self.head.borrow_and_update();
+            self.wake.mark_unchanged();
             {
                 let inner = self.log.lock();
                 let both = inner.audio.is_some() && inner.video.is_some();
@@ -390,7 +444,7 @@ impl Reader {
                     return Err(ended);
                 }
             }
-            let _ = tokio::time::timeout(Duration::from_millis(100), self.head.changed()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(100), self.wake.changed()).await;
         }
     }
 
@@ -447,10 +501,13 @@ impl Reader {
             }
             self.cursor += 1;
         }
+        // The end is told by the call that finds nothing else: no more wake-ups come then.
+        let ended = self.ended(&inner);
+        self.caught_up = inner.get(self.cursor).is_none() && ended.is_none();
         if !batch.is_empty() {
             return Some(Read::Entries(batch));
         }
-        self.ended(&inner).map(Read::Ended)
+        ended.map(Read::Ended)
     }
 }
 
@@ -489,6 +546,7 @@ pub fn rtmp_header(entry: &Entry, body: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use media::AudioConfig;
 
     use super::*;
@@ -509,6 +567,11 @@ mod tests {
             height: 360,
             fps: None,
         }))
+    }
+
+    fn audio() -> Arc<TrackConfig> {
+        let asc = Bytes::from_static(&[0x11, 0x90]);
+        Arc::new(TrackConfig::Aac(AudioConfig { asc, object_type: 2, sample_rate_hz: 48_000, channels: 2 }))
     }
 
     fn frame(config: &Arc<TrackConfig>, ms: i64, key: bool) -> Frame {
@@ -614,9 +677,7 @@ mod tests {
         let log = Arc::new(FrameLog::new(LIMITS));
         log.begin(SourceId(1));
         log.push(SourceId(1), frame(&video(), 1_000, true), Time::ZERO);
-        let asc = Bytes::from_static(&[0x11, 0x90]);
-        let sound = AudioConfig { asc, object_type: 2, sample_rate_hz: 48_000, channels: 2 };
-        log.push(SourceId(1), frame(&Arc::new(TrackConfig::Aac(sound)), 960, true), Time::ZERO);
+        log.push(SourceId(1), frame(&audio(), 960, true), Time::ZERO);
         let given = entries(log.reader().poll());
         assert_eq!(given.iter().map(|e| wire_ms(e.frame.dts)).collect::<Vec<_>>(), [0, 0]);
     }
@@ -633,19 +694,86 @@ mod tests {
         assert!(log.key_arrival().is_none(), "the cut GOP is nothing to start from");
     }
 
+    /// What a reader is woken with now: each frame's kind and time; `None` when it sleeps.
+    fn woken(reader: &mut Reader) -> Option<Vec<(Kind, i64)>> {
+        match reader.next().now_or_never()? {
+            Read::Entries(entries) => {
+                Some(entries.iter().map(|e| (e.frame.kind(), e.frame.dts.ms())).collect())
+            }
+            Read::Ended(why) => panic!("{why:?}"),
+        }
+    }
+
+    #[test]
+    fn sound_goes_with_the_next_picture_in_the_order_it_came() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let (pictures, sound) = (video(), audio());
+        let push = |config, ms, key| log.push(SourceId(1), frame(config, ms, key), Time::from_ms(ms));
+        push(&pictures, 0, true);
+        let (mut viewer, mut prompt) = (log.reader(), log.prompt_reader());
+        assert_eq!(woken(&mut viewer), Some(vec![(Kind::Video, 0)]));
+        assert_eq!(woken(&mut prompt), Some(vec![(Kind::Video, 0)]));
+        push(&sound, 5, true);
+        assert_eq!(woken(&mut prompt), Some(vec![(Kind::Audio, 5)]), "a conversion has it at once");
+        push(&sound, 26, true);
+        assert_eq!(woken(&mut viewer), None, "a viewer is not woken for it");
+        push(&pictures, 33, false);
+        let all = vec![(Kind::Audio, 5), (Kind::Audio, 26), (Kind::Video, 33)];
+        assert_eq!(woken(&mut viewer), Some(all));
+        assert_eq!(woken(&mut viewer), None);
+        let mut late = log.reader();
+        push(&sound, 47, true);
+        let first = woken(&mut late).expect("a new viewer waits for no picture");
+        assert_eq!((first[0], first.len()), ((Kind::Video, 0), 5));
+    }
+
+    #[test]
+    fn sound_without_pictures_is_held_for_a_moment_only() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let (pictures, sound) = (video(), audio());
+        log.push(SourceId(1), frame(&pictures, 0, true), Time::ZERO);
+        let mut viewer = log.reader();
+        assert_eq!(woken(&mut viewer).map(|w| w.len()), Some(1));
+        // The camera stopped. AAC of 44.1 kHz: 23 ms a frame.
+        let mut given = 0;
+        for i in 1..=99 {
+            log.push(SourceId(1), frame(&sound, i * 23, true), Time::from_ms(i * 23));
+            given += woken(&mut viewer).map_or(0, |w| w.len() as i64);
+            assert!(i - given <= 2, "{} frames wait after the {i}th", i - given);
+        }
+        assert_eq!(given, 99);
+    }
+
+    #[test]
+    fn what_waits_for_a_picture_is_not_lost_when_the_publisher_leaves() {
+        let log = Arc::new(FrameLog::new(LIMITS));
+        log.begin(SourceId(1));
+        let (pictures, sound) = (video(), audio());
+        log.push(SourceId(1), frame(&pictures, 0, true), Time::ZERO);
+        let (mut viewer, mut other) = (log.reader(), log.reader());
+        assert!(woken(&mut viewer).is_some() && woken(&mut other).is_some());
+        log.push(SourceId(1), frame(&sound, 5, true), Time::from_ms(5));
+        log.flush();
+        assert_eq!(woken(&mut viewer), Some(vec![(Kind::Audio, 5)]));
+        log.push(SourceId(1), frame(&sound, 26, true), Time::from_ms(26));
+        log.end(Ended::Over);
+        assert_eq!(woken(&mut viewer), Some(vec![(Kind::Audio, 26)]));
+        assert!(matches!(viewer.next().now_or_never(), Some(Read::Ended(Ended::Over))));
+        assert_eq!(woken(&mut other).map(|w| w.len()), Some(2));
+    }
+
     #[test]
     fn audio_alone_starts_at_once() {
         let log = Arc::new(FrameLog::new(LIMITS));
         log.begin(SourceId(1));
-        let config = Arc::new(TrackConfig::Aac(AudioConfig {
-            asc: Bytes::from_static(&[0x11, 0x90]),
-            object_type: 2,
-            sample_rate_hz: 48_000,
-            channels: 2,
-        }));
+        let config = audio();
         let mut reader = log.reader();
-        log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
-        assert_eq!(entries(reader.poll()).len(), 1);
+        for ms in [0, 21, 43] {
+            log.push(SourceId(1), frame(&config, ms, true), Time::from_ms(ms));
+            assert_eq!(woken(&mut reader), Some(vec![(Kind::Audio, ms)]));
+        }
         log.end(Ended::Over);
         assert!(matches!(reader.poll(), Some(Read::Ended(Ended::Over))));
     }

@@ -439,6 +439,7 @@ impl Stream {
         }
         state.publisher = None;
         state.left = Some(self.shared.clock.now());
+        self.log.flush();
         self.reconcile(&mut state);
     }
 
