@@ -349,9 +349,9 @@ impl Connection {
                     if header.changed {
                         parts.push(metadata_message(wire_ms(entry.frame.dts), &stream.log.metadata()));
                     }
-                    parts.push(rtmp_header(entry, &header.sequence_header));
+                    parts.extend(rtmp_header(entry, &header.sequence_header));
                 }
-                parts.push(entry.rtmp());
+                parts.extend_from_slice(entry.rtmp());
             }
             let bytes: u64 = parts.iter().map(|p| p.len() as u64).sum();
             write(&mut self.socket, &parts).await?;

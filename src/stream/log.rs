@@ -39,24 +39,25 @@ pub struct Entry {
     /// When it came.
     pub arrival: Time,
     source: SourceId,
-    rtmp: OnceLock<Bytes>,
-    flv: OnceLock<Bytes>,
+    rtmp: OnceLock<Box<[Bytes]>>,
+    flv: OnceLock<Box<[Bytes]>>,
 }
 
 impl Entry {
-    /// The frame as RTMP chunks, the same for all players.
-    pub fn rtmp(&self) -> Bytes {
-        self.rtmp
-            .get_or_init(|| rtmp_message(self.frame.kind(), self.frame.dts, &flv::frame_body(&self.frame)))
-            .clone()
+    /// The frame as RTMP chunks, the same for all players: parts to write one behind the other, which share the frame's data.
+    pub fn rtmp(&self) -> &[Bytes] {
+        self.rtmp.get_or_init(|| {
+            let head = flv::frame_head(&self.frame);
+            rtmp_message(self.frame.kind(), self.frame.dts, &head, &self.frame.data).into()
+        })
     }
 
-    /// The frame as an FLV tag.
-    pub fn flv(&self) -> Bytes {
-        let body = || flv::frame_body(&self.frame);
-        self.flv
-            .get_or_init(|| flv::tag(flv::type_id(self.frame.kind()), wire_ms(self.frame.dts), &body()))
-            .clone()
+    /// The frame as an FLV tag, likewise.
+    pub fn flv(&self) -> &[Bytes] {
+        self.flv.get_or_init(|| {
+            let (type_id, head) = (flv::type_id(self.frame.kind()), flv::frame_head(&self.frame));
+            Box::new(flv::tag_parts(type_id, wire_ms(self.frame.dts), &head, &self.frame.data))
+        })
     }
 }
 
@@ -65,19 +66,13 @@ pub fn wire_ms(time: Time) -> u32 {
     time.ms() as u32
 }
 
-fn rtmp_message(kind: Kind, time: Time, body: &[u8]) -> Bytes {
+fn rtmp_message(kind: Kind, time: Time, head: &[u8], rest: &Bytes) -> Vec<Bytes> {
     let csid = match kind {
         Kind::Audio => rtmp::csid::AUDIO,
         Kind::Video => rtmp::csid::VIDEO,
     };
-    rtmp::encode_message(
-        csid,
-        flv::type_id(kind),
-        wire_ms(time),
-        rtmp::PLAY_STREAM_ID,
-        body,
-        rtmp::CHUNK_SIZE_OUT,
-    )
+    let (type_id, time) = (flv::type_id(kind), wire_ms(time));
+    rtmp::message_parts(csid, type_id, time, rtmp::PLAY_STREAM_ID, head, rest, rtmp::CHUNK_SIZE_OUT)
 }
 
 /// Why a log gives no more frames.
@@ -540,8 +535,8 @@ impl Headers {
 }
 
 /// A sequence header as RTMP chunks at the time of the frame it comes before.
-pub fn rtmp_header(entry: &Entry, body: &[u8]) -> Bytes {
-    rtmp_message(entry.frame.kind(), entry.frame.dts, body)
+pub fn rtmp_header(entry: &Entry, body: &Bytes) -> Vec<Bytes> {
+    rtmp_message(entry.frame.kind(), entry.frame.dts, &[], body)
 }
 
 #[cfg(test)]
