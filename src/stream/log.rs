@@ -1,8 +1,8 @@
 //! The frame log: a stream's last frames, shared by every RTMP and FLV viewer. A viewer is a cursor; the bytes it sends are made once a
 //! stream. It is the GOP cache, and a slow viewer's bound: who falls behind is moved to the newest key frame.
 //!
-//! Viewers over TCP are woken for each picture, and what sound came since goes with it: most of what a frame costs a viewer is the wake-up
-//! and the system call, and sound would make five of eight. Whoever wants each frame at once says so ([`FrameLog::prompt_reader`]).
+//! Viewers over TCP are woken for each picture (or for several, by setting), and what sound came since goes with it: most of what a frame costs a
+//! viewer is the wake-up and the system call, and sound would make five of eight. Whoever wants each frame at once says so ([`FrameLog::prompt_reader`]).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -25,6 +25,8 @@ pub struct LogLimits {
     pub lag_us_max: i64,
     /// Likewise in bytes.
     pub lag_bytes_max: usize,
+    /// Frames are gathered for so long before viewers are woken for them; 0: each picture wakes them.
+    pub merge_us: i64,
 }
 
 /// Sound that waits for a picture waits so long, and then for the sound behind it at most. Pictures of 25 a second are 40 ms apart, with one or
@@ -196,7 +198,7 @@ impl FrameLog {
             flv: OnceLock::new(),
         }));
         inner.trim(&self.limits, now);
-        let flush = inner.is_due(kind, now);
+        let flush = inner.is_due(kind, self.limits.merge_us, now);
         drop(inner);
         self.pushed.send_replace(());
         if flush {
@@ -205,10 +207,18 @@ impl FrameLog {
         true
     }
 
-    /// Nothing may come for a while: what waits for a picture goes out.
+    /// Nothing may come for a while: what waits to be gathered goes out.
     pub fn flush(&self) {
         self.lock().held = None;
         self.flushed.send_replace(());
+    }
+
+    /// The same, when something waits for longer than it should: its source has paused. Call it each second.
+    pub fn flush_late(&self, now: Time) {
+        let wait_us = self.limits.merge_us.max(SOUND_HELD_US);
+        if self.lock().held.is_some_and(|since| now.since(since) > wait_us) {
+            self.flush();
+        }
     }
 
     /// No more frames come; readers are told when they have read what is left.
@@ -304,9 +314,12 @@ impl Inner {
     }
 
     /// Whether viewers are woken for a frame that was just put in.
-    fn is_due(&mut self, kind: Kind, now: Time) -> bool {
-        let since = *self.held.get_or_insert(now);
-        let due = kind == Kind::Video || self.video.is_none() || now.since(since) >= SOUND_HELD_US;
+    fn is_due(&mut self, kind: Kind, merge_us: i64, now: Time) -> bool {
+        let wait_us = match kind {
+            Kind::Audio if self.video.is_some() => merge_us.max(SOUND_HELD_US),
+            _ => merge_us,
+        };
+        let due = now.since(*self.held.get_or_insert(now)) >= wait_us;
         if due {
             self.held = None;
         }
@@ -551,6 +564,7 @@ mod tests {
         gop_us_max: 20_000_000,
         lag_us_max: 3_000_000,
         lag_bytes_max: 400_000,
+        merge_us: 0,
     };
 
     fn video() -> Arc<TrackConfig> {
@@ -739,6 +753,24 @@ mod tests {
             assert!(i - given <= 2, "{} frames wait after the {i}th", i - given);
         }
         assert_eq!(given, 99);
+    }
+
+    #[test]
+    fn merged_pictures_go_together_and_a_pause_ends_the_wait() {
+        let log = Arc::new(FrameLog::new(LogLimits { merge_us: 100_000, ..LIMITS }));
+        log.begin(SourceId(1));
+        let config = video();
+        let push = |n: i64| log.push(SourceId(1), frame(&config, n * 40, n == 0), Time::from_ms(n * 40));
+        push(0);
+        let mut viewer = log.reader();
+        assert_eq!(woken(&mut viewer).map(|w| w.len()), Some(1), "a new viewer does not wait");
+        let given: Vec<_> =
+            (1..=9).map(|n| push(n).then(|| woken(&mut viewer)).flatten().map_or(0, |w| w.len())).collect();
+        assert_eq!(given, [0, 0, 3, 0, 0, 0, 4, 0, 0]);
+        log.flush_late(Time::from_ms(9 * 40));
+        assert_eq!(woken(&mut viewer), None);
+        log.flush_late(Time::from_ms(9 * 40 + 100));
+        assert_eq!(woken(&mut viewer).map(|w| w.len()), Some(2));
     }
 
     #[test]
