@@ -14,14 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use media::{StreamName, flv};
 use metrics::{NodeMetrics, Protocol, Refusal, RtmpRole};
-use socket2::SockRef;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::auth::Action;
 use crate::clients::{ClientKind, Kicked};
-use crate::door::Door;
+use crate::door::{Door, poll_send};
 use crate::node::Node;
 use crate::stream::log::{Ended, Entry, Headers, Read, Reader, rtmp_header, wire_ms};
 use crate::stream::{Ingest, Stream, Watch};
@@ -453,28 +452,13 @@ async fn take(socket: &TcpStream, server: &mut rtmp::Server) -> Result<usize, Cl
 async fn write(socket: &TcpStream, parts: &mut [IoSlice<'_>]) -> Result<(), CloseError> {
     let mut left = parts;
     while !left.is_empty() {
-        let written = timeout(WRITE_STALL, send(socket, left)).await.map_err(|_| CloseError::Stalled)??;
+        let written = timeout(WRITE_STALL, poll_fn(|context| poll_send(socket, context, left)))
+            .await
+            .map_err(|_| CloseError::Stalled)??;
         if written == 0 {
             return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
         }
         IoSlice::advance_slices(&mut left, written);
     }
     Ok(())
-}
-
-/// One sendmsg: writev, which std has, costs a few percent more, since it goes through the file layer.
-async fn send(socket: &TcpStream, parts: &[IoSlice<'_>]) -> std::io::Result<usize> {
-    /// Of what a system call takes: enough for a batch of frames that are worth one.
-    const PARTS_MAX: usize = 64;
-    let some = &parts[..parts.len().min(PARTS_MAX)];
-    poll_fn(|context| {
-        loop {
-            ready!(socket.poll_write_ready(context))?;
-            match socket.try_io(Interest::WRITABLE, || SockRef::from(socket).send_vectored(some)) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
-    })
-    .await
 }

@@ -6,20 +6,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+
+use crate::door::poll_send;
 
 /// A connection that fails with `TimedOut` when what is written is not taken. While it is taken at once there is no timer.
 #[derive(Debug)]
-pub struct Stall<T> {
-    inner: T,
+pub struct Stall {
+    socket: TcpStream,
     limit: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Stall<T> {
+impl Stall {
     /// A peer that takes nothing for `limit` is given up.
-    pub fn new(inner: T, limit: Duration) -> Stall<T> {
-        Stall { inner, limit, deadline: None }
+    pub fn new(socket: TcpStream, limit: Duration) -> Stall {
+        Stall { socket, limit, deadline: None }
     }
 
     fn within<R>(&mut self, context: &mut Context<'_>, written: Poll<Result<R>>) -> Poll<Result<R>> {
@@ -32,19 +35,19 @@ impl<T> Stall<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stall<T> {
+impl AsyncRead for Stall {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
+impl AsyncWrite for Stall {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.within(context, written)
     }
 
@@ -53,48 +56,56 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        let written = poll_send(&self.socket, context, slices);
         self.within(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        let flushed = Pin::new(&mut self.socket).poll_flush(context);
         self.within(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use socket2::SockRef;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
     use tokio::time::Instant;
 
     use super::*;
 
+    /// More than the kernel's buffers hold, once they are told to be small.
+    const LEN: usize = 4 << 20;
+
     #[tokio::test]
     async fn who_takes_nothing_is_given_up_and_who_is_slow_is_not() {
-        let (near, mut far) = duplex(16);
-        let mut near = Stall::new(near, Duration::from_secs(1));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let far = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+        let (near, _) = listener.accept().await.expect("it connected");
+        SockRef::from(&near).set_send_buffer_size(64 << 10).expect("a size it can have");
+        SockRef::from(&far).set_recv_buffer_size(64 << 10).expect("a size it can have");
+        let (mut near, mut far) = (Stall::new(near, Duration::from_secs(1)), far);
         let slow = tokio::spawn(async move {
-            let mut bytes = [0; 16];
+            let mut bytes = vec![0; LEN / 4];
             for _ in 0..4 {
                 sleep(Duration::from_millis(400)).await;
                 far.read_exact(&mut bytes).await.expect("there is more");
             }
             far
         });
-        near.write_all(&[0; 64]).await.expect("it takes 16 bytes each 400 ms");
+        near.write_all(&vec![0; LEN]).await.expect("it takes a quarter each 400 ms");
         let far = slow.await.expect("it took all");
-        near.write_all(&[0; 16]).await.expect("there is room");
         let start = Instant::now();
-        let error = near.write_all(&[0; 16]).await.expect_err("nobody takes it");
+        let error = near.write_all(&vec![0; LEN]).await.expect_err("nobody takes it");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(start.elapsed() >= Duration::from_secs(1));
         drop(far);
