@@ -1,23 +1,28 @@
 //! The RTMP door: one task a connection around the sans-IO `rtmp::Server`. A publisher's frames go into its stream's log; a player is a reader
 //! of one, and what it is sent was encoded once for all players.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use media::{StreamName, flv};
 use metrics::{NodeMetrics, Protocol, Refusal, RtmpRole};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::auth::Action;
 use crate::clients::{ClientKind, Kicked};
-use crate::door::Door;
+use crate::door::{Door, poll_send};
 use crate::node::Node;
-use crate::stream::log::{Ended, Headers, Read, Reader, rtmp_header, wire_ms};
+use crate::stream::log::{Ended, Entry, Headers, Read, Reader, rtmp_header, wire_ms};
 use crate::stream::{Ingest, Stream, Watch};
 
 /// A connection that has neither published nor played by then is closed.
@@ -30,7 +35,13 @@ const WRITE_STALL: Duration = Duration::from_secs(10);
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a refused peer still sends is read for so long, or its kernel would throw away the reason unread (a reset overtakes it).
 const LINGER: Duration = Duration::from_secs(1);
-const READ_BYTES: usize = 16 * 1024;
+/// Read at once: the most that `rtmp::Server` takes, a key frame of 4 Mbit/s or so.
+const READ_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// What was read is taken before anything else happens, so that all connections of a thread share the room for it.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
 
 /// Accepts until the node drains.
 pub async fn serve(node: Arc<Node>, listener: TcpListener) {
@@ -81,7 +92,6 @@ struct Connection {
     socket: TcpStream,
     from: SocketAddr,
     server: rtmp::Server,
-    buffer: Vec<u8>,
     role: Role,
 }
 
@@ -105,14 +115,14 @@ impl Connection {
     fn new(node: Arc<Node>, socket: TcpStream, from: SocketAddr) -> Connection {
         let server = rtmp::Server::new(node.random_bytes(), rtmp::Limits::default());
         let role = Role::new(&node.metrics, RtmpRole::Undecided);
-        Connection { node, socket, from, server, buffer: vec![0; READ_BYTES], role }
+        Connection { node, socket, from, server, role }
     }
 
     /// Closes our side and reads on a little.
     async fn linger(&mut self) {
         let drain = async {
             self.socket.shutdown().await?;
-            while self.socket.read(&mut self.buffer).await? > 0 {}
+            while read(&self.socket, |_| ()).await?.0 > 0 {}
             std::io::Result::Ok(())
         };
         let _ = timeout(LINGER, drain).await;
@@ -130,34 +140,25 @@ impl Connection {
                     _ => {}
                 }
             }
-            match timeout_at(deadline, self.read()).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return Ok(()),
+            match timeout_at(deadline, self.take()).await {
+                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(CloseError::Idle),
             }
         }
     }
 
-    /// Reads once and answers what is due. `false` at the end of the connection.
-    async fn read(&mut self) -> Result<bool, CloseError> {
-        let count = self.socket.read(&mut self.buffer).await?;
-        if count == 0 {
-            return Ok(false);
-        }
-        self.take(count).await?;
-        Ok(true)
-    }
-
-    async fn take(&mut self, count: usize) -> Result<(), CloseError> {
-        let result = self.server.handle_input(&self.buffer[..count]);
+    /// Reads once and answers what is due: how many bytes came, 0 at the end of the connection.
+    async fn take(&mut self) -> Result<usize, CloseError> {
+        let taken = take(&self.socket, &mut self.server).await;
         self.answer().await?;
-        Ok(result?)
+        taken
     }
 
     async fn answer(&mut self) -> Result<(), CloseError> {
         let output = self.server.take_output();
-        if output.is_empty() { Ok(()) } else { write(&mut self.socket, &[output]).await }
+        if output.is_empty() { Ok(()) } else { write(&self.socket, &mut [IoSlice::new(&output)]).await }
     }
 
     fn admit(
@@ -205,6 +206,9 @@ impl Connection {
         tracing::info!(client = client.client.id, stream = %stream.name, from = %self.from, "rtmp publish");
         let mut demuxer = flv::Demuxer::new();
         let mut heard = Instant::now();
+        // Set anew when it goes off, not with each frame.
+        let mut silence = pin!(sleep_until(heard + PUBLISHER_SILENCE));
+        let mut kicked = pin!(kicked.wait());
         let result = loop {
             let mut ended = false;
             while let Some(event) = self.server.poll_event() {
@@ -226,22 +230,29 @@ impl Connection {
             if ended {
                 break Ok(());
             }
-            let read = tokio::select! {
-                read = timeout_at(heard + PUBLISHER_SILENCE, self.socket.read(&mut self.buffer)) => read,
-                _ = kicked.wait() => break Err(CloseError::Kicked),
+            let taken = tokio::select! {
+                biased;
+                () = &mut kicked => break Err(CloseError::Kicked),
+                taken = take(&self.socket, &mut self.server) => taken,
+                () = &mut silence => {
+                    if heard.elapsed() >= PUBLISHER_SILENCE {
+                        break Err(CloseError::Silent);
+                    }
+                    silence.as_mut().reset(heard + PUBLISHER_SILENCE);
+                    continue;
+                }
             };
-            match read {
-                Ok(Ok(0)) => break Ok(()),
-                Ok(Ok(count)) => {
+            if let Err(error) = self.answer().await {
+                break Err(error);
+            }
+            match taken {
+                Ok(0) => break Ok(()),
+                Ok(count) => {
                     client.client.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
                     stream.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
                     self.node.metrics.bytes_in.of(Protocol::Rtmp).add(count as u64);
-                    if let Err(error) = self.take(count).await {
-                        break Err(error);
-                    }
                 }
-                Ok(Err(error)) => break Err(error.into()),
-                Err(_) => break Err(CloseError::Silent),
+                Err(error) => break Err(error),
             }
         };
         tracing::info!(client = client.client.id, stream = %stream.name, mended = demuxer.mended(), skipped = demuxer.skipped(), "rtmp publish ended");
@@ -285,17 +296,19 @@ impl Connection {
     ) -> Result<(), CloseError> {
         self.server.accept_play()?;
         self.answer().await?;
-        let clock = self.node.clock;
-        let ready = timeout(self.node.config.stream.publisher_grace.max(START_TIMEOUT), start(stream, clock));
-        tokio::pin!(ready);
-        let ready = loop {
-            tokio::select! {
-                ready = &mut ready => break ready,
-                heard = hear(&self.socket, &mut self.server) => match heard? {
-                    Heard::Gone => return Ok(()),
-                    Heard::Question => self.answer().await?,
-                },
-                _ = kicked.wait() => return Err(CloseError::Kicked),
+        let mut kicked = pin!(kicked.wait());
+        let ready = {
+            let patience = self.node.config.stream.publisher_grace.max(START_TIMEOUT);
+            let mut ready = pin!(timeout(patience, start(stream, self.node.clock)));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut kicked => return Err(CloseError::Kicked),
+                    taken = take(&self.socket, &mut self.server) => if self.is_over(taken).await? {
+                        return Ok(());
+                    },
+                    ready = &mut ready => break ready,
+                }
             }
         };
         let (mut reader, metadata) = match ready {
@@ -308,20 +321,20 @@ impl Connection {
                 return self.end_play(rtmp::EndReason::Unpublished, "nobody publishes this stream").await;
             }
         };
-        write(&mut self.socket, &[metadata_message(0, &metadata)]).await?;
+        write(&self.socket, &mut [IoSlice::new(&metadata_message(0, &metadata))]).await?;
         let mut headers = Headers::default();
-        let mut parts = Vec::new();
         loop {
             let read = tokio::select! {
-                read = reader.next() => read,
-                heard = hear(&self.socket, &mut self.server) => match heard? {
-                    Heard::Gone => return Ok(()),
-                    Heard::Question => {
-                        self.answer().await?;
-                        continue;
+                biased;
+                () = &mut kicked => return self.end_play(rtmp::EndReason::Shutdown, "ended by the node").await,
+                // It writes nothing: half an answer would leave the player in the middle of a chunk.
+                taken = take(&self.socket, &mut self.server) => {
+                    if self.is_over(taken).await? {
+                        return Ok(());
                     }
-                },
-                _ = kicked.wait() => return self.end_play(rtmp::EndReason::Shutdown, "ended by the node").await,
+                    continue;
+                }
+                read = reader.next() => read,
             };
             let entries = match read {
                 Read::Entries(entries) => entries,
@@ -330,18 +343,13 @@ impl Connection {
                 }
                 Read::Ended(Ended::Refused(why)) => return self.end_play(rtmp::EndReason::Codec, &why).await,
             };
-            parts.clear();
-            for entry in &entries {
-                if let Some(header) = headers.before(entry) {
-                    if header.changed {
-                        parts.push(metadata_message(wire_ms(entry.frame.dts), &stream.log.metadata()));
-                    }
-                    parts.push(rtmp_header(entry, &header.sequence_header));
-                }
-                parts.push(entry.rtmp());
-            }
-            let bytes: u64 = parts.iter().map(|p| p.len() as u64).sum();
-            write(&mut self.socket, &parts).await?;
+            let before: Vec<Vec<Bytes>> =
+                entries.iter().map(|entry| headers_before(&mut headers, entry, stream)).collect();
+            let parts =
+                before.iter().zip(&entries).flat_map(|(before, entry)| before.iter().chain(entry.rtmp()));
+            let mut parts: Vec<IoSlice<'_>> = parts.map(|part| IoSlice::new(part)).collect();
+            let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+            write(&self.socket, &mut parts).await?;
             client.bytes_out.fetch_add(bytes, Ordering::Relaxed);
             stream.bytes_out.fetch_add(bytes, Ordering::Relaxed);
             self.node.metrics.bytes_out.of(Protocol::Rtmp).add(bytes);
@@ -353,6 +361,18 @@ impl Connection {
         }
     }
 
+    /// Answers what a player said. `true` when it is gone, or has enough.
+    async fn is_over(&mut self, taken: Result<usize, CloseError>) -> Result<bool, CloseError> {
+        let count = taken?;
+        while let Some(event) = self.server.poll_event() {
+            if matches!(event, rtmp::Event::Stop) {
+                return Ok(true);
+            }
+        }
+        self.answer().await?;
+        Ok(count == 0)
+    }
+
     async fn end_play(&mut self, reason: rtmp::EndReason, why: &str) -> Result<(), CloseError> {
         tracing::info!(from = %self.from, why, "rtmp play ends");
         self.server.end_play(reason);
@@ -360,6 +380,17 @@ impl Connection {
         self.socket.shutdown().await?;
         Ok(())
     }
+}
+
+/// What a player must be told before a frame whose configuration is new to it; mostly nothing.
+fn headers_before(headers: &mut Headers, entry: &Entry, stream: &Stream) -> Vec<Bytes> {
+    let Some(header) = headers.before(entry) else { return Vec::new() };
+    let mut parts = Vec::new();
+    if header.changed {
+        parts.push(metadata_message(wire_ms(entry.frame.dts), &stream.log.metadata()));
+    }
+    parts.extend(rtmp_header(entry, &header.sequence_header));
+    parts
 }
 
 fn metadata_message(at_ms: u32, metadata: &flv::Metadata) -> Bytes {
@@ -392,52 +423,42 @@ pub async fn start(
     Ok((stream.log.reader(), metadata))
 }
 
-/// What a player said.
-enum Heard {
-    /// It is gone, or has enough.
-    Gone,
-    /// Something that may want an answer.
-    Question,
+/// Waits until the socket has something and lets `look` see it: how many bytes (0 at the end), and what `look` made of them. It may be given
+/// up at any point.
+async fn read<T>(socket: &TcpStream, mut look: impl FnMut(&[u8]) -> T) -> std::io::Result<(usize, T)> {
+    poll_fn(|context| {
+        loop {
+            ready!(socket.poll_read_ready(context))?;
+            let seen = READ.with_borrow_mut(|buffer| {
+                socket.try_read(buffer).map(|count| (count, look(buffer.get(..count).unwrap_or_default())))
+            });
+            match seen {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                seen => return Poll::Ready(seen),
+            }
+        }
+    })
+    .await
 }
 
-/// Reads what a player says until there is something to do. It writes nothing, so it may be given up at any point: half an answer would
-/// leave the player in the middle of a chunk.
-async fn hear(socket: &TcpStream, server: &mut rtmp::Server) -> Result<Heard, CloseError> {
-    let mut buffer = [0u8; 1024];
-    loop {
-        socket.readable().await?;
-        match socket.try_read(&mut buffer) {
-            Ok(0) => return Ok(Heard::Gone),
-            Ok(count) => {
-                server.handle_input(&buffer[..count])?;
-                while let Some(event) = server.poll_event() {
-                    if matches!(event, rtmp::Event::Stop) {
-                        return Ok(Heard::Gone);
-                    }
-                }
-                return Ok(Heard::Question);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+/// Reads once and gives it to the server: how many bytes, 0 at the end of the connection.
+async fn take(socket: &TcpStream, server: &mut rtmp::Server) -> Result<usize, CloseError> {
+    let (count, taken) = read(socket, |input| server.handle_input(input)).await?;
+    taken?;
+    Ok(count)
 }
 
-/// Writes all parts, several in one system call; fails when the peer takes nothing for [`WRITE_STALL`].
-async fn write(socket: &mut TcpStream, parts: &[Bytes]) -> Result<(), CloseError> {
-    const SLICES: usize = 64;
-    for some in parts.chunks(SLICES) {
-        let mut slices: Vec<std::io::IoSlice<'_>> = some.iter().map(|p| std::io::IoSlice::new(p)).collect();
-        let mut left = &mut slices[..];
-        while !left.is_empty() {
-            let written = timeout(WRITE_STALL, socket.write_vectored(left))
-                .await
-                .map_err(|_| CloseError::Stalled)??;
-            if written == 0 {
-                return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
-            }
-            std::io::IoSlice::advance_slices(&mut left, written);
+/// Writes all parts, as many as it can in one system call; fails when the peer takes nothing for [`WRITE_STALL`].
+async fn write(socket: &TcpStream, parts: &mut [IoSlice<'_>]) -> Result<(), CloseError> {
+    let mut left = parts;
+    while !left.is_empty() {
+        let written = timeout(WRITE_STALL, poll_fn(|context| poll_send(socket, context, left)))
+            .await
+            .map_err(|_| CloseError::Stalled)??;
+        if written == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
         }
+        IoSlice::advance_slices(&mut left, written);
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod timeline;
 
 pub use demux::{Demuxer, Input};
 pub use metadata::{Metadata, metadata_body};
-pub use mux::{file_header, frame_body, sequence_header, tag, type_id};
+pub use mux::{file_header, frame_body, frame_head, sequence_header, tag, tag_parts, type_id};
 pub use reader::{Reader, TAG_LEN_MAX, Tag};
 
 use crate::{aac, h264};

@@ -123,6 +123,9 @@ pub struct Stream {
     pub viewer_lag_max: Duration,
     /// A viewer with more unsent bytes than this is moved to the next key frame.
     pub viewer_queue_bytes_max: usize,
+    /// Frames are gathered for so long and written to RTMP and FLV viewers together; 0: each picture at once.
+    #[serde(with = "duration")]
+    pub merge_write: Duration,
 }
 
 /// `[audio]`
@@ -242,6 +245,8 @@ impl Default for Stream {
             viewer_lag_max: Duration::from_secs(3),
             // 3 s of 20 Mbit/s.
             viewer_queue_bytes_max: 8 << 20,
+            // A picture a write costs what SRS does with 350 ms of them; latency comes first.
+            merge_write: Duration::ZERO,
         }
     }
 }

@@ -89,6 +89,8 @@ impl Config {
         rules.within_time("stream.publisher_grace", self.stream.publisher_grace, Duration::ZERO, hour);
         rules.within_time("stream.gop_duration_max", self.stream.gop_duration_max, second, 60 * second);
         rules.within_time("stream.viewer_lag_max", self.stream.viewer_lag_max, second / 2, 60 * second);
+        // Beyond half a second players' buffers run dry between writes; it is also the least that a viewer may lag.
+        rules.within_time("stream.merge_write", self.stream.merge_write, Duration::ZERO, second / 2);
     }
 
     fn check_addresses(&self, rules: &mut Rules) {

@@ -1,5 +1,8 @@
 //! FLV over HTTP and over WebSocket: GET /APP/STREAM.flv.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,24 +12,22 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
 use media::{StreamName, flv};
 use metrics::{Protocol, Refusal};
-use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, From, Refused, admit};
 use crate::auth::Action;
-use crate::clients::{Client, ClientGuard, ClientKind, Kicked};
+use crate::clients::{ClientGuard, ClientKind, Kicked};
 use crate::node::Node;
 use crate::rtmp_server::start;
-use crate::stream::log::{Ended, Headers, Read, wire_ms};
-use crate::stream::{Stream, Watch, WatchGuard};
+use crate::stream::log::{Ended, Headers, Read, Reader, wire_ms};
+use crate::stream::{self, Watch, WatchGuard};
 
-/// Pieces on their way to a viewer's socket. The log is the real queue: a viewer that does not take these falls behind there.
-const PIECES_MAX: usize = 4;
+/// Parts of tags up to this long are joined, for each piece that goes out over HTTP has a chunk header; longer ones are shared by all viewers.
+const JOINED_LEN_MAX: usize = 1024;
 /// What a viewer may say on a WebSocket, in bytes: nothing of it matters, and the library's 64 MiB are memory for strangers to fill.
 const SAID_LEN_MAX: usize = 4 * 1024;
-/// A viewer that takes nothing for so long is closed.
-const WRITE_STALL: Duration = Duration::from_secs(10);
 /// A stream that somebody publishes gives its first frame within this, or the request ends.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,33 +53,50 @@ pub async fn get(
         node.metrics.refused.of(Refusal::UnsupportedCodec).add(1);
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
-    let (kind, protocol) = match &upgrade {
-        Ok(_) => (ClientKind::WsFlvPlay, Protocol::WsFlv),
-        Err(_) => (ClientKind::FlvPlay, Protocol::HttpFlv),
+    let (kind, protocol, joined_len_max) = match &upgrade {
+        // A message is a system call: all there is goes in one.
+        Ok(_) => (ClientKind::WsFlvPlay, Protocol::WsFlv, usize::MAX),
+        Err(_) => (ClientKind::FlvPlay, Protocol::HttpFlv, JOINED_LEN_MAX),
     };
-    let (client, kicked) = node.add_task_client(kind, from.0.ip(), name.clone());
+    let (client, mut kicked) = node.add_task_client(kind, from.0.ip(), name.clone());
     node.metrics.plays.of(protocol).add(1);
     let watching = stream.watch(Watch::Flv);
-    let viewer = Viewer { node, stream, client, kicked, protocol, _watching: watching };
-    let (pieces_in, pieces) = mpsc::channel(PIECES_MAX);
+    // A refusal can still be told as a status, so the start is awaited.
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(START_TIMEOUT, start(&stream, node.clock)) => begun,
+        () = kicked.wait() => {
+            return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, "ended by the node".into()));
+        }
+    };
+    let (reader, metadata) = match begun {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(Ended::Refused(why))) => return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why)),
+        Ok(Err(Ended::Over)) | Err(_) => {
+            let why = format!("no frame of {name} came in time");
+            return Err(Refused(StatusCode::GATEWAY_TIMEOUT, why));
+        }
+    };
+    let mut viewer = Viewer {
+        node,
+        stream,
+        client,
+        protocol,
+        _watching: watching,
+        reader,
+        headers: Headers::default(),
+        joined_len_max,
+        pieces: VecDeque::new(),
+        joined: Vec::new(),
+    };
+    viewer.begin(&metadata);
     match upgrade {
         Ok(upgrade) => {
-            crate::task::spawn(viewer.node.metrics.clone(), viewer.run(pieces_in));
             let upgrade = upgrade.max_message_size(SAID_LEN_MAX).max_frame_size(SAID_LEN_MAX);
-            Ok(upgrade.on_upgrade(move |socket| over_websocket(socket, pieces)))
+            Ok(upgrade.on_upgrade(move |socket| over_websocket(socket, viewer, kicked)))
         }
         Err(_) => {
-            // A refusal can still be told as a status, so the first piece is awaited.
-            let (first_in, first) = oneshot::channel();
-            crate::task::spawn(viewer.node.metrics.clone(), viewer.run_telling(pieces_in, first_in));
-            if let Ok(Err(refused)) = first.await {
-                return Err(refused);
-            }
-            let stream = futures_util::stream::unfold(pieces, async |mut pieces| {
-                let piece: Option<Bytes> = pieces.recv().await;
-                piece.map(|piece| (Ok::<_, std::convert::Infallible>(piece), pieces))
-            });
-            let mut response: Response = Body::from_stream(stream).into_response();
+            let body = Body::from_stream(viewer.pieces(kicked).map(Ok::<_, Infallible>));
+            let mut response: Response = body.into_response();
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("video/x-flv"));
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             Ok(response)
@@ -86,14 +104,14 @@ pub async fn get(
     }
 }
 
-async fn over_websocket(mut socket: WebSocket, mut pieces: mpsc::Receiver<Bytes>) {
+async fn over_websocket(mut socket: WebSocket, viewer: Viewer, kicked: Kicked) {
+    let mut pieces = pin!(viewer.pieces(kicked));
     loop {
         tokio::select! {
-            piece = pieces.recv() => {
+            piece = pieces.next() => {
                 let Some(piece) = piece else { break };
-                match tokio::time::timeout(WRITE_STALL, socket.send(Message::Binary(piece))).await {
-                    Ok(Ok(())) => {}
-                    _ => return,
+                if socket.send(Message::Binary(piece)).await.is_err() {
+                    return;
                 }
             }
             said = socket.recv() => {
@@ -104,106 +122,85 @@ async fn over_websocket(mut socket: WebSocket, mut pieces: mpsc::Receiver<Bytes>
             }
         }
     }
-    let _ = tokio::time::timeout(WRITE_STALL, socket.send(Message::Close(None))).await;
+    let _ = socket.send(Message::Close(None)).await;
 }
 
+/// What goes out to one viewer. It ends with the connection that draws from it.
 struct Viewer {
     node: Arc<Node>,
-    stream: Arc<Stream>,
+    stream: Arc<stream::Stream>,
     client: ClientGuard,
-    kicked: Kicked,
     protocol: Protocol,
     _watching: WatchGuard,
+    reader: Reader,
+    headers: Headers,
+    joined_len_max: usize,
+    /// Made, and not taken yet.
+    pieces: VecDeque<Bytes>,
+    /// Short parts, to be joined to one piece.
+    joined: Vec<u8>,
 }
 
 impl Viewer {
-    async fn run(self, pieces: mpsc::Sender<Bytes>) {
-        let (told, _) = oneshot::channel();
-        self.run_telling(pieces, told).await;
-    }
-
-    /// Sends until the viewer or the stream ends; `told` hears whether it starts.
-    async fn run_telling(mut self, pieces: mpsc::Sender<Bytes>, told: oneshot::Sender<Result<(), Refused>>) {
-        let client = self.client.client.clone();
+    fn begin(&mut self, metadata: &flv::Metadata) {
+        let client = &self.client.client;
         tracing::info!(client = client.id, stream = %self.stream.name, ip = %client.ip, protocol = self.protocol.label(), "flv play");
-        let mut kicked = self.kicked.clone();
-        tokio::select! {
-            () = self.send(&pieces, told, &client) => {}
-            _ = kicked.wait() => {}
-            () = pieces.closed() => {}
-        }
-        tracing::info!(client = client.id, stream = %self.stream.name, sent = client.bytes().1, dropped = client.frames_dropped.load(Ordering::Relaxed), "flv play ended");
+        self.joined.extend_from_slice(&flv::file_header(metadata.has_audio, metadata.has_video));
+        self.joined.extend_from_slice(&flv::tag(flv::TYPE_DATA, 0, &flv::metadata_body(metadata)));
     }
 
-    async fn send(
-        &mut self,
-        pieces: &mpsc::Sender<Bytes>,
-        told: oneshot::Sender<Result<(), Refused>>,
-        client: &Client,
-    ) {
-        let begun = tokio::time::timeout(START_TIMEOUT, start(&self.stream, self.node.clock)).await;
-        let (mut reader, metadata) = match begun {
-            Ok(Ok(ready)) => ready,
-            Ok(Err(Ended::Refused(why))) => {
-                return drop(told.send(Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))));
-            }
-            Ok(Err(Ended::Over)) | Err(_) => {
-                let why = format!("no frame of {} came in time", self.stream.name);
-                return drop(told.send(Err(Refused(StatusCode::GATEWAY_TIMEOUT, why))));
-            }
-        };
-        let _ = told.send(Ok(()));
-        let mut piece = Vec::with_capacity(4096);
-        piece.extend_from_slice(&flv::file_header(metadata.has_audio, metadata.has_video));
-        piece.extend_from_slice(&flv::tag(18, 0, &flv::metadata_body(&metadata)));
-        let mut headers = Headers::default();
-        loop {
-            let entries = match reader.next().await {
-                Read::Entries(entries) => entries,
-                Read::Ended(_) => return,
-            };
+    /// The stream from its start to its end, or until the viewer is ended. A viewer that does not take it falls behind in the log.
+    fn pieces(self, mut kicked: Kicked) -> impl Stream<Item = Bytes> + Send {
+        let next = async |mut viewer: Viewer| Some((viewer.next().await?, viewer));
+        futures_util::stream::unfold(self, next).take_until(async move { kicked.wait().await })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.pieces.is_empty() {
+            let Read::Entries(entries) = self.reader.next().await else { return None };
             for entry in &entries {
-                if let Some(header) = headers.before(entry) {
+                if let Some(header) = self.headers.before(entry) {
                     let (type_id, at) = (flv::type_id(entry.frame.kind()), wire_ms(entry.frame.dts));
                     if header.changed {
                         let metadata = flv::metadata_body(&self.stream.log.metadata());
-                        piece.extend_from_slice(&flv::tag(flv::TYPE_DATA, at, &metadata));
+                        self.joined.extend_from_slice(&flv::tag(flv::TYPE_DATA, at, &metadata));
                     }
-                    piece.extend_from_slice(&flv::tag(type_id, at, &header.sequence_header));
+                    self.joined.extend_from_slice(&flv::tag(type_id, at, &header.sequence_header));
                 }
-                // One frame goes as it is, shared by all viewers; a backlog is joined into one write.
-                if entries.len() == 1 && piece.is_empty() {
-                    if !self.pass(pieces, entry.flv(), client).await {
-                        return;
+                for part in entry.flv() {
+                    if part.len() <= self.joined_len_max {
+                        self.joined.extend_from_slice(part);
+                    } else {
+                        self.close_joined();
+                        self.pieces.push_back(part.clone());
                     }
-                } else {
-                    piece.extend_from_slice(&entry.flv());
                 }
             }
-            if !piece.is_empty() && !self.pass(pieces, std::mem::take(&mut piece).into(), client).await {
-                return;
-            }
-            let dropped = reader.take_dropped();
+            self.close_joined();
+            let dropped = self.reader.take_dropped();
             if dropped > 0 {
-                client.frames_dropped.fetch_add(dropped, Ordering::Relaxed);
+                self.client.client.frames_dropped.fetch_add(dropped, Ordering::Relaxed);
                 self.node.metrics.viewer_frames_dropped.of(self.protocol).add(dropped);
             }
         }
-    }
-
-    async fn pass(&self, pieces: &mpsc::Sender<Bytes>, piece: Bytes, client: &Client) -> bool {
+        let piece = self.pieces.pop_front()?;
         let len = piece.len() as u64;
-        match tokio::time::timeout(WRITE_STALL, pieces.send(piece)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return false,
-            Err(_) => {
-                tracing::info!(client = client.id, "flv viewer took nothing for {} s", WRITE_STALL.as_secs());
-                return false;
-            }
-        }
-        client.bytes_out.fetch_add(len, Ordering::Relaxed);
+        self.client.client.bytes_out.fetch_add(len, Ordering::Relaxed);
         self.stream.bytes_out.fetch_add(len, Ordering::Relaxed);
         self.node.metrics.bytes_out.of(self.protocol).add(len);
-        true
+        Some(piece)
+    }
+
+    fn close_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.pieces.push_back(std::mem::take(&mut self.joined).into());
+        }
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        let client = &self.client.client;
+        tracing::info!(client = client.id, stream = %self.stream.name, sent = client.bytes().1, dropped = client.frames_dropped.load(Ordering::Relaxed), "flv play ended");
     }
 }

@@ -4,6 +4,7 @@ mod api;
 mod flv;
 mod pages;
 mod srs;
+mod stall;
 mod whip;
 
 use std::net::SocketAddr;
@@ -26,10 +27,13 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::auth::Action;
 use crate::door::Door;
 use crate::node::Node;
+use stall::Stall;
 
 /// A request's head, and then its body, must be there by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who takes nothing of an answer, or of a stream, for so long is given up.
+const WRITE_STALL: Duration = Duration::from_secs(10);
 /// Connections at once; a viewer of FLV holds one.
 const CONNECTIONS_MAX: usize = 20_000;
 
@@ -69,7 +73,10 @@ pub async fn serve(node: Arc<Node>, app: Router, listener: TcpListener) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(64 * 1024)
-                .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
+                .serve_connection(
+                    TokioIo::new(Stall::new(socket, WRITE_STALL)),
+                    TowerToHyperService::new(service),
+                )
                 .with_upgrades();
             if let Err(error) = connection.await {
                 tracing::debug!(%from, %error, "http connection");

@@ -1,5 +1,8 @@
 //! The frame log: a stream's last frames, shared by every RTMP and FLV viewer. A viewer is a cursor; the bytes it sends are made once a
 //! stream. It is the GOP cache, and a slow viewer's bound: who falls behind is moved to the newest key frame.
+//!
+//! Viewers over TCP are woken for each picture (or for several, by setting), and what sound came since goes with it: most of what a frame costs a
+//! viewer is the wake-up and the system call, and sound would make five of eight. Whoever wants each frame at once says so ([`FrameLog::prompt_reader`]).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -22,7 +25,13 @@ pub struct LogLimits {
     pub lag_us_max: i64,
     /// Likewise in bytes.
     pub lag_bytes_max: usize,
+    /// Frames are gathered for so long before viewers are woken for them; 0: each picture wakes them.
+    pub merge_us: i64,
 }
+
+/// Sound that waits for a picture waits so long, and then for the sound behind it at most. Pictures of 25 a second are 40 ms apart, with one or
+/// two AAC frames of 21 to 23 ms between them: at usual rates sound never wakes a viewer, and where pictures are rare it is 46 ms late at most.
+const SOUND_HELD_US: i64 = 30_000;
 
 /// A frame with its place in the log and the bytes that players share.
 #[derive(Debug)]
@@ -32,24 +41,25 @@ pub struct Entry {
     /// When it came.
     pub arrival: Time,
     source: SourceId,
-    rtmp: OnceLock<Bytes>,
-    flv: OnceLock<Bytes>,
+    rtmp: OnceLock<Box<[Bytes]>>,
+    flv: OnceLock<Box<[Bytes]>>,
 }
 
 impl Entry {
-    /// The frame as RTMP chunks, the same for all players.
-    pub fn rtmp(&self) -> Bytes {
-        self.rtmp
-            .get_or_init(|| rtmp_message(self.frame.kind(), self.frame.dts, &flv::frame_body(&self.frame)))
-            .clone()
+    /// The frame as RTMP chunks, the same for all players: parts to write one behind the other, which share the frame's data.
+    pub fn rtmp(&self) -> &[Bytes] {
+        self.rtmp.get_or_init(|| {
+            let head = flv::frame_head(&self.frame);
+            rtmp_message(self.frame.kind(), self.frame.dts, &head, &self.frame.data).into()
+        })
     }
 
-    /// The frame as an FLV tag.
-    pub fn flv(&self) -> Bytes {
-        let body = || flv::frame_body(&self.frame);
-        self.flv
-            .get_or_init(|| flv::tag(flv::type_id(self.frame.kind()), wire_ms(self.frame.dts), &body()))
-            .clone()
+    /// The frame as an FLV tag, likewise.
+    pub fn flv(&self) -> &[Bytes] {
+        self.flv.get_or_init(|| {
+            let (type_id, head) = (flv::type_id(self.frame.kind()), flv::frame_head(&self.frame));
+            Box::new(flv::tag_parts(type_id, wire_ms(self.frame.dts), &head, &self.frame.data))
+        })
     }
 }
 
@@ -58,19 +68,13 @@ pub fn wire_ms(time: Time) -> u32 {
     time.ms() as u32
 }
 
-fn rtmp_message(kind: Kind, time: Time, body: &[u8]) -> Bytes {
+fn rtmp_message(kind: Kind, time: Time, head: &[u8], rest: &Bytes) -> Vec<Bytes> {
     let csid = match kind {
         Kind::Audio => rtmp::csid::AUDIO,
         Kind::Video => rtmp::csid::VIDEO,
     };
-    rtmp::encode_message(
-        csid,
-        flv::type_id(kind),
-        wire_ms(time),
-        rtmp::PLAY_STREAM_ID,
-        body,
-        rtmp::CHUNK_SIZE_OUT,
-    )
+    let (type_id, time) = (flv::type_id(kind), wire_ms(time));
+    rtmp::message_parts(csid, type_id, time, rtmp::PLAY_STREAM_ID, head, rest, rtmp::CHUNK_SIZE_OUT)
 }
 
 /// Why a log gives no more frames.
@@ -97,6 +101,8 @@ struct Inner {
     last: Option<(Time, Time)>,
     last_dts: [Option<Time>; 2],
     source_began: Option<Time>,
+    /// Since when the oldest frame waits that viewers were not woken for.
+    held: Option<Time>,
     ended: Option<Ended>,
     /// How often the log ended.
     ends: u64,
@@ -116,14 +122,18 @@ struct Rates {
 #[derive(Debug)]
 pub struct FrameLog {
     inner: Mutex<Inner>,
-    head: watch::Sender<u64>,
+    /// Changes with each frame.
+    pushed: watch::Sender<()>,
+    /// Changes when viewers should look.
+    flushed: watch::Sender<()>,
     limits: LogLimits,
 }
 
 impl FrameLog {
     /// An empty log.
     pub fn new(limits: LogLimits) -> FrameLog {
-        FrameLog { inner: Mutex::default(), head: watch::Sender::new(0), limits }
+        let (pushed, flushed) = (watch::Sender::new(()), watch::Sender::new(()));
+        FrameLog { inner: Mutex::default(), pushed, flushed, limits }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -138,7 +148,7 @@ impl FrameLog {
             inner.source = source;
             inner.rebase = true;
             inner.ended = None;
-            inner.source_began = None;
+            (inner.source_began, inner.held) = (None, None);
             (inner.audio, inner.video) = (None, None);
             // References of the old source mean nothing now: viewers start at the new one's first key frame.
             inner.clear();
@@ -188,9 +198,27 @@ impl FrameLog {
             flv: OnceLock::new(),
         }));
         inner.trim(&self.limits, now);
+        let flush = inner.is_due(kind, self.limits.merge_us, now);
         drop(inner);
-        self.head.send_replace(seq + 1);
+        self.pushed.send_replace(());
+        if flush {
+            self.flushed.send_replace(());
+        }
         true
+    }
+
+    /// Nothing may come for a while: what waits to be gathered goes out.
+    pub fn flush(&self) {
+        self.lock().held = None;
+        self.flushed.send_replace(());
+    }
+
+    /// The same, when something waits for longer than it should: its source has paused. Call it each second.
+    pub fn flush_late(&self, now: Time) {
+        let wait_us = self.limits.merge_us.max(SOUND_HELD_US);
+        if self.lock().held.is_some_and(|since| now.since(since) > wait_us) {
+            self.flush();
+        }
     }
 
     /// No more frames come; readers are told when they have read what is left.
@@ -199,7 +227,8 @@ impl FrameLog {
         inner.ended = Some(why);
         inner.ends += 1;
         drop(inner);
-        self.head.send_modify(|_| {});
+        self.pushed.send_replace(());
+        self.flushed.send_replace(());
     }
 
     /// The tracks' configurations: audio, video.
@@ -231,16 +260,35 @@ impl FrameLog {
         (inner.rates.fps, inner.rates.kbps)
     }
 
-    /// A viewer's cursor, at the newest key frame (or at live, without video). Frames older than that are not for it.
+    /// A viewer's cursor, at the newest key frame (or at live, without video). Frames older than that are not for it. It is woken for pictures.
     pub fn reader(self: &Arc<Self>) -> Reader {
+        self.reader_woken_by(&self.flushed)
+    }
+
+    /// The same, woken for each frame.
+    pub fn prompt_reader(self: &Arc<Self>) -> Reader {
+        self.reader_woken_by(&self.pushed)
+    }
+
+    fn reader_woken_by(self: &Arc<Self>, wake: &watch::Sender<()>) -> Reader {
         let inner = self.lock();
         let head = inner.first + inner.entries.len() as u64;
         let cursor = inner.key.unwrap_or(head);
         let catch_up = inner.catch_up(cursor);
         let ends_before = inner.ends;
         drop(inner);
-        let (head, source) = (self.head.subscribe(), SourceId::default());
-        Reader { log: self.clone(), head, cursor, catch_up, source, picture: false, ends_before, dropped: 0 }
+        Reader {
+            log: self.clone(),
+            // Before the first look at the log: what comes in between wakes it.
+            wake: wake.subscribe(),
+            cursor,
+            caught_up: false,
+            catch_up,
+            source: SourceId::default(),
+            picture: false,
+            ends_before,
+            dropped: 0,
+        }
     }
 }
 
@@ -263,6 +311,19 @@ impl Inner {
         self.entries.clear();
         self.bytes = 0;
         self.key = None;
+    }
+
+    /// Whether viewers are woken for a frame that was just put in.
+    fn is_due(&mut self, kind: Kind, merge_us: i64, now: Time) -> bool {
+        let wait_us = match kind {
+            Kind::Audio if self.video.is_some() => merge_us.max(SOUND_HELD_US),
+            _ => merge_us,
+        };
+        let due = now.since(*self.held.get_or_insert(now)) >= wait_us;
+        if due {
+            self.held = None;
+        }
+        due
     }
 
     fn trim(&mut self, limits: &LogLimits, now: Time) {
@@ -327,8 +388,10 @@ impl Rates {
 #[derive(Debug)]
 pub struct Reader {
     log: Arc<FrameLog>,
-    head: watch::Receiver<u64>,
+    wake: watch::Receiver<()>,
     cursor: u64,
+    /// It has all there is: the next wake-up is waited for.
+    caught_up: bool,
     catch_up: CatchUp,
     /// Whose frame was last given.
     source: SourceId,
@@ -365,12 +428,11 @@ impl Reader {
     /// Waits for the next frames. The first one given is a key frame when the stream has video.
     pub async fn next(&mut self) -> Read {
         loop {
-            self.head.borrow_and_update();
+            if self.caught_up && self.wake.changed().await.is_err() {
+                return Read::Ended(Ended::Over);
+            }
             if let Some(read) = self.poll() {
                 return read;
-            }
-            if self.head.changed().await.is_err() {
-                return Read::Ended(Ended::Over);
             }
         }
     }
@@ -378,7 +440,7 @@ impl Reader {
     /// Waits until the tracks are known: both, or one and a second passed (nobody waits for the other track for ever).
     pub async fn tracks(&mut self, now: impl Fn() -> Time) -> Result<Metadata, Ended> {
         loop {
-            self.head.borrow_and_update();
+            self.wake.mark_unchanged();
             {
                 let inner = self.log.lock();
                 let both = inner.audio.is_some() && inner.video.is_some();
@@ -390,7 +452,7 @@ impl Reader {
                     return Err(ended);
                 }
             }
-            let _ = tokio::time::timeout(Duration::from_millis(100), self.head.changed()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(100), self.wake.changed()).await;
         }
     }
 
@@ -447,10 +509,13 @@ impl Reader {
             }
             self.cursor += 1;
         }
+        // The end is told by the call that finds nothing else: no more wake-ups come then.
+        let ended = self.ended(&inner);
+        self.caught_up = inner.get(self.cursor).is_none() && ended.is_none();
         if !batch.is_empty() {
             return Some(Read::Entries(batch));
         }
-        self.ended(&inner).map(Read::Ended)
+        ended.map(Read::Ended)
     }
 }
 
@@ -483,170 +548,9 @@ impl Headers {
 }
 
 /// A sequence header as RTMP chunks at the time of the frame it comes before.
-pub fn rtmp_header(entry: &Entry, body: &[u8]) -> Bytes {
-    rtmp_message(entry.frame.kind(), entry.frame.dts, body)
+pub fn rtmp_header(entry: &Entry, body: &Bytes) -> Vec<Bytes> {
+    rtmp_message(entry.frame.kind(), entry.frame.dts, &[], body)
 }
 
 #[cfg(test)]
-mod tests {
-    use media::AudioConfig;
-
-    use super::*;
-
-    const LIMITS: LogLimits = LogLimits {
-        bytes_max: 1_000_000,
-        gop_us_max: 20_000_000,
-        lag_us_max: 3_000_000,
-        lag_bytes_max: 400_000,
-    };
-
-    fn video() -> Arc<TrackConfig> {
-        Arc::new(TrackConfig::H264(media::VideoConfig {
-            avcc: Bytes::new(),
-            sps: Bytes::new(),
-            pps: Bytes::new(),
-            width: 640,
-            height: 360,
-            fps: None,
-        }))
-    }
-
-    fn frame(config: &Arc<TrackConfig>, ms: i64, key: bool) -> Frame {
-        let (dts, pts) = (Time::from_ms(ms), Time::from_ms(ms));
-        Frame { config: config.clone(), dts, pts, key, discardable: false, data: Bytes::from(vec![0; 1000]) }
-    }
-
-    fn entries(read: Option<Read>) -> Vec<Arc<Entry>> {
-        match read {
-            Some(Read::Entries(entries)) => entries,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_viewer_starts_at_the_newest_key_frame() {
-        let log = Arc::new(FrameLog::new(LIMITS));
-        log.begin(SourceId(1));
-        let config = video();
-        for i in 0..70 {
-            log.push(SourceId(1), frame(&config, i * 33, i % 30 == 0), Time::from_ms(i * 33));
-        }
-        let first = entries(log.reader().poll()).remove(0);
-        assert!(first.frame.key);
-        assert_eq!(first.frame.dts, Time::from_ms(60 * 33));
-    }
-
-    #[test]
-    fn time_goes_on_when_the_publisher_comes_back() {
-        let log = Arc::new(FrameLog::new(LIMITS));
-        log.begin(SourceId(1));
-        let config = video();
-        log.push(SourceId(1), frame(&config, 5_000, true), Time::from_ms(100));
-        let mut reader = log.reader();
-        assert_eq!(entries(reader.poll())[0].frame.dts, Time::ZERO);
-        log.begin(SourceId(2));
-        log.push(SourceId(2), frame(&config, 900_000, true), Time::from_ms(4_100));
-        assert!(
-            !log.push(SourceId(1), frame(&config, 5_033, false), Time::from_ms(4_200)),
-            "the old source is fenced"
-        );
-        assert_eq!(entries(reader.poll())[0].frame.dts, Time::from_ms(4_000));
-    }
-
-    #[test]
-    fn a_viewer_that_falls_behind_is_moved_to_the_newest_key_frame_and_counted() {
-        let log = Arc::new(FrameLog::new(LIMITS));
-        log.begin(SourceId(1));
-        let config = video();
-        log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
-        let mut reader = log.reader();
-        assert_eq!(entries(reader.poll()).len(), 1);
-        for i in 1..200 {
-            log.push(SourceId(1), frame(&config, i * 33, i % 30 == 0), Time::from_ms(i * 33));
-        }
-        let next = entries(reader.poll());
-        assert!(next[0].frame.key);
-        assert_eq!(next[0].frame.dts, Time::from_ms(180 * 33));
-        assert_eq!(reader.take_dropped(), 179);
-    }
-
-    #[test]
-    fn a_new_source_starts_with_a_key_frame_for_those_who_watched_the_old_one() {
-        let log = Arc::new(FrameLog::new(LIMITS));
-        log.begin(SourceId(1));
-        let config = video();
-        log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
-        let mut reader = log.reader();
-        assert_eq!(entries(reader.poll()).len(), 1);
-        log.push(SourceId(1), frame(&config, 33, false), Time::from_ms(33));
-        assert_eq!(entries(reader.poll()).len(), 1);
-        let mut late = log.reader();
-        log.begin(SourceId(2));
-        assert!(reader.poll().is_none() && late.poll().is_none(), "what the old source left is gone");
-        log.push(SourceId(2), frame(&config, 0, false), Time::from_ms(500));
-        assert!(reader.poll().is_none(), "it refers to a picture that nobody has");
-        log.push(SourceId(2), frame(&config, 33, true), Time::from_ms(533));
-        let next = entries(reader.poll());
-        assert_eq!((next.len(), next[0].frame.key), (1, true));
-        assert_eq!(entries(late.poll()).len(), 1);
-    }
-
-    #[test]
-    fn a_gop_longer_than_the_lag_is_given_whole_to_a_new_viewer() {
-        let log = Arc::new(FrameLog::new(LogLimits { lag_bytes_max: 50_000, ..LIMITS }));
-        log.begin(SourceId(1));
-        let config = video();
-        for i in 0..240 {
-            log.push(SourceId(1), frame(&config, i * 33, i == 0), Time::from_ms(i * 33));
-        }
-        let mut reader = log.reader();
-        let mut given = 0;
-        while given < 240 {
-            let batch = entries(reader.poll());
-            assert_eq!(batch[0].frame.dts, Time::from_ms(given * 33));
-            given += batch.len() as i64;
-        }
-        assert_eq!(reader.take_dropped(), 0);
-    }
-
-    #[test]
-    fn time_on_the_wire_never_starts_below_zero() {
-        let log = Arc::new(FrameLog::new(LIMITS));
-        log.begin(SourceId(1));
-        log.push(SourceId(1), frame(&video(), 1_000, true), Time::ZERO);
-        let asc = Bytes::from_static(&[0x11, 0x90]);
-        let sound = AudioConfig { asc, object_type: 2, sample_rate_hz: 48_000, channels: 2 };
-        log.push(SourceId(1), frame(&Arc::new(TrackConfig::Aac(sound)), 960, true), Time::ZERO);
-        let given = entries(log.reader().poll());
-        assert_eq!(given.iter().map(|e| wire_ms(e.frame.dts)).collect::<Vec<_>>(), [0, 0]);
-    }
-
-    #[test]
-    fn one_endless_gop_stays_within_the_bound() {
-        let log = Arc::new(FrameLog::new(LIMITS));
-        log.begin(SourceId(1));
-        let config = video();
-        for i in 0..5_000 {
-            log.push(SourceId(1), frame(&config, i * 33, i == 0), Time::from_ms(i));
-        }
-        assert!(log.lock().bytes <= LIMITS.bytes_max);
-        assert!(log.key_arrival().is_none(), "the cut GOP is nothing to start from");
-    }
-
-    #[test]
-    fn audio_alone_starts_at_once() {
-        let log = Arc::new(FrameLog::new(LIMITS));
-        log.begin(SourceId(1));
-        let config = Arc::new(TrackConfig::Aac(AudioConfig {
-            asc: Bytes::from_static(&[0x11, 0x90]),
-            object_type: 2,
-            sample_rate_hz: 48_000,
-            channels: 2,
-        }));
-        let mut reader = log.reader();
-        log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
-        assert_eq!(entries(reader.poll()).len(), 1);
-        log.end(Ended::Over);
-        assert!(matches!(reader.poll(), Some(Read::Ended(Ended::Over))));
-    }
-}
+mod tests;

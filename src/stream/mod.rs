@@ -176,6 +176,7 @@ impl From<&Config> for StreamSettings {
                 gop_us_max: us(config.stream.gop_duration_max),
                 lag_us_max: us(config.stream.viewer_lag_max),
                 lag_bytes_max: config.stream.viewer_queue_bytes_max,
+                merge_us: us(config.stream.merge_write),
             },
             grace: config.stream.publisher_grace,
             replace: config.stream.replace_publisher,
@@ -424,6 +425,7 @@ impl Stream {
         }
         state.publisher = None;
         state.left = Some(self.shared.clock.now());
+        self.log.flush();
         self.reconcile(&mut state);
     }
 
@@ -434,6 +436,7 @@ impl Stream {
     }
 
     fn sweep(&self, now: Time) {
+        self.log.flush_late(now);
         let mut state = self.lock();
         let over = state.left.is_some_and(|left| now - left > self.shared.grace);
         if over && state.publisher.is_none() {

@@ -17,7 +17,8 @@ use crate::media_plane::Order;
 /// Runs until it is aborted or the log ends. `fence` is this conversion's source.
 pub async fn run(stream: Arc<Stream>, fence: SourceId) {
     let mut converter = Converter::new(stream.clone(), fence);
-    let mut reader = stream.log.reader();
+    // Each frame at once: an Opus frame lasts 20 ms, and browsers want them evenly spaced.
+    let mut reader = stream.log.prompt_reader();
     loop {
         match reader.next().await {
             Read::Entries(entries) => {

@@ -51,6 +51,28 @@ fn a_viewer_that_reads_nothing_is_bounded_and_others_are_unhurt() {
     node.assert_well();
 }
 
+/// The node lets it go before the kernel would (20 s).
+#[test]
+fn an_flv_viewer_that_reads_nothing_is_let_go() {
+    use std::io::Write;
+    let mut node = Node::start();
+    let name = unique("stuck");
+    let _publisher = Publisher::start_tags(node.rtmp, &name, heavy_clip());
+    node.wait_live(&name);
+    let mut stuck = std::net::TcpStream::connect(node.http).expect("a viewer connects");
+    let request = format!("GET /live/{name}.flv HTTP/1.1\r\nHost: {}\r\n\r\n", node.http);
+    stuck.write_all(request.as_bytes()).expect("a request fits the socket");
+    let viewers = |count: u64| {
+        let stream = node.stream(&name)?;
+        (stream["viewers"]["flv"] == count).then_some(())
+    };
+    support::until("it watches", Duration::from_secs(5), || viewers(1));
+    // 10 s after the kernel's buffers are full, which takes some 4 s
+    support::until("it is let go", Duration::from_secs(18), || viewers(0));
+    drop(stuck);
+    node.assert_well();
+}
+
 /// A raw connection that has asked to play and reads nothing more.
 struct StuckViewer(#[allow(dead_code, reason = "held open")] std::net::TcpStream);
 

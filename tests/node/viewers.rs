@@ -128,6 +128,10 @@ fn one_track_alone_is_announced_as_one_and_does_not_wait() {
             seen.iter().all(|it| it.tag.kind == kind || it.tag.kind == SCRIPT),
             "type {kind}: another track came"
         );
+        // nothing waits for frames of a track that is not there
+        let times: Vec<_> = seen.iter().filter(|it| !it.tag.is_header()).map(|it| it.at).collect();
+        let gap = times.windows(2).map(|it| it[1] - it[0]).max().expect("frames");
+        assert!(times.len() > 50 && gap < Duration::from_millis(300), "{} frames, gap {gap:?}", times.len());
         let flv = record(&node, &name, Duration::from_secs(2));
         assert_eq!(flv.flags, flag, "type {kind}");
     }

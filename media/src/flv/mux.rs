@@ -40,14 +40,19 @@ pub fn sequence_header(config: &TrackConfig) -> Bytes {
 /// A frame's body: 5 bytes of header and AVCC, or 2 bytes and raw AAC. It goes out under the frame's DTS in
 /// milliseconds.
 pub fn frame_body(frame: &Frame) -> Bytes {
+    joined(&frame_head(frame), &frame.data)
+}
+
+/// The part of a frame's body before its data.
+pub fn frame_head(frame: &Frame) -> Vec<u8> {
     match frame.kind() {
         Kind::Video => {
             let composition_ms = frame.pts.ms().saturating_sub(frame.dts.ms()).clamp(0, COMPOSITION_MS_MAX);
             let [_, _, _, _, _, high, middle, low] = composition_ms.to_be_bytes();
             let first = if frame.key { VIDEO_KEY } else { VIDEO_INTER };
-            joined(&[first, PACKET_FRAME, high, middle, low], &frame.data)
+            vec![first, PACKET_FRAME, high, middle, low]
         }
-        Kind::Audio => joined(&[AUDIO_AAC, PACKET_FRAME], &frame.data),
+        Kind::Audio => vec![AUDIO_AAC, PACKET_FRAME],
     }
 }
 
@@ -62,19 +67,39 @@ pub const fn type_id(kind: Kind) -> u8 {
 /// A whole tag with the previous-tag size behind it (E.4.1). A body beyond the 24-bit length is cut; no frame is so long.
 pub fn tag(type_id: u8, timestamp_ms: u32, body: &[u8]) -> Bytes {
     let body = body.get(..BODY_LEN_MAX).unwrap_or(body);
-    let body_len = u32::try_from(body.len()).unwrap_or(0);
-    let [_, size @ ..] = body_len.to_be_bytes();
+    let mut out = BytesMut::with_capacity(body.len().saturating_add(15));
+    put_tag_header(&mut out, type_id, timestamp_ms, body.len());
+    out.put_slice(body);
+    put_tag_trailer(&mut out, body.len());
+    out.freeze()
+}
+
+/// The same in parts to be written one behind the other: the body is `head` and `rest`, and `rest` is shared, not copied.
+pub fn tag_parts(type_id: u8, timestamp_ms: u32, head: &[u8], rest: &Bytes) -> [Bytes; 3] {
+    let rest = rest.slice(..rest.len().min(BODY_LEN_MAX.saturating_sub(head.len())));
+    let body_len = head.len().saturating_add(rest.len());
+    let mut first = BytesMut::with_capacity(head.len().saturating_add(11));
+    put_tag_header(&mut first, type_id, timestamp_ms, body_len);
+    first.put_slice(head);
+    let mut trailer = BytesMut::with_capacity(4);
+    put_tag_trailer(&mut trailer, body_len);
+    [first.freeze(), rest, trailer.freeze()]
+}
+
+fn put_tag_header(out: &mut BytesMut, type_id: u8, timestamp_ms: u32, body_len: usize) {
+    let [_, size @ ..] = u32::try_from(body_len).unwrap_or(0).to_be_bytes();
     // E.4.1: the low 24 bits, then TimestampExtended with the high 8.
     let [extended, low @ ..] = timestamp_ms.to_be_bytes();
-    let mut out = BytesMut::with_capacity(body.len().saturating_add(15));
     out.put_u8(type_id);
     out.put_slice(&size);
     out.put_slice(&low);
     out.put_u8(extended);
     out.put_slice(&[0, 0, 0]);
-    out.put_slice(body);
-    out.put_u32(body_len.saturating_add(TAG_HEADER_LEN));
-    out.freeze()
+}
+
+/// The size of the tag, header and body.
+fn put_tag_trailer(out: &mut BytesMut, body_len: usize) {
+    out.put_u32(u32::try_from(body_len).unwrap_or(0).saturating_add(TAG_HEADER_LEN));
 }
 
 fn joined(head: &[u8], body: &[u8]) -> Bytes {
@@ -99,5 +124,12 @@ mod tests {
     fn tag_bytes() {
         let bytes = tag(TYPE_VIDEO, 0x1234_5678, b"ab");
         assert_eq!(&bytes[..], b"\x09\0\0\x02\x34\x56\x78\x12\0\0\0ab\0\0\0\x0d");
+        let data = Bytes::from_static(b"cdefgh");
+        let parts = tag_parts(TYPE_VIDEO, 0x1234_5678, b"ab", &data);
+        assert_eq!(parts.concat(), tag(TYPE_VIDEO, 0x1234_5678, b"abcdefgh"));
+        assert_eq!(parts[1].as_ptr(), data.as_ptr());
+        let long = Bytes::from(vec![0; BODY_LEN_MAX]);
+        let cut = tag_parts(TYPE_VIDEO, 0, b"ab", &long).concat();
+        assert_eq!(cut, tag(TYPE_VIDEO, 0, &[b"ab", &long[..]].concat()));
     }
 }

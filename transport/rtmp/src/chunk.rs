@@ -4,7 +4,7 @@ mod reader;
 mod writer;
 
 pub use reader::{Limits, Message, Reader};
-pub use writer::{Writer, encode_message};
+pub use writer::{Writer, encode_message, message_parts};
 
 /// Largest chunk size that is honoured for receiving: messages have 24-bit lengths (RTMP 5.3.1), so a larger one never
 /// makes a difference. Nothing is allocated by it.

@@ -18,7 +18,7 @@ pub mod handshake;
 mod link;
 mod server;
 
-pub use chunk::{CHUNK_SIZE_OUT, encode_message};
+pub use chunk::{CHUNK_SIZE_OUT, encode_message, message_parts};
 pub use client::{Client, ClientEvent};
 pub use handshake::RANDOM_LEN;
 pub use server::{EndReason, Event, Limits, Server};

@@ -123,7 +123,8 @@ impl Link {
     }
 
     pub(crate) fn take_output(&mut self) -> Bytes {
-        self.out.split().freeze()
+        // Whole: a part that is split off would keep the room of the handshake's answers for as long as the connection lives.
+        std::mem::take(&mut self.out).freeze()
     }
 }
 

@@ -31,6 +31,27 @@ fn set_chunk_size(size: u32) -> Bytes {
 }
 
 #[test]
+fn parts_are_the_message_and_share_its_body() {
+    let body = Bytes::from((0..1000_u32).map(|n| n as u8).collect::<Vec<_>>());
+    for (chunk_size, time) in
+        [(128, 7), (128, 0x0123_4567), (60_000, 7), (1005, 7), (1004, 7), (5, 7), (6, EXTENDED)]
+    {
+        for len in [0, 1, 122, 123, 124, 1000] {
+            let rest = body.slice(..len);
+            let parts = message_parts(6, 9, time, 1, b"above", &rest, chunk_size);
+            let whole = encode_message(6, 9, time, 1, &[b"above", &rest[..]].concat(), chunk_size);
+            assert_eq!(parts.concat(), whole, "{chunk_size} {len}");
+            let shared: usize =
+                parts.iter().filter(|p| body.as_ptr_range().contains(&p.as_ptr())).map(Bytes::len).sum();
+            assert_eq!(shared, len);
+        }
+    }
+    let long = Bytes::from(vec![0; 0x100_0000]);
+    let parts = message_parts(6, 9, 0, 1, b"above", &long, 0xFF_FFFF);
+    assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), 12 + 0xFF_FFFF);
+}
+
+#[test]
 fn the_examples_of_the_specification() {
     // RTMP 5.3.2.1: four audio messages on chunk stream 3, 32 bytes each, 20 ms apart, headers 0, 2, 3, 3.
     let mut bytes = vec![0x03, 0x00, 0x03, 0xE8, 0, 0, 32, 8, 0x39, 0x30, 0, 0];

@@ -4,6 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{CHUNK_SIZE_DEFAULT, EXTENDED, HEADER_LEN_MAX, STREAMS_MAX};
 
+/// RTMP 5.3.1.2: lengths are 24-bit.
+const LEN_MAX: usize = 0xFF_FFFF;
+
 /// Writes one message with a full header, independent of what was written before, so that all players share the bytes.
 ///
 /// `chunk_size` is what the receiver was told ([`super::CHUNK_SIZE_OUT`] for players of [`crate::Server`]). The extended
@@ -22,6 +25,38 @@ pub fn encode_message(
         Header { fmt: 0, csid, field: timestamp_ms, len: body.len(), type_id, stream_id: message_stream_id };
     put_message(&mut out, &header, body, chunk_size);
     out.freeze()
+}
+
+/// What [`encode_message`] writes, in parts to be written one behind the other: the body is shared, not copied. It consists of `head`, which
+/// fits one chunk, and `rest`.
+pub fn message_parts(
+    csid: u32,
+    type_id: u8,
+    timestamp_ms: u32,
+    message_stream_id: u32,
+    head: &[u8],
+    rest: &Bytes,
+    chunk_size: usize,
+) -> Vec<Bytes> {
+    let rest = rest.slice(..rest.len().min(LEN_MAX.saturating_sub(head.len())));
+    let len = head.len().saturating_add(rest.len());
+    let header = Header { fmt: 0, csid, field: timestamp_ms, len, type_id, stream_id: message_stream_id };
+    let mut first = BytesMut::with_capacity(HEADER_LEN_MAX.saturating_add(head.len()));
+    put_header(&mut first, &header);
+    first.put_slice(head);
+    let mut parts = vec![first.freeze()];
+    let (mut at, mut room) = (0_usize, chunk_size.saturating_sub(head.len()));
+    while at < rest.len() {
+        let end = at.saturating_add(room).min(rest.len());
+        parts.push(rest.slice(at..end));
+        (at, room) = (end, chunk_size.max(1));
+        if at < rest.len() {
+            let mut next = BytesMut::new();
+            put_continuation(&mut next, &header);
+            parts.push(next.freeze());
+        }
+    }
+    parts
 }
 
 /// Writes messages one after the other with headers as short as RTMP allows, as encoders do.
@@ -110,10 +145,20 @@ struct Header {
 }
 
 fn put_message(out: &mut BytesMut, header: &Header, body: &[u8], chunk_size: usize) {
-    let body = body.get(..0xFF_FFFF).unwrap_or(body);
+    let body = body.get(..LEN_MAX).unwrap_or(body);
+    put_header(out, header);
+    let mut pieces = body.chunks(chunk_size.max(1));
+    out.put_slice(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        put_continuation(out, header);
+        out.put_slice(piece);
+    }
+}
+
+fn put_header(out: &mut BytesMut, header: &Header) {
     put_basic(out, header.fmt, header.csid);
     let [_, field @ ..] = header.field.min(EXTENDED).to_be_bytes();
-    let [_, len @ ..] = u32::try_from(header.len.min(0xFF_FFFF)).unwrap_or(0).to_be_bytes();
+    let [_, len @ ..] = u32::try_from(header.len.min(LEN_MAX)).unwrap_or(0).to_be_bytes();
     if header.fmt <= 2 {
         out.put_slice(&field);
     }
@@ -124,18 +169,18 @@ fn put_message(out: &mut BytesMut, header: &Header, body: &[u8], chunk_size: usi
     if header.fmt == 0 {
         out.put_u32_le(header.stream_id);
     }
-    let put_extended = |out: &mut BytesMut| {
-        if header.field >= EXTENDED {
-            out.put_u32(header.field);
-        }
-    };
-    put_extended(out);
-    let mut pieces = body.chunks(chunk_size.max(1));
-    out.put_slice(pieces.next().unwrap_or_default());
-    for piece in pieces {
-        put_basic(out, 3, header.csid);
-        put_extended(out);
-        out.put_slice(piece);
+    put_extended(out, header);
+}
+
+/// RTMP 5.3.1.2.4: type 3, for the chunks of a message behind its first.
+fn put_continuation(out: &mut BytesMut, header: &Header) {
+    put_basic(out, 3, header.csid);
+    put_extended(out, header);
+}
+
+fn put_extended(out: &mut BytesMut, header: &Header) {
+    if header.field >= EXTENDED {
+        out.put_u32(header.field);
     }
 }
 
