@@ -299,7 +299,7 @@ fn a_server_that_is_killed_ends_the_run_with_what_was_reached() {
     bench.wait_measuring();
     bench.signal("millrace", "KILL");
     let end = bench.end(SOON);
-    end.assert_failed(false, "the node ended");
+    end.assert_failed(false, "millrace ended");
     assert!(end.after < Duration::from_secs(8), "{:?}", end.after);
     assert!(end.group("watch")["frames"].as_u64() > Some(20), "{end:?}");
     assert!(end.outcome["server"]["rss_bytes"].as_u64() > Some(1 << 20), "as it was last seen: {end:?}");

@@ -101,6 +101,8 @@ pub enum CloseReason {
     NotConnected,
     /// No authenticated consent check within 30 s (RFC 7675).
     ConsentLost,
+    /// Another client got through its handshake from this one's address: this one is not there any more.
+    AddressTaken,
     /// The peer's certificate is not the one its SDP announced.
     WrongFingerprint,
     /// The source's codec was not negotiated with this viewer.
@@ -126,6 +128,7 @@ impl std::fmt::Display for CloseReason {
             CloseReason::ConsentLost => {
                 f.write_str("the client stopped answering (no consent check for 30 s)")
             }
+            CloseReason::AddressTaken => f.write_str("the client's address is another's now"),
             CloseReason::WrongFingerprint => f.write_str("the DTLS certificate is not the one of the SDP"),
             CloseReason::CodecNotNegotiated(codec) => {
                 write!(f, "the stream is {}, which this session did not negotiate", codec.name())

@@ -75,8 +75,12 @@ impl Shard {
         }
         if let Some(other) = before.and_then(|other| self.peers.get_mut(other)) {
             // An address that a live session's media goes to stays that session's: whoever sends checks in its name would otherwise take
-            // its packets away. It is free again when its consent ends.
+            // its packets away. But a client may be gone without a word, and its port be another's (a NAT's, or a page's that was loaded
+            // again): whoever gets through a handshake from there, which takes our answers, has the address.
             if other.session.is_connected() && other.session.remote() == Some(from) {
+                if !self.peers[slot].session.is_connected() {
+                    self.claims.insert(from, slot);
+                }
                 return;
             }
             other.addresses.retain(|a| *a != from);
@@ -91,6 +95,22 @@ impl Shard {
         peer.addresses.push(from);
     }
 
+    /// A peer's handshake from an address is through: if another held that, its client is not there any more.
+    pub(crate) fn take_over<E: Egress>(&mut self, slot: usize, from: SocketAddr, now: Time, out: &mut E) {
+        if self.claims.remove(&from) != Some(slot) {
+            return;
+        }
+        if let Some(holder) = self.peer_by_address.remove(&from)
+            && let Some(peer) = self.peers.get_mut(holder)
+        {
+            peer.addresses.retain(|a| *a != from);
+            // Without a goodbye: it would only reach who is there now.
+            peer.session.close(now, &mut |_, _: &[u8]| {});
+            self.close(holder, CloseReason::AddressTaken, now, out);
+        }
+        self.remember_address(slot, from);
+    }
+
     pub(crate) fn close<E: Egress>(&mut self, slot: usize, reason: CloseReason, now: Time, out: &mut E) {
         let Some(mut peer) = self.peers.try_remove(slot) else { return };
         self.timers.clear(slot);
@@ -102,6 +122,7 @@ impl Shard {
         for address in &peer.addresses {
             self.peer_by_address.remove(address);
         }
+        self.claims.retain(|_, claimant| *claimant != slot);
         let tracks: Vec<usize> = match &peer.role {
             Role::Publish(publisher) => publisher.medias.iter().map(|m| m.track).collect(),
             Role::Subscribe(subscriber) => subscriber.forwarders.iter().map(|s| s.track).collect(),

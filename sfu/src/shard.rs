@@ -64,6 +64,8 @@ pub struct Shard {
     pub(crate) peer_by_id: HashMap<PeerId, usize>,
     pub(crate) peer_by_ufrag: HashMap<String, usize>,
     pub(crate) peer_by_address: HashMap<SocketAddr, usize>,
+    /// Peers whose checks came from an address that another, connected one holds: it is theirs once a handshake from there is through.
+    pub(crate) claims: HashMap<SocketAddr, usize>,
     pub(crate) tracks: Slab<Track>,
     pub(crate) track_by_key: HashMap<TrackKey, usize>,
     pub(crate) dirty: Vec<usize>,
@@ -88,6 +90,7 @@ impl Shard {
             peer_by_id: HashMap::new(),
             peer_by_ufrag: HashMap::new(),
             peer_by_address: HashMap::new(),
+            claims: HashMap::new(),
             tracks: Slab::new(),
             track_by_key: HashMap::new(),
             dirty: Vec::new(),
@@ -169,7 +172,8 @@ impl Shard {
             let ufrag = stun::peek_ufrag(datagram).ok_or(DropReason::StunMalformed)?;
             *self.peer_by_ufrag.get(ufrag).ok_or(DropReason::StunUnknownUser)?
         } else {
-            *self.peer_by_address.get(&from).ok_or(DropReason::AddressNotValidated)?
+            let claim = if protocol == Protocol::Dtls { self.claims.get(&from) } else { None };
+            *claim.or(self.peer_by_address.get(&from)).ok_or(DropReason::AddressNotValidated)?
         };
         self.current = Some(peer);
         if protocol == Protocol::Dtls && !self.peers[peer].session.is_connected() {
@@ -199,7 +203,10 @@ impl Shard {
                     self.remember_address(peer, from);
                 }
             }
-            Input::Connected => self.connected(peer, now, out),
+            Input::Connected => {
+                self.take_over(peer, from, now, out);
+                self.connected(peer, now, out);
+            }
             Input::Rtp(packet) => return self.rtp(peer, packet, now),
             Input::Rtcp(compound) => return self.rtcp(peer, &compound, now, out),
             Input::Closed(reason) => self.close(peer, reason.into(), now, out),
@@ -420,7 +427,14 @@ impl Shard {
         let Some(&peer) = self.peer_by_id.get(&waiting.peer) else { return true };
         self.current = Some(peer);
         self.peers[peer].handshakes_waiting -= 1;
-        if let Err(reason) = self.take(peer, &mut waiting.datagram, waiting.from, now, out) {
+        let mut taken = self.take(peer, &mut waiting.datagram, waiting.from, now, out);
+        // What is sealed may be a goodbye of who holds the address that this one claims.
+        let holder = self.peer_by_address.get(&waiting.from).filter(|holder| **holder != peer);
+        if let Some(&holder) = holder.filter(|_| rtc::dtls::is_sealed(&waiting.datagram)) {
+            self.current = Some(holder);
+            taken = taken.or(self.take(holder, &mut waiting.datagram, waiting.from, now, out));
+        }
+        if let Err(reason) = taken {
             self.metrics.dropped(reason);
         }
         self.current = None;

@@ -59,6 +59,7 @@ pub fn client(n: u8, base: Instant, now: Time) -> Client {
         identity: IDENTITIES[1].clone(),
         base,
         role: Role::Active,
+        controlling: true,
         server: SERVER,
         seed: u64::from(n),
     };

@@ -227,6 +227,55 @@ fn a_check_in_another_peers_name_does_not_take_its_packets() {
     scene.assert_unhurt();
 }
 
+/// One whose own handshake is still to come claims the address, and takes nothing either: it cannot read what the handshake is answered.
+#[test]
+fn a_claim_to_another_peers_address_takes_neither_packets_nor_goodbyes() {
+    let mut scene = Scene::new();
+    let liar = scene.world.add_subscriber(Wish::on(0));
+    let victim = scene.world.peers[scene.viewer].address;
+    let (now, mut forged) = (scene.world.now, Vec::new());
+    scene.world.peers[liar].client.handle_timeout(now, &mut |_, bytes| forged.push(bytes.to_vec()));
+    scene.world.peers[liar].silent = true;
+    // Its check, and a record that says that it is a handshake's.
+    forged.push([&[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0, 20][..], &[1; 20]].concat());
+    let node = &mut scene.world.nodes[0];
+    for mut datagram in forged {
+        node.shard.handle_datagram(&mut datagram, victim, now, &mut node.out);
+        while node.shard.handle_handshake(now, &mut node.out) {}
+        node.out.sent.clear(); // the answers, which the victim cannot read
+    }
+    scene.assert_unhurt();
+    let client = &mut scene.world.peers[scene.viewer].client;
+    let mut goodbye = Vec::new();
+    client.close(now, &mut |_, bytes| goodbye.push(bytes.to_vec()));
+    for datagram in goodbye {
+        scene.world.datagram(0, &datagram, victim);
+    }
+    scene.world.run(5);
+    let left = |event: &Event| matches!(event, Event::Closed(_, sfu::CloseReason::Left));
+    assert!(scene.world.nodes[0].events.iter().any(left), "the victim's goodbye is heard");
+}
+
+#[test]
+fn who_gets_through_a_handshake_has_the_address_of_one_that_is_gone() {
+    let mut scene = Scene::new();
+    let gone = scene.viewer;
+    let address = scene.world.peers[gone].address;
+    scene.world.peers[gone].silent = true;
+    scene.world.peers[gone].address.set_port(1);
+    let new = scene.world.add_subscriber(Wish::on(0));
+    scene.world.peers[new].address = address;
+    scene.world.run(500);
+    assert!(scene.world.peers[new].client.is_connected());
+    scene.frames(10);
+    let got = scene.world.peers[new].video();
+    assert!(got.len() >= 30, "{} packets", got.len());
+    assert_contiguous(&got);
+    let id = scene.world.peers[gone].id;
+    let taken = |e: &Event| matches!(e, Event::Closed(who, sfu::CloseReason::AddressTaken) if *who == id);
+    assert!(scene.world.nodes[0].events.iter().any(taken), "{:?}", scene.world.nodes[0].events);
+}
+
 #[test]
 fn a_publisher_that_changes_its_codec_with_each_packet_is_not_followed() {
     let mut scene = Scene::new();

@@ -420,6 +420,8 @@ impl World {
                     .expect("a shard sends well-formed RTCP");
             }
             Ok(_) => {}
+            // What was on its way to who had this address before.
+            Err(_) if !p.client.is_connected() => {}
             // Plain retransmissions and the network's duplicates.
             Err(DropReason::SrtpReplayed) => {
                 if let Some(header) = Header::of(&sealed) {

@@ -228,6 +228,11 @@ pub enum Refusal {
     Handshake,
 }
 
+/// Whether a datagram begins with an encrypted record (RFC 6347 section 4.1: behind type and version, epoch 0 is what is not).
+pub fn is_sealed(datagram: &[u8]) -> bool {
+    datagram.get(3..5).is_some_and(|epoch| epoch != [0, 0])
+}
+
 /// One peer's DTLS endpoint.
 pub struct Dtls {
     /// Made when it is first needed, as it reads the key: 20 us, which who never shakes hands does not cost.
