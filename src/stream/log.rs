@@ -25,7 +25,7 @@ pub struct LogLimits {
     pub lag_us_max: i64,
     /// Likewise in bytes.
     pub lag_bytes_max: usize,
-    /// Frames are gathered for so long before viewers are woken for them; 0: each picture wakes them.
+    /// Pictures are gathered for so long before viewers are woken for them; 0: each picture wakes them.
     pub merge_us: i64,
 }
 
@@ -101,8 +101,9 @@ struct Inner {
     last: Option<(Time, Time)>,
     last_dts: [Option<Time>; 2],
     source_began: Option<Time>,
-    /// Since when the oldest frame waits that viewers were not woken for.
+    /// Since when the oldest frame waits that viewers were not woken for, and the oldest picture.
     held: Option<Time>,
+    picture_held: Option<Time>,
     ended: Option<Ended>,
     /// How often the log ended.
     ends: u64,
@@ -148,7 +149,8 @@ impl FrameLog {
             inner.source = source;
             inner.rebase = true;
             inner.ended = None;
-            (inner.source_began, inner.held) = (None, None);
+            inner.source_began = None;
+            inner.let_go();
             (inner.audio, inner.video) = (None, None);
             // References of the old source mean nothing now: viewers start at the new one's first key frame.
             inner.clear();
@@ -209,13 +211,13 @@ impl FrameLog {
 
     /// Nothing may come for a while: what waits to be gathered goes out.
     pub fn flush(&self) {
-        self.lock().held = None;
+        self.lock().let_go();
         self.flushed.send_replace(());
     }
 
     /// The same, when something waits for longer than it should: its source has paused. Call it each second.
     pub fn flush_late(&self, now: Time) {
-        let wait_us = self.limits.merge_us.max(SOUND_HELD_US);
+        let wait_us = self.limits.merge_us + SOUND_HELD_US;
         if self.lock().held.is_some_and(|since| now.since(since) > wait_us) {
             self.flush();
         }
@@ -313,17 +315,25 @@ impl Inner {
         self.key = None;
     }
 
-    /// Whether viewers are woken for a frame that was just put in.
+    /// Whether viewers are woken for a frame that was just put in. Pictures are gathered from a picture on: if the sound before it made that
+    /// wait shorter, most writes would be for one picture.
     fn is_due(&mut self, kind: Kind, merge_us: i64, now: Time) -> bool {
-        let wait_us = match kind {
-            Kind::Audio if self.video.is_some() => merge_us.max(SOUND_HELD_US),
-            _ => merge_us,
+        let held = *self.held.get_or_insert(now);
+        let due = match (kind, self.picture_held) {
+            (Kind::Video, _) => now.since(*self.picture_held.get_or_insert(now)) >= merge_us,
+            (Kind::Audio, Some(picture)) => now.since(picture) >= merge_us + SOUND_HELD_US,
+            (Kind::Audio, None) if self.video.is_some() => now.since(held) >= SOUND_HELD_US,
+            (Kind::Audio, None) => now.since(held) >= merge_us,
         };
-        let due = now.since(*self.held.get_or_insert(now)) >= wait_us;
         if due {
-            self.held = None;
+            self.let_go();
         }
         due
+    }
+
+    /// Nothing waits any more.
+    fn let_go(&mut self) {
+        (self.held, self.picture_held) = (None, None);
     }
 
     fn trim(&mut self, limits: &LogLimits, now: Time) {

@@ -215,6 +215,34 @@ fn merged_pictures_go_together_and_a_pause_ends_the_wait() {
     assert_eq!(woken(&mut viewer).map(|w| w.len()), Some(2));
 }
 
+/// 30 pictures and 47 sound frames a second: the pictures go two by two wherever the sound is between them.
+#[test]
+fn sound_does_not_split_merged_pictures() {
+    let log = Arc::new(FrameLog::new(LogLimits { merge_us: 24_000, ..LIMITS }));
+    log.begin(SourceId(1));
+    let (pictures, sound) = (video(), audio());
+    let push = |config, us: i64, key| {
+        log.push(SourceId(1), frame(config, us / 1000, key), Time::ZERO.plus_us(us));
+    };
+    push(&pictures, 0, true);
+    let mut viewer = log.reader();
+    assert_eq!(woken(&mut viewer).map(|w| w.len()), Some(1));
+    let (mut next_picture, mut next_sound, mut writes) = (33_333, 5_000, Vec::new());
+    while next_picture < 2_000_000 {
+        if next_sound < next_picture {
+            push(&sound, next_sound, true);
+            next_sound += 21_333;
+        } else {
+            push(&pictures, next_picture, false);
+            next_picture += 33_333;
+        }
+        let all = woken(&mut viewer).unwrap_or_default();
+        writes.extend((!all.is_empty()).then(|| all.iter().filter(|(kind, _)| *kind == Kind::Video).count()));
+    }
+    assert_eq!(writes[1..], vec![2; writes.len() - 1], "the first had its picture before it began to wait");
+    assert!(writes.len() >= 29, "{}", writes.len());
+}
+
 #[test]
 fn what_waits_for_a_picture_is_not_lost_when_the_publisher_leaves() {
     let log = Arc::new(FrameLog::new(LIMITS));
