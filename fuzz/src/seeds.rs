@@ -23,6 +23,23 @@ const CLIPS: [&[u8]; 2] = [
     include_bytes!("../seeds/flv_reader/ffmpeg-b-frames"),
 ];
 
+fn relay_datagrams() -> (Vec<u8>, Vec<u8>) {
+    use relay::datagram::{Flags, Media, write_nack};
+    let (mut media, mut nack) = (Vec::new(), Vec::new());
+    let header = Media {
+        flags: Flags::KEY,
+        link_seq: 70_000,
+        track: 3,
+        age_ms: 9,
+        dts_offset: 3_000,
+        ..Media::default()
+    };
+    header.write(&mut media);
+    media.extend_from_slice(&[0x65; 40]);
+    write_nack(&mut nack, 70_000, &[(69_000, 2), (69_990, 5)]);
+    (media, nack)
+}
+
 /// Writes them; gives their number.
 pub fn write(folder: &Path) -> io::Result<usize> {
     let mut count = 0;
@@ -52,6 +69,9 @@ pub fn write(folder: &Path) -> io::Result<usize> {
     for (name, bytes) in shard_steps(&compounds) {
         put("shard", name, &bytes)?;
     }
+    let (media, nack) = relay_datagrams();
+    put("relay_datagram", "media", &media)?;
+    put("relay_datagram", "nack", &nack)?;
     put("rtmp_handshake", "simple", &[&[5, 3][..], &[0; 3072]].concat())?;
     put("rtmp_handshake", "cut", &[&[0, 3][..], &[9; 500]].concat())?;
     put("rtmp_handshake", "encrypted", &[0, 6, 1, 2])?;

@@ -11,19 +11,21 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("transport/udp", &[]),
     ("transport/rtc", &["media", "metrics"]),
     ("transport/rtmp", &["media", "metrics"]),
+    ("transport/relay", &["media", "metrics"]),
     // the shard drives sessions, so it knows rtc; it must not know rtmp, nor touch a socket (udp)
     ("sfu", &["media", "metrics", "rtc"]),
     // the test programs look at the node from outside; rtc has the client side of WebRTC, and wire/ checks formats
     ("tests", &["media", "rtc", "rtmp"]),
     ("xtask", &[]),
-    ("benches", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"]),
-    ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"]),
+    ("benches", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "millrace"]),
+    ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "millrace"]),
 ];
 
-const OURS: &[&str] = &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"];
+const OURS: &[&str] = &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "millrace"];
 
 /// Crates where time, chance and bytes are arguments.
-pub const CORE: &[&str] = &["media/src/", "sfu/src/", "transport/rtc/src/", "transport/rtmp/src/"];
+pub const CORE: &[&str] =
+    &["media/src/", "sfu/src/", "transport/rtc/src/", "transport/rtmp/src/", "transport/relay/src/"];
 
 /// What would make a core crate untestable from a seed.
 pub const NOT_IN_THE_CORE: &[&str] = &[

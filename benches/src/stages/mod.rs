@@ -2,6 +2,7 @@
 //! benchmark `micro`. Inputs are the same on every run, but for the keys that the handshakes make and the seeds of hash tables.
 
 mod frames;
+mod hop;
 mod packets;
 
 use rtc::srtp::Profile::{AeadAes128Gcm, AeadAes256Gcm, Aes128CmSha1_80};
@@ -57,6 +58,9 @@ pub const STAGES: &[Stage] = &[
     stage("h264_depacketize", "packet", frames::h264_depacketize),
     stage("rtmp_chunk_encode", "message", frames::rtmp_chunk_encode),
     stage("flv_tag", "tag", frames::flv_tag),
+    stage("hop_encode", "packet", hop::encode),
+    stage("hop_decode", "packet", hop::decode),
+    stage("hop_nack", "NACK", hop::nack),
 ];
 
 /// The stage of that name.

@@ -2,6 +2,7 @@
 
 pub mod convert;
 pub mod media;
+pub mod relay;
 pub mod rtc;
 pub mod rtmp;
 pub mod session;

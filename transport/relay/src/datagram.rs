@@ -1,0 +1,395 @@
+//! Datagrams of the hop: a media packet (or half of one), and the request for numbers that did not come.
+//!
+//! ```text
+//! media  type(1) flags(1) link_seq(varint) track(varint) age_ms(2) budget_ms(2) seq(4) timestamp(4) [dts_offset(varint)] payload
+//! NACK   type(1) highest(varint) { behind(varint) count(varint) } ...
+//! ```
+//!
+//! `link_seq` counts the datagrams of one hop, whatever they carry: it is what a NACK asks for, so that a hole made upstream is not asked for again
+//! downstream. A media header has 16 bytes at the start and 20 from the 16384th datagram on.
+
+use crate::varint;
+
+/// A packet that fits no datagram goes in two; none has more payload than this, in both halves.
+pub const PAYLOAD_LEN_MAX: usize = 2_048;
+/// Numbers one NACK may ask for, all ranges together: what a hop keeps track of.
+pub const NACK_NUMBERS_MAX: u64 = 2_048;
+/// Ranges of one NACK: at 3 bytes each they fit the smallest datagram (1200 bytes in all) with room to spare.
+pub const NACK_RANGES_MAX: usize = 128;
+
+const TYPE_WHOLE: u8 = 0;
+const TYPE_FIRST_HALF: u8 = 1;
+const TYPE_SECOND_HALF: u8 = 2;
+const TYPE_NACK: u8 = 3;
+
+/// What a packet is, beside its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// A key frame starts with it.
+    pub const KEY: Flags = Flags(1);
+    /// The last packet of its frame.
+    pub const END_OF_FRAME: Flags = Flags(1 << 1);
+    /// Nothing refers to its frame.
+    pub const DISCARDABLE: Flags = Flags(1 << 2);
+    /// Parameter sets or a codec's configuration.
+    pub const CONFIG: Flags = Flags(1 << 3);
+    /// Sent again, for a NACK.
+    pub const RETRANSMISSION: Flags = Flags(1 << 4);
+    /// The first of another source of the same track: its numbers and time go on, its pictures do not.
+    pub const FRESH_SOURCE: Flags = Flags(1 << 5);
+    const DTS_OFFSET: u8 = 1 << 6;
+    const ALL: u8 = (1 << 6) - 1;
+
+    /// Both.
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are set.
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Which part of a packet a datagram carries. A browser's packet of 1200 bytes does not fit a path of 1200.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Its first half; the second has the next `link_seq`.
+    FirstHalf,
+    /// Its second half.
+    SecondHalf,
+}
+
+/// The header of a media datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Media {
+    /// Which part of the packet.
+    pub part: Part,
+    /// What it is.
+    pub flags: Flags,
+    /// The datagram's number on this hop, below 2^62.
+    pub link_seq: u64,
+    /// The track, as the subscription named it, below 2^62.
+    pub track: u64,
+    /// Since the packet came into the cluster, in milliseconds: what it waited at each node, and half a round trip of each hop.
+    pub age_ms: u16,
+    /// How old it may get and still be of use, in milliseconds.
+    pub budget_ms: u16,
+    /// The packet's number on its track, low 32 bits.
+    pub seq: u32,
+    /// Its presentation time in the codec's clock, low 32 bits.
+    pub timestamp: u32,
+    /// Presentation minus decoding time in the same clock, where they differ (B-frames).
+    pub dts_offset: u32,
+}
+
+/// A datagram that was read; it borrows the bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Datagram<'a> {
+    /// Media, with its payload.
+    Media(Media, &'a [u8]),
+    /// Numbers that did not come.
+    Nack(Nack<'a>),
+}
+
+/// A NACK that was read: checked, and not unpacked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nack<'a> {
+    /// The highest number the asker has.
+    pub highest: u64,
+    ranges: &'a [u8],
+}
+
+/// Why a datagram was refused. The peer wrote it: a node of this version never does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// It ends before its header does.
+    #[error("relay datagram cut short")]
+    Short,
+    /// A type this version does not know.
+    #[error("relay datagram of type {0}")]
+    Type(u8),
+    /// Flags this version does not know.
+    #[error("relay datagram with unknown flags")]
+    Flags,
+    /// More payload than a packet has.
+    #[error("relay datagram with more than {PAYLOAD_LEN_MAX} bytes of payload")]
+    Long,
+    /// Asks for too much, for nothing, or for what cannot have been sent.
+    #[error("relay NACK out of bounds")]
+    Nack,
+}
+
+impl Media {
+    /// Appends the header; the payload follows it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(match self.part {
+            Part::Whole => TYPE_WHOLE,
+            Part::FirstHalf => TYPE_FIRST_HALF,
+            Part::SecondHalf => TYPE_SECOND_HALF,
+        });
+        let dts = if self.dts_offset > 0 { Flags::DTS_OFFSET } else { 0 };
+        out.push(self.flags.0 | dts);
+        varint::write(out, self.link_seq);
+        varint::write(out, self.track);
+        out.extend(self.age_ms.to_be_bytes());
+        out.extend(self.budget_ms.to_be_bytes());
+        out.extend(self.seq.to_be_bytes());
+        out.extend(self.timestamp.to_be_bytes());
+        if dts > 0 {
+            varint::write(out, u64::from(self.dts_offset));
+        }
+    }
+
+    fn read(part: Part, rest: &mut &[u8]) -> Option<Result<Media, Error>> {
+        let (&flags, after) = rest.split_first()?;
+        *rest = after;
+        if flags & !(Flags::ALL | Flags::DTS_OFFSET) != 0 {
+            return Some(Err(Error::Flags));
+        }
+        let link_seq = varint::read(rest)?;
+        let track = varint::read(rest)?;
+        let (&[a0, a1, b0, b1, s0, s1, s2, s3, t0, t1, t2, t3], after) = rest.split_first_chunk::<12>()?;
+        *rest = after;
+        let dts_offset = if flags & Flags::DTS_OFFSET != 0 { varint::read(rest)? } else { 0 };
+        Some(Ok(Media {
+            part,
+            flags: Flags(flags & Flags::ALL),
+            link_seq,
+            track,
+            age_ms: u16::from_be_bytes([a0, a1]),
+            budget_ms: u16::from_be_bytes([b0, b1]),
+            seq: u32::from_be_bytes([s0, s1, s2, s3]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+            // 2^32 ticks of 90 kHz are 13 hours: what is longer is no offset, and is cut like the time stamps.
+            dts_offset: dts_offset as u32,
+        }))
+    }
+}
+
+/// Appends a NACK. `ranges` are first number and count, ascending and apart, all at or below `highest`. As many as one may have are written;
+/// returns how many that were.
+pub fn write_nack(out: &mut Vec<u8>, highest: u64, ranges: &[(u64, u64)]) -> usize {
+    out.push(TYPE_NACK);
+    varint::write(out, highest);
+    // Behind the highest, so that most ranges take two bytes.
+    let (mut numbers, mut written) = (0_u64, 0_usize);
+    for &(first, count) in ranges.iter().take(NACK_RANGES_MAX) {
+        numbers = numbers.saturating_add(count);
+        if numbers > NACK_NUMBERS_MAX {
+            break;
+        }
+        varint::write(out, highest.saturating_sub(first));
+        varint::write(out, count);
+        written = written.saturating_add(1);
+    }
+    written
+}
+
+impl<'a> Nack<'a> {
+    /// First number and count of each range, oldest first.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let (highest, mut rest) = (self.highest, self.ranges);
+        std::iter::from_fn(move || next_range(highest, &mut rest)?.ok())
+    }
+
+    fn check(highest: u64, ranges: &'a [u8]) -> Result<Nack<'a>, Error> {
+        let (mut rest, mut numbers, mut next) = (ranges, 0_u64, 0_u64);
+        for _ in 0..NACK_RANGES_MAX {
+            let Some(range) = next_range(highest, &mut rest) else {
+                return if numbers > 0 { Ok(Nack { highest, ranges }) } else { Err(Error::Nack) };
+            };
+            let (first, count) = range?;
+            numbers = numbers.saturating_add(count);
+            if first < next || numbers > NACK_NUMBERS_MAX {
+                return Err(Error::Nack);
+            }
+            next = first.saturating_add(count);
+        }
+        if rest.is_empty() { Ok(Nack { highest, ranges }) } else { Err(Error::Nack) }
+    }
+}
+
+/// The next range at the front of `rest`; `None` at its end.
+fn next_range(highest: u64, rest: &mut &[u8]) -> Option<Result<(u64, u64), Error>> {
+    if rest.is_empty() {
+        return None;
+    }
+    let (Some(behind), Some(count)) = (varint::read(rest), varint::read(rest)) else {
+        return Some(Err(Error::Short));
+    };
+    let first = highest.checked_sub(behind);
+    // The range ends at `highest` at the latest.
+    match first.filter(|_| count > 0 && count <= behind.saturating_add(1)) {
+        Some(first) => Some(Ok((first, count))),
+        None => Some(Err(Error::Nack)),
+    }
+}
+
+/// Reads a datagram of a peer.
+pub fn read(bytes: &[u8]) -> Result<Datagram<'_>, Error> {
+    let (&kind, mut rest) = bytes.split_first().ok_or(Error::Short)?;
+    let part = match kind {
+        TYPE_WHOLE => Part::Whole,
+        TYPE_FIRST_HALF => Part::FirstHalf,
+        TYPE_SECOND_HALF => Part::SecondHalf,
+        TYPE_NACK => {
+            let highest = varint::read(&mut rest).ok_or(Error::Short)?;
+            return Ok(Datagram::Nack(Nack::check(highest, rest)?));
+        }
+        unknown => return Err(Error::Type(unknown)),
+    };
+    let media = Media::read(part, &mut rest).ok_or(Error::Short)??;
+    if rest.len() > PAYLOAD_LEN_MAX {
+        return Err(Error::Long);
+    }
+    Ok(Datagram::Media(media, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn media() -> Media {
+        Media {
+            part: Part::Whole,
+            flags: Flags::KEY.with(Flags::END_OF_FRAME),
+            link_seq: 70_000,
+            track: 3,
+            age_ms: 37,
+            budget_ms: 400,
+            seq: 0x0102_0304,
+            timestamp: 0xa0b0_c0d0,
+            dts_offset: 0,
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_media_datagram() {
+        let mut out = Vec::new();
+        media().write(&mut out);
+        let head = [0, 3, 0x80, 1, 0x11, 0x70, 3, 0, 37, 1, 144, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0];
+        assert_eq!(out, head);
+        out.extend(b"payload");
+        assert_eq!(read(&out), Ok(Datagram::Media(media(), b"payload")));
+        for len in 0..head.len() {
+            assert_eq!(read(&out[..len]), Err(Error::Short), "{len}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_nack() {
+        let mut out = Vec::new();
+        assert_eq!(write_nack(&mut out, 1_000, &[(900, 1), (998, 3)]), 2);
+        assert_eq!(out, [3, 0x43, 0xe8, 0x40, 100, 1, 2, 3]);
+        let Ok(Datagram::Nack(nack)) = read(&out) else { panic!() };
+        assert_eq!(nack.ranges().collect::<Vec<_>>(), [(900, 1), (998, 3)]);
+    }
+
+    #[test]
+    fn what_a_peer_may_not_ask_for() {
+        let nack = |highest: u64, ranges: &[(u64, u64)]| {
+            let mut out = vec![TYPE_NACK];
+            varint::write(&mut out, highest);
+            for (behind, count) in ranges {
+                varint::write(&mut out, *behind);
+                varint::write(&mut out, *count);
+            }
+            out
+        };
+        for bad in [
+            nack(10, &[]),
+            nack(10, &[(11, 1)]),
+            nack(10, &[(3, 0)]),
+            nack(10, &[(0, 2)]),
+            nack(10, &[(5, 3), (3, 1)]),
+            nack(10_000, &[(9_000, NACK_NUMBERS_MAX + 1)]),
+            nack(10_000, &[(9_000, NACK_NUMBERS_MAX), (10, 1)]),
+            nack(10_000, &(0..=NACK_RANGES_MAX as u64).map(|n| (5_000 - n * 2, 1)).collect::<Vec<_>>()),
+            nack(u64::MAX, &[(0, u64::MAX)]),
+        ] {
+            assert_eq!(read(&bad), Err(Error::Nack), "{bad:?}");
+        }
+        assert_eq!(read(&nack(10, &[(5, 1)])[..3]), Err(Error::Short));
+        let most: Vec<_> = (0..NACK_RANGES_MAX as u64).map(|n| (5_000 - n * 2, 1)).collect();
+        assert!(read(&nack(10_000, &most)).is_ok());
+    }
+
+    #[test]
+    fn unknown_types_flags_and_lengths_are_refused() {
+        assert_eq!(read(&[]), Err(Error::Short));
+        assert_eq!(read(&[4, 0]), Err(Error::Type(4)));
+        assert_eq!(read(&[0, 0x80, 0]), Err(Error::Flags));
+        let mut out = Vec::new();
+        media().write(&mut out);
+        out.resize(out.len() + PAYLOAD_LEN_MAX, 0);
+        assert!(read(&out).is_ok());
+        out.push(0);
+        assert_eq!(read(&out), Err(Error::Long));
+    }
+
+    #[test]
+    fn a_nack_writes_no_more_than_may_be_asked() {
+        let ranges: Vec<(u64, u64)> = (0..200).map(|n| (n * 100, 40)).collect();
+        let mut out = Vec::new();
+        assert_eq!(write_nack(&mut out, 100_000, &ranges), NACK_NUMBERS_MAX as usize / 40);
+        assert!(read(&out).is_ok() && out.len() < 1_100);
+    }
+
+    fn any_media() -> impl Strategy<Value = Media> {
+        let part = prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf)];
+        let numbers = (0..=varint::MAX, 0..=varint::MAX, any::<(u16, u16, u32, u32, u32)>());
+        (part, 0..=Flags::ALL, numbers).prop_map(|(part, flags, (link_seq, track, rest))| {
+            let (age_ms, budget_ms, seq, timestamp, dts_offset) = rest;
+            Media {
+                part,
+                flags: Flags(flags),
+                link_seq,
+                track,
+                age_ms,
+                budget_ms,
+                seq,
+                timestamp,
+                dts_offset,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn media_round_trips(media in any_media(), payload in prop::collection::vec(any::<u8>(), 0..64)) {
+            let mut out = Vec::new();
+            media.write(&mut out);
+            out.extend(&payload);
+            prop_assert_eq!(read(&out), Ok(Datagram::Media(media, &payload)));
+        }
+
+        #[test]
+        fn nacks_round_trip(steps in prop::collection::vec((1_u64..200, 1_u64..16), 1..60), start in 0_u64..1 << 40) {
+            let mut next = start;
+            let ranges: Vec<(u64, u64)> = steps.iter().map(|(gap, count)| {
+                let first = next + gap;
+                next = first + count;
+                (first, *count)
+            }).collect();
+            let mut out = Vec::new();
+            prop_assert_eq!(write_nack(&mut out, next, &ranges), ranges.len());
+            let Ok(Datagram::Nack(nack)) = read(&out) else { panic!() };
+            prop_assert_eq!(nack.ranges().collect::<Vec<_>>(), ranges);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(Datagram::Nack(nack)) = read(&bytes) {
+                let asked: u64 = nack.ranges().map(|(_, count)| count).sum();
+                prop_assert!(asked > 0 && asked <= NACK_NUMBERS_MAX);
+            }
+        }
+    }
+}
