@@ -19,7 +19,8 @@ fn rtmp_plays_in_a_browser_with_sound() {
     node.wait_live(&name);
     let mut browser = Browser::start();
     browser.play("viewer", &node.whep_url(&name), json!({}));
-    let figures = browser.until("viewer", 90, 0.01, ARRIVES);
+    // up to two seconds of it are the GOP that a viewer starts with; then two beeps are due in the next three
+    let figures = browser.until("viewer", 160, 0.01, ARRIVES);
     assert_eq!(
         (&figures["video"]["codec"], &figures["audio"]["codec"]),
         (&json!("video/H264"), &json!("audio/opus"))

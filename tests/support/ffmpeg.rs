@@ -138,7 +138,8 @@ pub fn decode_times(probe: &Value, kind: &str) -> Vec<f64> {
 #[track_caller]
 pub fn filter(file: &Path, map: &str, filter: &str) -> (String, String) {
     let mut command = Command::new("ffmpeg");
-    command.args(["-hide_banner", "-nostdin", "-v", "error", "-i"]).arg(file);
+    // each line in full, or repetitions of what is left out below would be lines of their own
+    command.args(["-hide_banner", "-nostdin", "-v", "repeat+error", "-i"]).arg(file);
     command.args(["-map", map, if map.contains('v') { "-vf" } else { "-af" }, filter, "-f", "null", "-"]);
     let output = command.stdin(Stdio::null()).output().expect("ffmpeg runs");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
