@@ -98,6 +98,10 @@ impl OwnClock {
     fn on_packet(&mut self, sent: Time, bytes: usize) {
         let from = *self.from.get_or_insert(sent);
         let us = sent.since(from);
+        // Described out of order: it would be counted into time in which it was not sent.
+        if us < 0 {
+            return;
+        }
         if us >= OWN_WINDOW_US {
             self.bps = self.bytes.saturating_mul(8_000_000) / us.unsigned_abs();
             (self.from, self.bytes) = (Some(sent), 0);

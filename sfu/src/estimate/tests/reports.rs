@@ -59,5 +59,5 @@ fn feedback_ends_the_fallback() {
     estimator.on_remb(60_000, now);
     estimator.on_report(255, 50_000, now);
     assert_eq!(estimator.target_bps(), target);
-    assert_eq!(estimator.figures().rtt_us > 0, true);
+    assert!(estimator.figures().rtt_us > 0);
 }
