@@ -166,3 +166,25 @@ fn lost_feedback_is_survived() {
         at_least(&world, 2_000_000, 75);
     }
 }
+
+#[test]
+fn room_for_a_higher_layer_is_found_by_probes() {
+    for seed in SEEDS {
+        // A layer of 450 kbit/s on 600 kbit/s, for a viewer who would take 2 Mbit/s; then the link gets better.
+        let mut world = World::new(seed, 600_000);
+        world.estimator.set_demand(2_000_000);
+        world.source_bps = 450_000;
+        world.run(20);
+        let before = world.target_bps();
+        world.link_bps = 4_000_000;
+        world.run(10);
+        println!("layer {seed}: {before}, 10 s later {} after {} probes", world.target_bps(), world.probes);
+        assert!(before <= 750_000, "{before}");
+        at_least(&world, 2_000_000, 100);
+        // Enough: no more probes, and none above twice the demand.
+        let probes = world.probes;
+        world.run(20);
+        assert_eq!(world.probes, probes);
+        assert!(world.target_bps() <= 4_000_000, "{}", world.target_bps());
+    }
+}
