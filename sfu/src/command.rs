@@ -35,6 +35,15 @@ pub struct TrackKey {
 pub enum Command {
     /// A session was negotiated; its browser's first check may arrive any moment.
     AddPeer(Box<PeerConfig>),
+    /// New ICE credentials of a session (RFC 9725 section 4.3.3); its keys and its pair stay until the client nominates another.
+    RestartIce {
+        /// The session.
+        peer: PeerId,
+        /// Ours.
+        local: rtc::ice::Credentials,
+        /// The client's.
+        remote: rtc::ice::Credentials,
+    },
     /// The session ends (DELETE, kick, drain).
     RemovePeer(PeerId, CloseReason),
     /// Give the packets of a track to the control plane too ([`Event::Tapped`]), from now on; a key frame is asked for.

@@ -30,7 +30,8 @@ const FEEDBACK_US: i64 = 100_000;
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) session: Session,
-    pub(crate) ufrag: String,
+    /// Names by which its checks find it; two while an ICE restart is under way.
+    pub(crate) ufrags: Vec<String>,
     pub(crate) addresses: Vec<SocketAddr>,
     /// Datagrams of its handshake that wait for their turn.
     pub(crate) handshakes_waiting: u8,

@@ -110,6 +110,7 @@ impl Shard {
     pub fn handle_command<E: Egress>(&mut self, command: Command, now: Time, out: &mut E) {
         match command {
             Command::AddPeer(config) => self.add_peer(*config, now),
+            Command::RestartIce { peer, local, remote } => self.restart_ice(peer, local, remote),
             Command::RemovePeer(id, reason) => {
                 if let Some(&peer) = self.peer_by_id.get(&id) {
                     self.close(peer, reason, now, out);

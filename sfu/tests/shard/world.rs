@@ -370,6 +370,20 @@ impl World {
         answers
     }
 
+    /// The control plane's part of an ICE restart, and the client's when it has the answer: new credentials of both.
+    pub fn restart_ice(&mut self, peer: usize) {
+        let fresh = |salt: u8| {
+            Credentials::from_entropy(&std::array::from_fn(|i| salt ^ peer as u8 ^ (i as u8).wrapping_mul(29)))
+        };
+        let (local, remote) = (fresh(91), fresh(92));
+        let Peer { id, shard, .. } = self.peers[peer];
+        let order = Command::RestartIce { peer: id, local: local.clone(), remote: remote.clone() };
+        self.command(shard, order);
+        let (p, now) = (&mut self.peers[peer], self.now);
+        (p.ufrag, p.pwd) = (local.ufrag.clone(), local.pwd.clone());
+        p.client.restart_ice(remote, local, now);
+    }
+
     /// Lets `ms` pass, a millisecond at a time.
     pub fn run(&mut self, ms: i64) {
         for _ in 0..ms {
