@@ -1,6 +1,7 @@
 //! The node from outside, with nothing but sockets: signalling, the SRS-compatible API, operations, bad input.
 mod attacks;
 mod hostile;
+mod moving;
 mod operations;
 mod publishers;
 mod slow_viewer;
