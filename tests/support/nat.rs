@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where clients find the node; the node says so by `node.public_ips`.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -16,6 +16,9 @@ struct Mapping {
     to: usize,
     socket: UdpSocket,
     cut: bool,
+    /// When its first check left by this port, and when the first media or report came to it.
+    checked: Option<Instant>,
+    reached: Option<Instant>,
 }
 
 /// The running NAT; dropping it ends it.
@@ -46,6 +49,13 @@ impl Nat {
     /// Clients seen so far, by their own address.
     pub fn clients(&self) -> Vec<SocketAddr> {
         self.mappings.lock().expect("nobody panics with it").iter().map(|m| m.client).collect()
+    }
+
+    /// For each client that was checked and reached by the port it has now: how long the node took to follow it.
+    pub fn followed_after(&self) -> Vec<(SocketAddr, Duration)> {
+        let mappings = self.mappings.lock().expect("nobody panics with it");
+        let took = |m: &Mapping| Some((m.client, m.reached?.duration_since(m.checked?)));
+        mappings.iter().filter_map(took).collect()
     }
 
     /// Forgets these clients: their next datagram leaves from another port, and what comes to the old one is lost.
@@ -84,9 +94,12 @@ fn carry(doors: &[(UdpSocket, SocketAddr)], mappings: &mut Vec<Mapping>) -> bool
             let at = at.unwrap_or_else(|| {
                 let socket = bound((Ipv4Addr::LOCALHOST, 0).into());
                 socket.connect(node).expect("a UDP socket connects at once");
-                mappings.push(Mapping { client, to, socket, cut: false });
+                mappings.push(Mapping { client, to, socket, cut: false, checked: None, reached: None });
                 mappings.len() - 1
             });
+            if matches!(buffer[0], 0..=3) {
+                mappings[at].checked.get_or_insert_with(Instant::now);
+            }
             if !mappings[at].cut {
                 let _ = mappings[at].socket.send(&buffer[..len]);
             }
@@ -95,6 +108,9 @@ fn carry(doors: &[(UdpSocket, SocketAddr)], mappings: &mut Vec<Mapping>) -> bool
     for mapping in mappings {
         while let Ok(len) = mapping.socket.recv(&mut buffer) {
             any = true;
+            if matches!(buffer[0], 128..=191) {
+                mapping.reached.get_or_insert_with(Instant::now);
+            }
             if !mapping.cut {
                 let _ = doors[mapping.to].0.send_to(&buffer[..len], mapping.client);
             }
