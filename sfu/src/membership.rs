@@ -8,7 +8,6 @@ use rtc::session::Session;
 
 use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, TrackKey};
 use crate::forward::Forwarder;
-use crate::key_frame::ReceiverThrottle;
 use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
 use crate::shard::{Egress, Shard};
 use crate::track::{Subscription, Track, Upstream};
@@ -47,9 +46,9 @@ impl Shard {
                         .subscribers
                         .push(Subscription { peer: slot, forwarder: forwarders.len() });
                     let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
-                    forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
+                    forwarders.push(Subscribed::new(track, forwarder));
                 }
-                Role::Subscribe(Subscriber { forwarders, cname: format!("millrace-{}", stream.0), rtt_us: 0 })
+                Role::Subscribe(Subscriber::new(forwarders, format!("millrace-{}", stream.0)))
             }
         };
         let session = Session::new(config.session, now);
