@@ -279,7 +279,7 @@ impl Publisher {
         if about_ssrc == self.own_ssrc
             && let Some(rtt_us) = self.round_trip.answered(rtcp::ntp_from_unix_us(unix_us), last, delay)
         {
-            stats.rtt_us.store(rtt_us, Ordering::Relaxed);
+            stats.rtt_us.store(rtt_us.max(1), Ordering::Relaxed); // 0 is unknown
         }
     }
 

@@ -579,7 +579,7 @@ impl Shard {
                 let now_middle = rtcp::ntp_middle(rtcp::ntp_from_unix_us(unix_us));
                 if let Some(rtt_us) = rtcp::rtt_us(now_middle, lsr, dlsr) {
                     subscriber.rtt_us = rtt_us;
-                    stats.rtt_us.store(rtt_us, Ordering::Relaxed);
+                    stats.rtt_us.store(rtt_us.max(1), Ordering::Relaxed); // 0 is unknown
                 }
             }
             (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {

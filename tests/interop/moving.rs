@@ -27,7 +27,10 @@ fn gap(browser: &mut Browser, what: &str) -> f64 {
 fn restarted(result: &Value) {
     assert_eq!(result["status"], 200, "{result:#}");
     assert!(result["etag"].is_string(), "a page of another origin reads it: {result:#}");
-    println!("PATCH answered after {} ms, the new pair in use after {} ms", result["patched"], result["took"]);
+    println!(
+        "PATCH answered after {} ms, the new pair in use after {} ms",
+        result["patched"], result["took"]
+    );
     assert!(result["took"].as_f64() < Some(1000.0), "{result:#}");
 }
 
@@ -105,7 +108,10 @@ fn a_viewer_whose_nat_forgets_it_is_found_by_its_check_and_reports() {
             nat.followed_after().into_iter().find(|(it, _)| viewer.contains(it)).map(|(_, took)| took)
         });
         println!("followed {} ms after its check", took.as_millis());
-        assert!(took < Duration::from_millis(1_600), "Chromium reports on a picture each 0.5 to 1.5 s: {took:?}");
+        assert!(
+            took < Duration::from_millis(1_600),
+            "Chromium reports on a picture each 0.5 to 1.5 s: {took:?}"
+        );
         let now = frames(&mut browser);
         browser.until("viewer", now + 60, 0.0, ARRIVES);
     }

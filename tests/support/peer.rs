@@ -117,7 +117,10 @@ impl Peer {
         let value = |prefix| sdp::values(&answer, prefix)[0].to_string();
         let remote = Credentials { ufrag: value("a=ice-ufrag:"), pwd: value("a=ice-pwd:") };
         let candidate = value("a=candidate:");
-        assert!(candidate.contains(&format!(" {} typ host", self.node.port())), "the shard stays: {candidate}");
+        assert!(
+            candidate.contains(&format!(" {} typ host", self.node.port())),
+            "the shard stays: {candidate}"
+        );
         self.client.restart_ice(local, remote, self.now());
         response.header("ETag").expect("an ETag")
     }

@@ -3,6 +3,7 @@
 extern crate millrace_sfu as sfu;
 
 mod camera;
+mod figures;
 mod forwarding;
 mod hostile;
 mod joining;

@@ -55,7 +55,14 @@ impl Scene {
             self.frame(false);
             let newest = self.world.peers[self.viewer].got.last().map_or(Time::ZERO, |g| g.at);
             if newest > since {
-                return self.world.peers[self.viewer].got.iter().find(|g| g.at > since).unwrap().at.since(since) / 1_000;
+                return self.world.peers[self.viewer]
+                    .got
+                    .iter()
+                    .find(|g| g.at > since)
+                    .unwrap()
+                    .at
+                    .since(since)
+                    / 1_000;
             }
         }
         panic!("media is not back");
@@ -120,7 +127,11 @@ fn an_ice_restart_that_comes_to_nothing_hurts_nobody() {
     }
     let frames = 40_000 / FRAME_MS as usize;
     scene.frames(frames);
-    assert_eq!(scene.world.peers[scene.viewer].video().len(), (frames + 6) * 3, "consent goes on by the old credentials");
+    assert_eq!(
+        scene.world.peers[scene.viewer].video().len(),
+        (frames + 6) * 3,
+        "consent goes on by the old credentials"
+    );
     assert_eq!(scene.world.drops(0, DropReason::StunUnknownUser), 0);
     scene.assert_unhurt();
 }
@@ -179,7 +190,10 @@ fn a_viewer_behind_a_nat_that_forgot_it_is_followed_by_its_reports_alone() {
     // Its check alone may be a replay.
     scene.frames(3_000 / FRAME_MS as usize);
     let lost_at = scene.world.now;
-    assert!(scene.world.peers[scene.viewer].got.last().unwrap().at.since(lost_at) < -2_900_000, "nothing came");
+    assert!(
+        scene.world.peers[scene.viewer].got.last().unwrap().at.since(lost_at) < -2_900_000,
+        "nothing came"
+    );
     scene.report();
     let took_ms = scene.media_is_back(lost_at);
     assert!(took_ms <= 10 + FRAME_MS, "{took_ms} ms after its report");

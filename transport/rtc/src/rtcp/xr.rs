@@ -3,7 +3,7 @@
 //! section 4.5).
 
 use super::build::packet;
-use super::{Event, EXTENDED_REPORT};
+use super::{EXTENDED_REPORT, Event};
 
 /// Block types of section 4.
 const REFERENCE_TIME: u8 = 4;
