@@ -57,7 +57,10 @@ mod tests {
         assert_eq!(freezes(&mut gaps, (0..30).map(|n| n * 33)), []);
         // 29 * 33 = 957: 99 ms later is no freeze, and half a second is.
         assert_eq!(freezes(&mut gaps, [1_056]), []);
-        assert_eq!(freezes(&mut gaps, (0..30).map(|n| 1_556 + n * 33)), [500_000]);
+        let mut gaps = Gaps::default();
+        freezes(&mut gaps, (0..30).map(|n| n * 33));
+        assert_eq!(freezes(&mut gaps, [1_057]), [100_000]);
+        assert_eq!(freezes(&mut gaps, (0..30).map(|n| 1_557 + n * 33)), [500_000]);
     }
 
     #[test]

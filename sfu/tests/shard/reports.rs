@@ -189,6 +189,11 @@ fn a_viewer_that_sends_its_clock_is_told_its_round_trip() {
         world.send(publisher, video.frame(index == 0));
         world.run(FRAME_MS);
     }
+    // Silence is not answered.
+    for _ in 0..90 {
+        world.send(publisher, video.frame(false));
+        world.run(FRAME_MS);
+    }
     let answers: Vec<_> = world.peers[viewer]
         .rtcp
         .iter()

@@ -135,6 +135,7 @@ mod tests {
         };
         for blocks in [
             &[4, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0][..],
+            &[4, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             &[4, 0, 0, 1, 0, 0, 0, 0],
             &[4, 0, 0, 0],
             &[5, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -147,7 +148,8 @@ mod tests {
         assert_eq!(all(&[0x80, 207, 0, 1, 0, 0, 0, 1]), (vec![], Ok(())), "and no blocks");
         // With padding, the last word is not a block.
         let padded = [0xa0, 207, 0, 5, 0, 0, 0, 7, 4, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4];
-        assert_eq!(all(&padded).0, ["ReferenceTime { from_ssrc: 7, ntp: 4294967298 }"]);
+        let expected = vec!["ReferenceTime { from_ssrc: 7, ntp: 4294967298 }".to_owned()];
+        assert_eq!(all(&padded), (expected, Ok(())));
     }
 
     proptest! {
