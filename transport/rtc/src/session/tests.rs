@@ -518,11 +518,15 @@ proptest! {
             1..40,
         ),
         connected: bool,
+        restarts: bool,
     ) {
         let mut world = if connected { World::connected() } else { World::new(Role::Passive) };
         if !connected {
             let check = world.check(&credentials(1), &credentials(2));
             world.receive(&check, CLIENT).unwrap();
+        }
+        if restarts {
+            world.session.restart_ice(credentials(5), credentials(6));
         }
         for (mut bytes, first, stranger) in datagrams {
             if let Some(byte) = bytes.first_mut() {
