@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use anyhow::Context;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use dashmap::DashMap;
-use media::StreamName;
+use media::{Kind, StreamName};
 use metrics::NodeMetrics;
 use sfu::{CloseReason, Event, PeerId};
 use tokio::sync::{mpsc, watch};
@@ -33,10 +33,10 @@ pub struct RtcSession {
     pub shard: ShardHandle,
     /// The unguessable part of its URL.
     pub token: String,
-    /// Its ICE session's entity tag (RFC 9725 4.3.1).
-    pub etag: String,
-    /// The client's ICE user name fragment, which PATCH must repeat.
-    pub remote_ufrag: String,
+    /// Its ICE session now. Held while a restart is ordered, so that of two the shard and both clients see the same one last.
+    pub ice: Mutex<IceSession>,
+    /// The section of its SDP that carries the bundle: its kind and identification tag.
+    pub carrier: (Kind, String),
     /// The stream.
     pub stream: StreamName,
     /// Its client.
@@ -47,6 +47,15 @@ pub struct RtcSession {
     pub watching: Option<WatchGuard>,
     /// ICE and DTLS are through.
     pub connected: AtomicBool,
+}
+
+/// What PATCH asks about: the time between two ICE restarts (RFC 9725 4.3.1).
+#[derive(Debug)]
+pub struct IceSession {
+    /// Its entity tag.
+    pub etag: String,
+    /// The client's ICE user name fragment; another one asks for a restart.
+    pub remote_ufrag: String,
 }
 
 /// The node.

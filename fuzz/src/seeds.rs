@@ -215,6 +215,13 @@ fn rtcp_compounds() -> Named {
             }),
         ),
         ("remb", made(&|out| rtcp::remb(out, 1, 2_500_000, &VIEWER_SSRCS))),
+        (
+            "extended-reports",
+            made(&|out| {
+                rtcp::reference_time(out, 1, ntp);
+                rtcp::delay_since_reference(out, 1, VIDEO_SSRC, 0x1234_5678, 65_536);
+            }),
+        ),
         ("bye", made(&|out| rtcp::bye(out, &[VIDEO_SSRC, AUDIO_SSRC]))),
         (
             "twcc",

@@ -49,6 +49,8 @@ pub struct ShardMetrics {
     drops_shared: By<DropReason, SharedCounter, { DropReason::COUNT }>,
     /// Packets sent again to subscribers (part of `packets_out`).
     pub retransmissions_out: Counter,
+    /// Bytes of those (RTP, before SRTP).
+    pub retransmitted_bytes_out: Counter,
     /// Packets that subscribers asked for again.
     pub nacks_in: Counter,
     /// Packets asked again of publishers.
@@ -57,6 +59,10 @@ pub struct ShardMetrics {
     pub plis_in: Counter,
     /// Key frame requests sent to publishers.
     pub plis_out: Counter,
+    /// Video frames whose end was not sent to a subscriber, one for each subscriber.
+    pub subscriber_frames_dropped: Counter,
+    /// Holes of more than three frame intervals in the video sent to a subscriber.
+    pub subscriber_freezes: Counter,
     /// Packets and frames taken from other threads.
     pub mailbox_in: Counter,
     /// Packets and frames given to other threads.

@@ -35,6 +35,15 @@ pub struct TrackKey {
 pub enum Command {
     /// A session was negotiated; its browser's first check may arrive any moment.
     AddPeer(Box<PeerConfig>),
+    /// New ICE credentials of a session (RFC 9725 section 4.3.3); its keys and its pair stay until the client nominates another.
+    RestartIce {
+        /// The session.
+        peer: PeerId,
+        /// Ours.
+        local: rtc::ice::Credentials,
+        /// The client's.
+        remote: rtc::ice::Credentials,
+    },
     /// The session ends (DELETE, kick, drain).
     RemovePeer(PeerId, CloseReason),
     /// Give the packets of a track to the control plane too ([`Event::Tapped`]), from now on; a key frame is asked for.
@@ -211,11 +220,17 @@ pub struct PeerStats {
     pub packets_out: AtomicU64,
     /// Retransmissions sent.
     pub resent: AtomicU64,
+    /// Their bytes, RTP headers included; part of `bytes_out`.
+    pub resent_bytes: AtomicU64,
     /// Sequence numbers the peer asked for again.
     pub nacks_in: AtomicU64,
+    /// Of those, what was not in the ring any more, or never was.
+    pub nacks_missed: AtomicU64,
+    /// Of those, what the resend guard or the budget refused.
+    pub nacks_refused: AtomicU64,
     /// Sequence numbers we asked the peer for again.
     pub nacks_out: AtomicU64,
-    /// Packets a publisher lost for good.
+    /// Packets a publisher lost for good; packets a subscriber reports as lost, before their repair.
     pub lost: AtomicU64,
     /// Key frames the peer asked for.
     pub plis_in: AtomicU64,
@@ -223,9 +238,17 @@ pub struct PeerStats {
     pub plis_out: AtomicU64,
     /// Video frames received (packets with the marker bit).
     pub frames_in: AtomicU64,
+    /// Video frames of the track whose end was not sent to a subscriber: it waited for a key frame, or there was no room.
+    pub frames_dropped: AtomicU64,
+    /// Holes in the video sent to a subscriber of more than three frame intervals. A hole is counted when it ends.
+    pub freezes: AtomicU64,
+    /// Their length together, in microseconds.
+    pub freeze_us: AtomicU64,
+    /// When ICE and DTLS were through, in microseconds of the shard's time; 0 before.
+    pub connected_us: AtomicI64,
     /// Round-trip time in microseconds; 0 while unknown.
     pub rtt_us: AtomicI64,
-    /// Last reported fraction lost, of 256.
+    /// Last reported fraction lost, of 256; of a subscriber's tracks the worse one's.
     pub fraction_lost: AtomicU64,
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Sent {
     pub(crate) packets: u64,
     pub(crate) payload_bytes: u64,
     pub(crate) wire_bytes: u64,
+    /// Video frames whose end was sent.
+    pub(crate) frames: u64,
 }
 
 impl Sent {
@@ -95,6 +97,7 @@ impl Sent {
             packets: self.packets - before.packets,
             payload_bytes: self.payload_bytes - before.payload_bytes,
             wire_bytes: self.wire_bytes - before.wire_bytes,
+            frames: self.frames - before.frames,
         }
     }
 }
@@ -516,7 +519,9 @@ impl Forwarder {
         }
         let earned = (packet.payload.len() as u64 * RESEND_SHARE_PERCENT / 100) as i64;
         self.budget = (self.budget + earned).min(RESEND_FLOOR_BYTES * 4);
-        self.write(packet, header, session, to, out)
+        self.write(packet, header, session, to, out)?;
+        self.sent.frames += u64::from(packet.marker && packet.codec.kind() == media::Kind::Video);
+        Ok(())
     }
 
     fn write<E: Egress>(

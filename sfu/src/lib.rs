@@ -8,12 +8,14 @@
 mod command;
 mod estimate;
 mod forward;
+mod gaps;
 mod handshakes;
 mod key_frame;
 mod membership;
 mod peer;
 mod receive;
 mod ring;
+mod round_trip;
 mod shard;
 mod timers;
 mod track;

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use media::{Kind, Time};
+use rtc::ice::Credentials;
 use rtc::session::Session;
 
-use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerRole, ShardId, TrackKey};
+use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, TrackKey};
 use crate::forward::Forwarder;
-use crate::key_frame::ReceiverThrottle;
 use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
 use crate::shard::{Egress, Shard};
 use crate::track::{Subscription, Track, Upstream};
@@ -17,7 +17,7 @@ const ADDRESSES_MAX: usize = 16;
 
 impl Shard {
     pub(crate) fn add_peer(&mut self, config: PeerConfig, now: Time) {
-        let (id, ufrag) = (config.id, config.session.local.ufrag.clone());
+        let id = config.id;
         let home = config.home;
         let stream = match config.role {
             PeerRole::Publish { stream, .. } | PeerRole::Subscribe { stream, .. } => stream,
@@ -46,9 +46,9 @@ impl Shard {
                         .subscribers
                         .push(Subscription { peer: slot, forwarder: forwarders.len() });
                     let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
-                    forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
+                    forwarders.push(Subscribed::new(track, forwarder));
                 }
-                Role::Subscribe(Subscriber { forwarders, cname: format!("millrace-{}", stream.0), rtt_us: 0 })
+                Role::Subscribe(Subscriber::new(forwarders, format!("millrace-{}", stream.0)))
             }
         };
         let session = Session::new(config.session, now);
@@ -56,16 +56,32 @@ impl Shard {
         self.peers.insert(Peer {
             id,
             session,
-            ufrag: ufrag.clone(),
+            ufrags: Vec::new(),
             addresses: Vec::new(),
             handshakes_waiting: 0,
             stats: config.stats,
             role,
         });
         self.peer_by_id.insert(id, slot);
-        self.peer_by_ufrag.insert(ufrag, slot);
+        self.name(slot);
         self.timers.set(slot, due);
         self.metrics.peers.set(self.peers.len() as u64);
+    }
+
+    pub(crate) fn restart_ice(&mut self, id: PeerId, local: Credentials, remote: Credentials) {
+        let Some(&slot) = self.peer_by_id.get(&id) else { return };
+        self.peers[slot].session.restart_ice(local, remote);
+        self.name(slot);
+    }
+
+    /// Checks find the peer by the names that its session has now. (Its session refuses those of a restart that another one overtook.)
+    fn name(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        for ufrag in peer.ufrags.drain(..) {
+            self.peer_by_ufrag.remove(&ufrag);
+        }
+        peer.ufrags.extend(peer.session.local_ufrags().map(str::to_owned));
+        self.peer_by_ufrag.extend(peer.ufrags.iter().map(|ufrag| (ufrag.clone(), slot)));
     }
 
     pub(crate) fn remember_address(&mut self, slot: usize, from: SocketAddr) {
@@ -118,7 +134,9 @@ impl Shard {
         let metrics = &self.metrics;
         peer.session.close(now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
         self.peer_by_id.remove(&peer.id);
-        self.peer_by_ufrag.remove(&peer.ufrag);
+        for ufrag in &peer.ufrags {
+            self.peer_by_ufrag.remove(ufrag);
+        }
         for address in &peer.addresses {
             self.peer_by_address.remove(address);
         }

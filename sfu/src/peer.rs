@@ -15,8 +15,10 @@ use rtc::session::{Protocol, Session};
 
 use crate::command::{PeerId, PeerStats, SourceId, bump};
 use crate::forward::Forwarder;
+use crate::gaps::Gaps;
 use crate::key_frame::ReceiverThrottle;
 use crate::receive::{Arrival, NackGenerator, Reception};
+use crate::round_trip::RoundTrip;
 use crate::shard::Egress;
 use crate::track::Incoming;
 
@@ -30,7 +32,8 @@ const FEEDBACK_US: i64 = 100_000;
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) session: Session,
-    pub(crate) ufrag: String,
+    /// Names by which its checks find it; two while an ICE restart is under way.
+    pub(crate) ufrags: Vec<String>,
     pub(crate) addresses: Vec<SocketAddr>,
     /// Datagrams of its handshake that wait for their turn.
     pub(crate) handshakes_waiting: u8,
@@ -55,6 +58,7 @@ pub(crate) struct Publisher {
     next_feedback: Time,
     next_report: Time,
     own_ssrc: u32,
+    round_trip: RoundTrip,
     ask: Vec<u64>,
 }
 
@@ -90,6 +94,8 @@ pub(crate) struct Subscriber {
     pub(crate) forwarders: Vec<Subscribed>,
     pub(crate) cname: String,
     pub(crate) rtt_us: i64,
+    /// The last reference time it sent, for our next report: whose, its middle 32 bits, and when it came.
+    reference_time: Option<(u32, u32, Time)>,
 }
 
 /// A forwarder and the slot of its track.
@@ -98,6 +104,10 @@ pub(crate) struct Subscribed {
     pub(crate) track: usize,
     pub(crate) forwarder: Forwarder,
     pub(crate) throttle: ReceiverThrottle,
+    pub(crate) gaps: Gaps,
+    /// As the subscriber reported last.
+    fraction_lost: u8,
+    lost: i32,
 }
 
 /// What a publisher's RTP packet was.
@@ -130,6 +140,7 @@ impl Publisher {
             next_feedback: Time::ZERO,
             next_report: Time::ZERO,
             own_ssrc,
+            round_trip: RoundTrip::default(),
             ask: Vec::new(),
         }
     }
@@ -256,12 +267,29 @@ impl Publisher {
         Some((media, timestamp, capture))
     }
 
+    /// The publisher says how long ago our clock came to it.
+    pub(crate) fn on_delay_since_reference(
+        &mut self,
+        about_ssrc: u32,
+        last: u32,
+        delay: u32,
+        unix_us: i64,
+        stats: &PeerStats,
+    ) {
+        if about_ssrc == self.own_ssrc
+            && let Some(rtt_us) = self.round_trip.answered(rtcp::ntp_from_unix_us(unix_us), last, delay)
+        {
+            stats.rtt_us.store(rtt_us.max(1), Ordering::Relaxed); // 0 is unknown
+        }
+    }
+
     /// NACKs, feedback and reports that are due. Returns m-lines whose repair was given up.
     pub(crate) fn poll<E: Egress>(
         &mut self,
         session: &mut Session,
         stats: &PeerStats,
         metrics: &ShardMetrics,
+        unix_us_at_zero: i64,
         now: Time,
         out: &mut E,
     ) -> [bool; 2] {
@@ -285,14 +313,15 @@ impl Publisher {
                 .iter()
                 .any(|c| published.codec.is_some_and(|(codec, _)| codec == c.codec) && c.nack);
             self.ask.clear();
-            let lost = receive.nack.poll(now, &mut self.ask);
+            let measured_us = self.round_trip.rtt_us();
+            let lost = receive.nack.poll(now, measured_us, &mut self.ask);
             bump(&stats.lost, lost as u64);
             if lost > 0
                 && let Some(flag) = gave_up.get_mut(index)
             {
                 *flag = published.media.kind == Kind::Video;
             }
-            if receive.nack.rtt_us() > 0 {
+            if measured_us.is_none() && receive.nack.rtt_us() > 0 {
                 stats.rtt_us.store(receive.nack.rtt_us(), Ordering::Relaxed);
             }
             if nackable && !self.ask.is_empty() {
@@ -335,6 +364,8 @@ impl Publisher {
                 .collect();
             if !blocks.is_empty() {
                 rtcp::receiver_report(&mut compound, self.own_ssrc, &blocks, "");
+                let ntp = self.round_trip.ask(rtcp::ntp_from_unix_us(unix_us_at_zero + now.us()));
+                rtcp::reference_time(&mut compound, self.own_ssrc, ntp);
                 send(&mut compound, session, out);
             }
         }
@@ -376,7 +407,36 @@ impl Published {
     }
 }
 
+impl Subscribed {
+    pub(crate) fn new(track: usize, forwarder: Forwarder) -> Subscribed {
+        let (throttle, gaps) = (ReceiverThrottle::default(), Gaps::default());
+        Subscribed { track, forwarder, throttle, gaps, fraction_lost: 0, lost: 0 }
+    }
+}
+
 impl Subscriber {
+    pub(crate) fn new(forwarders: Vec<Subscribed>, cname: String) -> Subscriber {
+        Subscriber { forwarders, cname, rtt_us: 0, reference_time: None }
+    }
+
+    /// How the subscriber gets one of its sources; reports on others are nobody's business.
+    pub(crate) fn on_report(&mut self, about_ssrc: u32, fraction_lost: u8, lost: i32, stats: &PeerStats) {
+        let Some(subscribed) = self.forwarders.iter_mut().find(|s| s.forwarder.ssrc == about_ssrc) else {
+            return;
+        };
+        (subscribed.fraction_lost, subscribed.lost) = (fraction_lost, lost);
+        let worst = self.forwarders.iter().map(|s| s.fraction_lost).max().unwrap_or(0);
+        stats.fraction_lost.store(u64::from(worst), Ordering::Relaxed);
+        // RFC 3550 6.4.1: duplicates make it negative.
+        let lost: u64 = self.forwarders.iter().map(|s| u64::try_from(s.lost).unwrap_or(0)).sum();
+        stats.lost.store(lost, Ordering::Relaxed);
+    }
+
+    /// The subscriber wants its round trip: it is answered with our next report, and only the last of several.
+    pub(crate) fn on_reference_time(&mut self, from_ssrc: u32, ntp: u64, now: Time) {
+        self.reference_time = Some((from_ssrc, rtcp::ntp_middle(ntp), now));
+    }
+
     /// When there is a catch-up to go on with, or a report to send, after that was done at `now`. A forwarder's first report is due with its
     /// first packet.
     pub(crate) fn next_poll(&self, now: Time) -> Time {
@@ -414,6 +474,10 @@ impl Subscriber {
                 octets: forwarder.sent.payload_bytes as u32,
             };
             rtcp::sender_report(&mut compound, &info, &[], &self.cname);
+            if let Some((from, last, at)) = self.reference_time.take() {
+                let delay = (now.since(at).max(0) * 65_536 / 1_000_000) as u32;
+                rtcp::delay_since_reference(&mut compound, forwarder.ssrc, from, last, delay);
+            }
             let _ = session.send_rtcp(&compound, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes));
         }
     }

@@ -33,7 +33,7 @@ struct Missing {
 pub(crate) struct NackGenerator {
     missing: BTreeMap<u64, Missing>,
     highest: Option<u64>,
-    /// Smoothed time from a NACK to its packet: the round trip, as a publisher's reports do not carry one.
+    /// Smoothed time from a NACK to its packet: the round trip of publishers that answer no extended report.
     rtt_us: i64,
 }
 
@@ -82,11 +82,11 @@ impl NackGenerator {
         self.missing = self.missing.split_off(&seq);
     }
 
-    /// Appends the numbers to ask for now; returns how many were given up.
-    pub(crate) fn poll(&mut self, now: Time, ask: &mut Vec<u64>) -> usize {
-        let spacing = match self.rtt_us {
-            0 => SPACING_UNKNOWN_US,
-            rtt_us => (rtt_us * 5 / 4).clamp(SPACING_US_MIN, SPACING_US_MAX),
+    /// Appends the numbers to ask for now; returns how many were given up. `measured_us` is the round trip, where it is known otherwise.
+    pub(crate) fn poll(&mut self, now: Time, measured_us: Option<i64>, ask: &mut Vec<u64>) -> usize {
+        let spacing = match measured_us.unwrap_or(self.rtt_us) {
+            0 if measured_us.is_none() => SPACING_UNKNOWN_US,
+            rtt_us => (rtt_us.min(SPACING_US_MAX) * 5 / 4).clamp(SPACING_US_MIN, SPACING_US_MAX),
         };
         let before = self.missing.len();
         let worth_waiting =
@@ -197,16 +197,16 @@ mod tests {
         nack.arrived(1, Time::ZERO);
         nack.arrived(4, Time::ZERO);
         let mut ask = Vec::new();
-        nack.poll(Time::from_ms(5), &mut ask);
+        nack.poll(Time::from_ms(5), None, &mut ask);
         assert!(ask.is_empty());
-        nack.poll(Time::from_ms(10), &mut ask);
+        nack.poll(Time::from_ms(10), None, &mut ask);
         assert_eq!(ask, [2, 3]);
         assert_eq!(nack.arrived(2, Time::from_ms(60)), Arrival::Repaired);
         assert_eq!(nack.rtt_us(), 50_000);
         ask.clear();
-        nack.poll(Time::from_ms(60), &mut ask);
+        nack.poll(Time::from_ms(60), None, &mut ask);
         assert!(ask.is_empty(), "1.25 round trips have not passed");
-        nack.poll(Time::from_ms(73), &mut ask);
+        nack.poll(Time::from_ms(73), None, &mut ask);
         assert_eq!(ask, [3]);
     }
 
@@ -216,7 +216,7 @@ mod tests {
         nack.arrived(1, Time::ZERO);
         nack.arrived(3, Time::ZERO);
         for ms in 0..310 {
-            nack.poll(Time::from_ms(ms), &mut Vec::new());
+            nack.poll(Time::from_ms(ms), None, &mut Vec::new());
         }
         nack.arrived(2, Time::from_ms(310));
         assert_eq!(
@@ -227,6 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn a_measured_round_trip_is_the_spacing_from_the_first_nack_on() {
+        for (rtt_ms, spacing_ms) in [(0, 20), (10, 20), (100, 125), (300, 375), (2_000, 400)] {
+            let mut nack = NackGenerator::default();
+            nack.arrived(1, Time::ZERO);
+            nack.arrived(3, Time::ZERO);
+            let mut asked = Vec::new();
+            for ms in 0..900 {
+                let mut ask = Vec::new();
+                nack.poll(Time::from_ms(ms), Some(rtt_ms * 1_000), &mut ask);
+                asked.extend(ask.iter().map(|_| ms));
+            }
+            assert_eq!(asked[..2], [10, 10 + spacing_ms], "{rtt_ms} ms");
+        }
+    }
+
+    #[test]
     fn a_packet_is_given_up_after_a_second() {
         let mut nack = NackGenerator::default();
         nack.arrived(1, Time::ZERO);
@@ -234,7 +250,7 @@ mod tests {
         let (mut asked, mut given_up) = (0, 0);
         for ms in 0..2_000 {
             let mut ask = Vec::new();
-            given_up += nack.poll(Time::from_ms(ms), &mut ask);
+            given_up += nack.poll(Time::from_ms(ms), None, &mut ask);
             asked += ask.len();
         }
         assert_eq!((given_up, asked), (1, 10));

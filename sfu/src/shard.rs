@@ -19,7 +19,7 @@ use crate::command::{
 };
 use crate::forward::Sent;
 use crate::handshakes::Handshakes;
-use crate::peer::{Peer, Role, packet_kind, push};
+use crate::peer::{Peer, Role, Subscribed, packet_kind, push};
 use crate::timers::Timers;
 use crate::track::{Incoming, Track, Upstream};
 
@@ -110,6 +110,7 @@ impl Shard {
     pub fn handle_command<E: Egress>(&mut self, command: Command, now: Time, out: &mut E) {
         match command {
             Command::AddPeer(config) => self.add_peer(*config, now),
+            Command::RestartIce { peer, local, remote } => self.restart_ice(peer, local, remote),
             Command::RemovePeer(id, reason) => {
                 if let Some(&peer) = self.peer_by_id.get(&id) {
                     self.close(peer, reason, now, out);
@@ -301,7 +302,7 @@ impl Shard {
                 if !peer.session.is_connected() {
                     continue;
                 }
-                let forwarder = &mut subscriber.forwarders[at.forwarder].forwarder;
+                let Subscribed { forwarder, gaps, .. } = &mut subscriber.forwarders[at.forwarder];
                 let before = forwarder.sent;
                 for packet in track.fresh.iter().filter_map(|seq| track.ring.get(*seq)) {
                     match forwarder.forward(packet, &mut peer.session, to, out) {
@@ -310,7 +311,13 @@ impl Shard {
                             doomed.push((at.peer, CloseReason::CodecNotNegotiated(packet.codec)));
                             break;
                         }
-                        Err(reason) => self.metrics.dropped(reason),
+                        Err(reason) => {
+                            self.metrics.dropped(reason);
+                            if packet.marker && track.key.kind == Kind::Video {
+                                bump(&peer.stats.frames_dropped, 1);
+                                self.metrics.subscriber_frames_dropped.increment();
+                            }
+                        }
                     }
                 }
                 if forwarder.awaits_key_frame() {
@@ -319,7 +326,13 @@ impl Shard {
                 if forwarder.owes_first_report() {
                     self.timers.sooner(at.peer, now);
                 }
-                count_out(&self.metrics, &peer.stats, forwarder.sent.since(before));
+                let sent = forwarder.sent.since(before);
+                count_out(&self.metrics, &peer.stats, sent);
+                if let Some(freeze_us) = gaps.sent(sent.frames, now) {
+                    bump(&peer.stats.freezes, 1);
+                    bump(&peer.stats.freeze_us, freeze_us as u64);
+                    self.metrics.subscriber_freezes.increment();
+                }
             }
             if !track.mirrors.is_empty() || track.tapped {
                 let packets: Vec<Packet> =
@@ -373,7 +386,8 @@ impl Shard {
         match &mut peer.role {
             _ if !session.is_connected() => {}
             Role::Publish(publisher) => {
-                let gave_up = publisher.poll(session, &peer.stats, metrics, now, out);
+                let unix_us_at_zero = self.config.unix_us_at_zero;
+                let gave_up = publisher.poll(session, &peer.stats, metrics, unix_us_at_zero, now, out);
                 for (media, _) in publisher.medias.iter().zip(gave_up).filter(|(_, lost)| *lost) {
                     self.tracks[media.track].key_frames.want();
                 }
@@ -398,6 +412,7 @@ impl Shard {
                         track.key_frames.want();
                     }
                     count_out(metrics, &peer.stats, forwarder.sent.since(before));
+                    subscribed.gaps.caught_up(now);
                 }
                 subscriber.report(session, metrics, self.config.unix_us_at_zero, now, out);
                 due = due.min(subscriber.next_poll(now));
@@ -472,6 +487,7 @@ impl Shard {
     fn connected<E: Egress>(&mut self, slot: usize, now: Time, out: &mut E) {
         let peer = &mut self.peers[slot];
         self.events.push(Event::Connected(peer.id));
+        peer.stats.connected_us.store(now.us(), Ordering::Relaxed);
         self.timers.set(slot, now);
         let Role::Subscribe(subscriber) = &mut peer.role else { return };
         let mut asked = None;
@@ -549,12 +565,21 @@ impl Shard {
                     tracks[publisher.medias[media].track].sender_report(publisher.source, timestamp, capture);
                 }
             }
-            (Role::Subscribe(subscriber), rtcp::Event::Report { fraction_lost, lsr, dlsr, .. }) => {
-                stats.fraction_lost.store(u64::from(fraction_lost), Ordering::Relaxed);
+            (Role::Publish(publisher), rtcp::Event::DelaySinceReference { about_ssrc, last, delay }) => {
+                publisher.on_delay_since_reference(about_ssrc, last, delay, unix_us, stats);
+            }
+            (Role::Subscribe(subscriber), rtcp::Event::ReferenceTime { from_ssrc, ntp }) => {
+                subscriber.on_reference_time(from_ssrc, ntp, now);
+            }
+            (
+                Role::Subscribe(subscriber),
+                rtcp::Event::Report { about_ssrc, fraction_lost, cumulative_lost, lsr, dlsr, .. },
+            ) => {
+                subscriber.on_report(about_ssrc, fraction_lost, cumulative_lost, stats);
                 let now_middle = rtcp::ntp_middle(rtcp::ntp_from_unix_us(unix_us));
                 if let Some(rtt_us) = rtcp::rtt_us(now_middle, lsr, dlsr) {
                     subscriber.rtt_us = rtt_us;
-                    stats.rtt_us.store(rtt_us, Ordering::Relaxed);
+                    stats.rtt_us.store(rtt_us.max(1), Ordering::Relaxed); // 0 is unknown
                 }
             }
             (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {
@@ -571,10 +596,17 @@ impl Shard {
                             bump(&stats.resent, 1);
                             metrics.retransmissions_out.add(1);
                         }
-                        Err(reason) => metrics.dropped(reason),
+                        Err(reason) => {
+                            metrics.dropped(reason);
+                            let missed = reason == DropReason::ResendMissing;
+                            bump(if missed { &stats.nacks_missed } else { &stats.nacks_refused }, 1);
+                        }
                     }
                 }
-                count_out(metrics, stats, subscribed.forwarder.sent.since(before));
+                let sent = subscribed.forwarder.sent.since(before);
+                bump(&stats.resent_bytes, sent.wire_bytes);
+                metrics.retransmitted_bytes_out.add(sent.wire_bytes);
+                count_out(metrics, stats, sent);
             }
             (Role::Subscribe(subscriber), rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. }) => {
                 bump(&stats.plis_in, 1);

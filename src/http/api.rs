@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
@@ -194,7 +194,8 @@ fn describe_stream(node: &Node, stream: &Stream, peer_bytes: &HashMap<StreamName
 
 fn describe_client(node: &Node, client: &Client) -> Value {
     let (received, sent) = client.bytes();
-    let alive = node.clock.now().since(client.since) as f64 / 1e6;
+    let now = node.clock.now();
+    let alive = now.since(client.since) as f64 / 1e6;
     let kbps = |bytes: u64| (bytes as f64 * 8.0 / 1000.0 / alive.max(1.0)).round();
     let mut value = json!({
         "id": client.id.to_string(),
@@ -209,17 +210,23 @@ fn describe_client(node: &Node, client: &Client) -> Value {
         "recv_bytes": received,
         "send_bytes": sent,
         "kbps": { "recv_30s": kbps(received), "send_30s": kbps(sent) },
-        "frames_dropped": client.frames_dropped.load(Ordering::Relaxed),
+        "frames_dropped": client.peer.as_ref().map_or(&client.frames_dropped, |p| &p.frames_dropped).load(Ordering::Relaxed),
     });
     if let (Some(peer), Some(object)) = (&client.peer, value.as_object_mut()) {
-        let read = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        // 0 is unknown, which is null.
+        let known = |figure: &AtomicI64| Some(figure.load(Ordering::Relaxed)).filter(|figure| *figure > 0);
         let rtc = json!({
             "packets_in": read(&peer.packets_in), "packets_out": read(&peer.packets_out),
-            "frames_in": read(&peer.frames_in), "lost": read(&peer.lost), "resent": read(&peer.resent),
-            "nacks_in": read(&peer.nacks_in), "nacks_out": read(&peer.nacks_out),
+            "frames_in": read(&peer.frames_in), "lost": read(&peer.lost),
+            "resent": read(&peer.resent), "resent_bytes": read(&peer.resent_bytes),
+            "nacks_in": read(&peer.nacks_in), "nacks_missed": read(&peer.nacks_missed),
+            "nacks_refused": read(&peer.nacks_refused), "nacks_out": read(&peer.nacks_out),
             "plis_in": read(&peer.plis_in), "plis_out": read(&peer.plis_out),
-            "rtt_ms": peer.rtt_us.load(Ordering::Relaxed) as f64 / 1000.0,
+            "freezes": read(&peer.freezes), "freeze_ms": read(&peer.freeze_us) / 1000,
+            "rtt_ms": known(&peer.rtt_us).map(|us| us as f64 / 1000.0),
             "fraction_lost": read(&peer.fraction_lost) as f64 / 256.0,
+            "connected_s": known(&peer.connected_us).map(|us| (now.us() - us) as f64 / 1e6),
         });
         object.insert("rtc".into(), rtc);
     }

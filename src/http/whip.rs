@@ -1,14 +1,14 @@
 //! WHIP (RFC 9725) and WHEP: an offer in, an answer and a session URL out. The session itself lives on its shard.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
-use media::{Codec, StreamName};
+use media::{Codec, Kind, StreamName};
 use metrics::{Protocol, Refusal};
 use rtc::dtls;
 use rtc::ice;
@@ -19,8 +19,8 @@ use sfu::{CloseReason, Command, PeerConfig, PeerId, PeerRole, PeerStats};
 use super::{Answer, From, Refused, admit, body_text};
 use crate::auth::Action;
 use crate::clients::{ClientKind, Entry};
-use crate::media_plane::Order;
-use crate::node::{Node, RtcSession};
+use crate::media_plane::{Order, ShardHandle};
+use crate::node::{IceSession, Node, RtcSession};
 use crate::stream::{Ingest, Watch};
 
 const SDP_TYPE: &str = "application/sdp";
@@ -128,8 +128,7 @@ pub fn negotiate(
     let local = ice::Credentials::from_entropy(&node.random_bytes());
     let fingerprint = node.identity.fingerprint().to_string();
     let fingerprint = fingerprint.split_once(' ').map_or(fingerprint.as_str(), |(_, bytes)| bytes);
-    let candidates: Vec<SocketAddr> =
-        node.candidate_ips.iter().map(|ip| SocketAddr::new(*ip, shard.port)).collect();
+    let candidates = candidates(node, &shard);
     let id = node.streams.shared().draw_id();
     let seed = u64::from_le_bytes(node.random_bytes());
     let [audio_ssrc, video_ssrc, video_rtx_ssrc] = ssrcs(seed);
@@ -208,15 +207,16 @@ pub fn negotiate(
     let peer = PeerId(id);
     let stats = Arc::new(PeerStats::default());
     let token = node.random_text::<16>();
-    let etag = format!("\"{}\"", node.random_text::<8>());
+    let etag = new_etag(node);
+    let carrier = negotiated.medias.first().map_or((Kind::Audio, String::new()), |m| (m.kind, m.mid.clone()));
     let entry = Entry { id, kind: client_kind, ip, stream: name.clone(), since: node.clock.now() };
     let client = node.clients.add_peer(entry, peer, shard.clone(), stats.clone());
     let session = RtcSession {
         peer,
         shard: shard.clone(),
         token: token.clone(),
-        etag: etag.clone(),
-        remote_ufrag,
+        ice: Mutex::new(IceSession { etag: etag.clone(), remote_ufrag }),
+        carrier,
         stream: name,
         client,
         publishing,
@@ -253,7 +253,8 @@ pub fn negotiate(
     Ok(Made { answer, token, etag })
 }
 
-/// PATCH /session/TOKEN: trickled candidates are taken and need no answer, as the node waits to be checked (ICE-lite).
+/// PATCH /session/TOKEN: trickled candidates are taken and need no answer, as the node waits to be checked (ICE-lite); new credentials
+/// are an ICE restart (RFC 9725 4.3.3), answered with ours.
 pub async fn patch(
     State(node): State<Arc<Node>>,
     Path(token): Path<String>,
@@ -262,26 +263,46 @@ pub async fn patch(
 ) -> Answer {
     content_type(&headers, FRAGMENT_TYPE)?;
     let session = find(&node, &token)?;
-    if let Some(wanted) = headers.get(header::IF_MATCH)
-        && wanted.as_bytes() != session.etag.as_bytes()
-        && wanted.as_bytes() != b"*"
-    {
+    let text = body_text(&node, body).await?;
+    let bad = |why: String| Refused(StatusCode::BAD_REQUEST, why);
+    let fragment = sdp::parse_fragment(&text).map_err(|e| bad(e.to_string()))?;
+
+    let mut ice = session.ice.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let tags = headers.get_all(header::IF_MATCH).iter().map(|v| v.as_bytes()).collect::<Vec<_>>();
+    if !tags.is_empty() && !tags.iter().any(|tags| matches(tags, &ice.etag)) {
         // RFC 9725 4.3.1.
         return Err(Refused(
             StatusCode::PRECONDITION_FAILED,
             "If-Match is not this session's entity tag".into(),
         ));
     }
-    let text = body_text(&node, body).await?;
-    let fragment = sdp::parse_fragment(&text).map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
-    if fragment.ufrag.is_some_and(|ufrag| ufrag != session.remote_ufrag) {
-        // RFC 9725 4.3.3: a server that does not restart ICE says so, and the client makes a new session.
+    let Some(ufrag) = fragment.ufrag.filter(|ufrag| *ufrag != ice.remote_ufrag) else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    if tags.is_empty() {
+        // RFC 9725 4.3.3: a restart says "*". Candidates that come late, of a session before the last restart, look the same but for that.
         return Err(Refused(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "ICE restart is not supported; make a new session".into(),
+            StatusCode::PRECONDITION_REQUIRED,
+            "an ICE restart needs If-Match: * (RFC 9725 section 4.3.3)".into(),
         ));
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let pwd = fragment.pwd.ok_or_else(|| bad("an ICE restart needs a=ice-pwd".into()))?;
+    let local = ice::Credentials::from_entropy(&node.random_bytes());
+    let candidates = candidates(&node, &session.shard);
+    let answer = sdp::restart_fragment(&sdp::RestartAnswer {
+        mid: &session.carrier.1,
+        kind: session.carrier.0,
+        ice: &sdp::Credentials { ufrag: local.ufrag.clone(), pwd: local.pwd.clone() },
+        candidates: &candidates,
+    });
+    let remote = ice::Credentials { ufrag: ufrag.clone(), pwd };
+    // In the shard's queue before the answer goes out; on an error the session is as it was.
+    let order = Order::Shard(Command::RestartIce { peer: session.peer, local, remote });
+    session.shard.order(order).map_err(|e| Refused(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    *ice = IceSession { etag: new_etag(&node), remote_ufrag: ufrag };
+    tracing::info!(client = session.client.id, stream = %session.stream, "ice restart");
+    let headers = [(header::CONTENT_TYPE, FRAGMENT_TYPE), (header::ETAG, ice.etag.as_str())];
+    Ok((StatusCode::OK, headers, answer).into_response())
 }
 
 /// DELETE /session/TOKEN
@@ -302,6 +323,20 @@ pub async fn look() -> Answer {
         Refused(StatusCode::METHOD_NOT_ALLOWED, "a session takes PATCH and DELETE".into()).into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("PATCH, DELETE, OPTIONS"));
     Ok(response)
+}
+
+/// RFC 9110 13.1.1: `*`, or a list of entity tags, of which one must be ours.
+fn matches(wanted: &[u8], etag: &str) -> bool {
+    wanted == b"*" || wanted.split(|b| *b == b',').any(|tag| tag.trim_ascii() == etag.as_bytes())
+}
+
+fn new_etag(node: &Node) -> String {
+    format!("\"{}\"", node.random_text::<8>())
+}
+
+/// Where a session of this shard is reached.
+fn candidates(node: &Node, shard: &ShardHandle) -> Vec<SocketAddr> {
+    node.candidate_ips.iter().map(|ip| SocketAddr::new(*ip, shard.port)).collect()
 }
 
 fn find(node: &Node, token: &str) -> Result<Arc<RtcSession>, Refused> {

@@ -71,3 +71,29 @@ fn real_clients_are_listed_by_kind_and_can_be_ended() {
     assert_eq!(before, after, "the ended viewer still gets pictures");
     node.assert_well();
 }
+
+/// A viewer's round trip is in its receiver reports; a publisher's in its answers to extended reports (RFC 3611), which no SDP asked for.
+#[test]
+fn the_round_trips_of_real_browsers_are_known() {
+    need!(Browser);
+    let _lane = alone();
+    let mut node = Node::start();
+    let name = unique("round-trips");
+    let mut browser = Browser::start();
+    browser.publish("publisher", &node.whip_url(&name), json!({}));
+    browser.play("viewer", &node.whep_url(&name), json!({}));
+    browser.until("viewer", 40, 0.001, ARRIVES);
+    for kind in ["rtc-publish", "rtc-play"] {
+        let figures = until(&format!("the round trip of {kind}"), ARRIVES, || {
+            let all = node.api("/api/v1/clients/");
+            let all = all["clients"].as_array().expect("a list");
+            let found = all.iter().find(|it| it["type"] == kind).expect("it is listed").clone();
+            found["rtc"]["rtt_ms"].is_number().then_some(found)
+        });
+        let rtc = &figures["rtc"];
+        assert!(rtc["rtt_ms"].as_f64().is_some_and(|ms| (0.0..500.0).contains(&ms)), "on loopback: {rtc:#}");
+        assert_eq!((&rtc["nacks_out"], &rtc["lost"]), (&json!(0), &json!(0)), "not by a repair: {rtc:#}");
+        println!("{kind}: {rtc:#}");
+    }
+    node.assert_well();
+}

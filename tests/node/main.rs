@@ -1,6 +1,8 @@
 //! The node from outside, with nothing but sockets: signalling, the SRS-compatible API, operations, bad input.
 mod attacks;
+mod figures;
 mod hostile;
+mod moving;
 mod operations;
 mod publishers;
 mod slow_viewer;

@@ -138,13 +138,64 @@ fn a_patch_needs_no_entity_tag_but_the_session_s_own_name() {
     for tag in [&[][..], &[("If-Match", "*")]] {
         let headers = [&[FRAGMENT], tag].concat();
         assert_eq!(send("PATCH", &url, &headers, &fragment("t3st")).status, 204, "{tag:?}");
-        // another ufrag would be an ICE restart (RFC 9725 section 4.3.3): refused, and the session goes on
-        assert_eq!(send("PATCH", &url, &headers, &fragment("other")).status, 422, "{tag:?}");
     }
     // what nobody was given, nobody finds
     let nobody = node.url("/session/00000000000000000000000000000000");
     assert_eq!(send("PATCH", &nobody, &[FRAGMENT], &fragment("t3st")).status, 404);
     assert_eq!(send("DELETE", &url, &[], "").status, 200);
+    node.assert_well();
+}
+
+/// RFC 9725 section 4.3.3, and RFC 9110 section 13.1.1 on what If-Match may say.
+#[test]
+fn a_patch_with_new_credentials_restarts_ice() {
+    let mut node = Node::start();
+    let response = post(&node.whep_url(&unique("restarted")), &offer(Way::Receive));
+    let (url, first) = (session_url(&node, &response), response.header("ETag").expect("an ETag"));
+    let before = response.text();
+    let fragment = |ufrag: &str| {
+        format!(
+            "a=ice-ufrag:{ufrag}\r\na=ice-pwd:0123456789abcdef01234567\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
+        )
+    };
+    let patch = |tags: &[&str], body: &str| {
+        let mut headers = vec![FRAGMENT];
+        headers.extend(tags.iter().map(|tag| ("If-Match", *tag)));
+        send("PATCH", &url, &headers, body)
+    };
+    // what must not restart changes nothing
+    assert_eq!(patch(&[], &fragment("other")).status, 428, "RFC 6585 section 3");
+    assert_eq!(patch(&["\"another\""], &fragment("other")).status, 412);
+    assert_eq!(patch(&["another, \"one\"", "\"two\""], &fragment("other")).status, 412);
+    let no_password = fragment("other").replace("a=ice-pwd:0123456789abcdef01234567\r\n", "");
+    assert_eq!(patch(&["*"], &no_password).status, 400);
+    assert_eq!(patch(&["*"], "a=ice-ufrag:o\r\n").status, 400);
+    assert_eq!(patch(&[&first], &fragment("t3st")).status, 204, "the first ICE session still is");
+
+    let restarted = patch(&["*"], &fragment("other"));
+    assert_eq!(restarted.status, 200, "{}", restarted.text());
+    assert_eq!(restarted.header("Content-Type").as_deref(), Some(FRAGMENT.1));
+    let second = restarted.header("ETag").expect("RFC 9725 section 4.3.3: the new ICE session's tag");
+    let answer = restarted.text();
+    for (name, least) in [("a=ice-ufrag:", 4), ("a=ice-pwd:", 22)] {
+        let (old, new) = (values(&before, name)[0], values(&answer, name)[0]);
+        assert!(old != new && new.len() >= least, "{name} {old} {new}");
+    }
+    assert_eq!(values(&answer, "a=candidate:"), values(&before, "a=candidate:"), "the shard is the same");
+    assert!(answer.contains("a=mid:0\r\n") && answer.contains("a=ice-lite"), "{answer}");
+    assert_ne!(first, second);
+    // candidates of the session before come too late, and those of the new one do not
+    assert_eq!(patch(&[&first], &fragment("t3st")).status, 412);
+    assert_eq!(patch(&[&second], &fragment("other")).status, 204);
+    // by the right tag as well as by `*`, in a list too
+    assert_eq!(patch(&[&format!("\"x\", {second}")], &fragment("third")).status, 200);
+    assert_eq!(patch(&[&second], &fragment("fourth")).status, 412);
+    // a stranger has no URL to restart by
+    let nobody = node.url("/session/00000000000000000000000000000000");
+    let headers = [FRAGMENT, ("If-Match", "*")];
+    assert_eq!(send("PATCH", &nobody, &headers, &fragment("other")).status, 404);
+    assert_eq!(send("DELETE", &url, &[], "").status, 200);
+    assert_eq!(patch(&["*"], &fragment("fifth")).status, 404);
     node.assert_well();
 }
 

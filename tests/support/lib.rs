@@ -6,6 +6,7 @@ pub mod browser;
 pub mod ffmpeg;
 pub mod flv;
 pub mod http;
+pub mod nat;
 pub mod netns;
 pub mod node;
 pub mod peer;

@@ -88,6 +88,43 @@ impl Peer {
         peer
     }
 
+    /// Goes elsewhere: from now on datagrams leave from another port, and nobody hears what comes to the old one.
+    ///
+    /// # Panics
+    /// When there is no port.
+    pub fn moves(&mut self) {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP port");
+        socket.set_read_timeout(Some(Duration::from_millis(5))).expect("a time-out can be set");
+        self.socket = socket;
+    }
+
+    /// Restarts ICE by PATCH (RFC 9725 section 4.3.3); the answer's entity tag.
+    ///
+    /// # Panics
+    /// When the node refuses.
+    #[track_caller]
+    pub fn restart_ice(&mut self, ufrag: &str) -> String {
+        let local = Credentials { ufrag: ufrag.into(), pwd: "restartrestartrestartre".into() };
+        let body = format!(
+            "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n",
+            local.ufrag, local.pwd
+        );
+        let headers = [("Content-Type", "application/trickle-ice-sdpfrag"), ("If-Match", "*")];
+        let response = http::request("PATCH", &self.session, &headers, body.as_bytes()).expect("an answer");
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.header("Content-Type").as_deref(), Some("application/trickle-ice-sdpfrag"));
+        let answer = response.text();
+        let value = |prefix| sdp::values(&answer, prefix)[0].to_string();
+        let remote = Credentials { ufrag: value("a=ice-ufrag:"), pwd: value("a=ice-pwd:") };
+        let candidate = value("a=candidate:");
+        assert!(
+            candidate.contains(&format!(" {} typ host", self.node.port())),
+            "the shard stays: {candidate}"
+        );
+        self.client.restart_ice(local, remote, self.now());
+        response.header("ETag").expect("an ETag")
+    }
+
     /// Lets time pass: takes what comes, sends what is due.
     pub fn run(&mut self, time: Duration) {
         let end = Instant::now() + time;

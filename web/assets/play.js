@@ -9,8 +9,9 @@ import { WhepPlayer } from "./whep.js";
 const TICK_MS = 1000;
 // A live stream that shows nothing for so long over WebRTC is tried over FLV.
 const FIRST_PICTURE_MS_MAX = 6000;
-// Media that stops for so long while the publisher is live means the session is dead.
-const STALL_MS_MAX = 6000;
+// Media that stops for so long while the publisher is live means the session is dead. Chromium takes 5 to 7 s to say that a path is lost,
+// and the restart of ICE that follows, in the same session, one or two more.
+const STALL_MS_MAX = 12_000;
 
 const wanted = streamOfPath();
 const query = new URLSearchParams(location.search);

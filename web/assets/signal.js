@@ -1,14 +1,19 @@
-// One WHIP (RFC 9725) or WHEP session: one POST with the offer, one DELETE at the end.
-import { request } from "./page.js";
+// One WHIP (RFC 9725) or WHEP session: one POST with the offer, PATCH when its path is lost, one DELETE at the end.
+import { HttpError, request } from "./page.js";
 
-// A short loss of connectivity mends itself; a longer one is answered with a new session.
-const DISCONNECTED_MS_MAX = 3000;
+// A short loss of connectivity mends itself. A longer one is another network or a NAT that forgot us: ICE restarts over what path
+// there is, in the same session. What is still lost then is answered with a new session.
+const RESTART_AFTER_MS = 300;
+const LOST_MS_MAX = 5000;
 
 export class Session {
   pc = null;
   #location = null;
   #closed = false;
-  #disconnectedAt = null;
+  #established = false;
+  #lostAt = null;
+  #restart = null;
+  #refused = false;
 
   static supported() {
     return typeof RTCPeerConnection === "function";
@@ -17,16 +22,19 @@ export class Session {
   // The peer connection to add tracks to before `exchange`.
   open() {
     const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-    pc.onconnectionstatechange = () => {
-      this.#disconnectedAt = pc.connectionState === "disconnected" ? performance.now() : null;
-    };
+    pc.onconnectionstatechange = () => this.#follow(pc.connectionState);
     return (this.pc = pc);
   }
 
+  // What is offered, at first and when ICE restarts.
+  offer(options) {
+    return this.pc.createOffer(options);
+  }
+
   // Sends the offer and applies the answer; true unless the session was closed meanwhile.
-  async exchange(url, offer) {
+  async exchange(url) {
     const { pc } = this;
-    await pc.setLocalDescription(offer);
+    await pc.setLocalDescription(await this.offer());
     // The node is ICE-lite with its candidates in the answer and learns ours from the checks we send,
     // so the offer goes out at once, without waiting for gathering.
     const response = await request(url, {
@@ -50,9 +58,9 @@ export class Session {
     const state = this.pc?.connectionState;
     // The server's DTLS close_notify shows on the transport before anything else does.
     const transport = this.pc?.getTransceivers?.()[0]?.sender.transport?.state;
-    if (state === "failed" || transport === "failed") return "The WebRTC connection failed";
+    if (transport === "failed" || (state === "failed" && !this.#established)) return "The WebRTC connection failed";
     if (state === "closed" || transport === "closed") return "The server ended the session";
-    if (this.#disconnectedAt !== null && performance.now() - this.#disconnectedAt > DISCONNECTED_MS_MAX) return "The connection was lost";
+    if (this.#refused || (this.#lostAt !== null && performance.now() - this.#lostAt > LOST_MS_MAX)) return "The connection was lost";
     return null;
   }
 
@@ -62,8 +70,40 @@ export class Session {
 
   close() {
     this.#closed = true;
+    clearTimeout(this.#restart);
     this.#release();
     this.pc?.close();
+  }
+
+  #follow(state) {
+    if (state === "connected") {
+      clearTimeout(this.#restart);
+      this.#established = true;
+      this.#lostAt = this.#restart = null;
+    } else if (this.#established && (state === "disconnected" || state === "failed")) {
+      this.#lostAt ??= performance.now();
+      // Once for each loss.
+      this.#restart ??= setTimeout(() => this.#restartIce(), RESTART_AFTER_MS);
+    }
+  }
+
+  // RFC 9725 section 4.3.3. The node is ICE-lite, so our candidates need not be told: its answer is there when our checks begin.
+  async #restartIce() {
+    const { pc } = this;
+    try {
+      await pc.setLocalDescription(await this.offer({ iceRestart: true }));
+      const response = await request(this.#location, {
+        method: "PATCH",
+        headers: { "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*" },
+        body: fragment(pc.localDescription.sdp),
+      });
+      const renewed = await response.text();
+      if (this.#closed) return;
+      await pc.setRemoteDescription({ type: "answer", sdp: withCredentials(pc.currentRemoteDescription.sdp, renewed) });
+    } catch (error) {
+      // The session is gone, or the node restarts none: the next one need not wait.
+      this.#refused = error instanceof HttpError;
+    }
   }
 
   // `keepalive` lets the DELETE go out while the page is being left.
@@ -71,4 +111,20 @@ export class Session {
     if (this.#location) fetch(this.#location, { method: "DELETE", keepalive: true }).catch(() => {});
     this.#location = null;
   }
+}
+
+const line = (sdp, name) => sdp.match(new RegExp(`^${name}.*$`, "m"))?.[0] ?? "";
+
+// The credentials of an offer, under the section that carries the bundle (RFC 8840 section 9).
+function fragment(sdp) {
+  const lines = ["a=ice-ufrag:", "a=ice-pwd:", "m=", "a=mid:"].map((name) => line(sdp, name).trim());
+  return `${lines.join("\r\n")}\r\n`;
+}
+
+// An answer with the credentials of a fragment; all else stays as it was negotiated.
+function withCredentials(sdp, renewed) {
+  for (const name of ["a=ice-ufrag:", "a=ice-pwd:"]) {
+    sdp = sdp.replace(new RegExp(`^${name}.*$`, "gm"), () => line(renewed, name).trim());
+  }
+  return sdp;
 }

@@ -19,7 +19,11 @@ export class WhepPlayer extends Session {
     pc.ontrack = ({ track }) => media.addTrack(track);
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
-    if (await this.exchange(this.#url, withStereo(await pc.createOffer()))) this.#video.srcObject = media;
+    if (await this.exchange(this.#url)) this.#video.srcObject = media;
+  }
+
+  async offer(options) {
+    return withStereo(await super.offer(options));
   }
 
   sample() {

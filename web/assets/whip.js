@@ -25,7 +25,7 @@ export class WhipPublisher extends Session {
       });
       if (video) prefer(transceiver, codec);
     }
-    await this.exchange(this.#url, await pc.createOffer());
+    await this.exchange(this.#url);
   }
 
   sample() {

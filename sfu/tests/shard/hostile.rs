@@ -104,7 +104,12 @@ fn garbage_under_the_keys() {
     for round in 0..3_000 {
         let mut compound = Vec::new();
         let ssrc = [scene.world.peers[liar].video_ssrc, 500, 7][random.below(3) as usize];
-        match random.below(5) {
+        match random.below(7) {
+            5 => rtcp::reference_time(&mut compound, 1, random.below(u64::MAX)),
+            6 => {
+                let (last, delay) = (random.below(1 << 32) as u32, random.below(1 << 32) as u32);
+                rtcp::delay_since_reference(&mut compound, 1, ssrc, last, delay);
+            }
             0 => rtcp::nack(&mut compound, 1, ssrc, &[random.below(65_536) as u16, 7, 9]),
             1 => rtcp::pli(&mut compound, 1, ssrc),
             2 => rtcp::remb(&mut compound, 1, random.below(1 << 50), &[ssrc]),

@@ -3,13 +3,14 @@
 extern crate millrace_sfu as sfu;
 
 mod camera;
+mod figures;
 mod forwarding;
 mod hostile;
 mod joining;
 mod key_frames;
 mod loss_down;
 mod loss_up;
-
+mod moving;
 mod properties;
 mod reports;
 mod session_end;

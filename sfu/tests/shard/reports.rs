@@ -117,3 +117,121 @@ fn the_publisher_is_told_what_was_lost() {
         assert_eq!(*cumulative, lost);
     }
 }
+
+/// As browsers do that send: the last reference time that came to the publisher, answered now.
+fn answer_reference_time(world: &mut World, publisher: usize) {
+    let p = &world.peers[publisher];
+    let last = p.rtcp.iter().rev().find_map(|(at, r)| match r {
+        Rtcp::ReferenceTime { from, ntp } => Some((*at, *from, *ntp)),
+        _ => None,
+    });
+    let (at, from, ntp) = last.expect("a reference time came");
+    let delay = (world.now.since(at) * 65_536 / 1_000_000) as u32;
+    let mut compound = Vec::new();
+    rtcp::delay_since_reference(&mut compound, 500, from, rtcp::ntp_middle(ntp), delay);
+    world.rtcp(publisher, &compound);
+}
+
+#[test]
+fn a_publishers_round_trip_is_known_without_a_loss() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let peer = &mut world.peers[publisher];
+    (peer.up.delay_us, peer.down.delay_us) = (60_000, 40_000);
+    let mut video = Video::vp8(500, 100);
+    let rtt_us =
+        |world: &World| world.peers[publisher].stats.rtt_us.load(std::sync::atomic::Ordering::Relaxed);
+    for index in 0..100 {
+        world.send(publisher, video.frame(index == 0));
+        world.run(FRAME_MS);
+    }
+    let asked = world.peers[publisher].count(|r| matches!(r, Rtcp::ReferenceTime { .. }));
+    assert!((2..=4).contains(&asked), "one a second, with the reports: {asked}");
+    assert_eq!(rtt_us(&world), 0, "nothing was answered");
+    answer_reference_time(&mut world, publisher);
+    world.run(100);
+    assert!((99_000..=101_500).contains(&rtt_us(&world)), "{}", rtt_us(&world));
+
+    // The next loss is asked for again after 1.25 of it, without a repair to measure by.
+    let mut lossy = video.frame(false);
+    let lost = lossy.remove(1);
+    world.send(publisher, lossy);
+    world.run(400);
+    let nacks: Vec<i64> = world.peers[publisher]
+        .rtcp
+        .iter()
+        .filter_map(|(at, r)| match r {
+            Rtcp::Nack { seqs, .. } if seqs == &[lost.seq as u16] => Some(at.us()),
+            _ => None,
+        })
+        .collect();
+    assert!(nacks.len() >= 2, "{nacks:?}");
+    let spacing_ms = (nacks[1] - nacks[0]) / 1_000;
+    assert!((124..=131).contains(&spacing_ms), "{spacing_ms}");
+}
+
+#[test]
+fn a_viewer_that_sends_its_clock_is_told_its_round_trip() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let viewer = world.subscriber(Wish::on(0));
+    let mut video = Video::vp8(500, 100);
+    let mut sent = Vec::new();
+    for index in 0..100 {
+        // Several of them: the last before our report counts, and one answer is enough.
+        if index > 60 && index % 4 == 0 {
+            let ntp = rtcp::ntp_from_unix_us(9_000_000_000 + world.now.us());
+            sent.push((world.now, rtcp::ntp_middle(ntp)));
+            let mut compound = Vec::new();
+            rtcp::reference_time(&mut compound, 77, ntp);
+            world.rtcp(viewer, &compound);
+        }
+        world.send(publisher, video.frame(index == 0));
+        world.run(FRAME_MS);
+    }
+    // Silence is not answered.
+    for _ in 0..90 {
+        world.send(publisher, video.frame(false));
+        world.run(FRAME_MS);
+    }
+    let answers: Vec<_> = world.peers[viewer]
+        .rtcp
+        .iter()
+        .filter_map(|(at, r)| match r {
+            Rtcp::DelaySinceReference { about, last, delay } => Some((*at, *about, *last, *delay)),
+            _ => None,
+        })
+        .collect();
+    assert!((1..=2).contains(&answers.len()), "with our reports, one a second: {answers:?}");
+    for (at, about, last, delay) in answers {
+        assert_eq!(about, 77);
+        let (sent_at, _) = sent.iter().find(|(_, middle)| *middle == last).expect("one of those sent");
+        let rtt_us = at.since(*sent_at) - i64::from(delay) * 1_000_000 / 65_536;
+        assert!((9_900..=10_100).contains(&rtt_us), "{rtt_us}");
+    }
+}
+
+#[test]
+fn what_answers_no_clock_of_ours_is_no_round_trip() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let mut video = Video::vp8(500, 100);
+    for index in 0..40 {
+        world.send(publisher, video.frame(index == 0));
+        world.run(FRAME_MS);
+    }
+    let last = world.peers[publisher].rtcp.iter().rev().find_map(|(_, r)| match r {
+        Rtcp::ReferenceTime { from, ntp } => Some((*from, rtcp::ntp_middle(*ntp))),
+        _ => None,
+    });
+    let (from, last) = last.expect("a reference time came");
+    for (about, last, delay) in
+        [(from ^ 1, last, 0), (from, last ^ 1, 0), (from, 0, 0), (from, last, u32::MAX / 2)]
+    {
+        let mut compound = Vec::new();
+        rtcp::delay_since_reference(&mut compound, 500, about, last, delay);
+        world.rtcp(publisher, &compound);
+    }
+    world.run(20);
+    assert_eq!(world.peers[publisher].stats.rtt_us.load(std::sync::atomic::Ordering::Relaxed), 0);
+}

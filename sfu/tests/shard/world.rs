@@ -130,6 +130,8 @@ pub enum Rtcp {
     Pli { ssrc: u32 },
     SenderReport { ssrc: u32, ntp: u64, rtp: u32, packets: u32 },
     Report { about: u32, fraction_lost: u8, cumulative_lost: i32, highest: u32 },
+    ReferenceTime { from: u32, ntp: u64 },
+    DelaySinceReference { about: u32, last: u32, delay: u32 },
 }
 
 /// A client and what it got.
@@ -370,6 +372,22 @@ impl World {
         answers
     }
 
+    /// The control plane's part of an ICE restart, and the client's when it has the answer: new credentials of both.
+    pub fn restart_ice(&mut self, peer: usize) {
+        let fresh = |salt: u8| {
+            Credentials::from_entropy(&std::array::from_fn(|i| {
+                salt ^ peer as u8 ^ (i as u8).wrapping_mul(29)
+            }))
+        };
+        let (local, remote) = (fresh(91), fresh(92));
+        let Peer { id, shard, .. } = self.peers[peer];
+        let order = Command::RestartIce { peer: id, local: local.clone(), remote: remote.clone() };
+        self.command(shard, order);
+        let (p, now) = (&mut self.peers[peer], self.now);
+        (p.ufrag, p.pwd) = (local.ufrag.clone(), local.pwd.clone());
+        p.client.restart_ice(remote, local, now);
+    }
+
     /// Lets `ms` pass, a millisecond at a time.
     pub fn run(&mut self, ms: i64) {
         for _ in 0..ms {
@@ -548,6 +566,10 @@ fn owned(event: rtcp::Event<'_>) -> Option<Rtcp> {
         }
         rtcp::Event::Report { about_ssrc, fraction_lost, cumulative_lost, highest_seq, .. } => {
             Rtcp::Report { about: about_ssrc, fraction_lost, cumulative_lost, highest: highest_seq }
+        }
+        rtcp::Event::ReferenceTime { from_ssrc, ntp } => Rtcp::ReferenceTime { from: from_ssrc, ntp },
+        rtcp::Event::DelaySinceReference { about_ssrc, last, delay } => {
+            Rtcp::DelaySinceReference { about: about_ssrc, last, delay }
         }
         _ => return None,
     })

@@ -119,6 +119,42 @@ async function negotiate(session, url, { token, trickle = false, srs }) {
   }
 }
 
+/// Restarts ICE by PATCH (RFC 9725 section 4.3.3) and waits until another pair is in use; how long that took.
+async function restart({ id, ms = 10000 }) {
+  const session = sessions.get(id);
+  const { pc } = session;
+  const before = (await pairInUse(pc))?.id;
+  const started = performance.now();
+  pc.restartIce();
+  await pc.setLocalDescription();
+  const sdp = pc.localDescription.sdp;
+  const line = (text, name) => text.match(new RegExp(`^${name}.*$`, "m"))[0].trim();
+  const response = await fetch(session.url, {
+    method: "PATCH",
+    headers: { "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*" },
+    body: ["a=ice-ufrag:", "a=ice-pwd:", "m=", "a=mid:"].map((it) => line(sdp, it)).join("\r\n") + "\r\n",
+  });
+  const fragment = await response.text();
+  const result = { status: response.status, etag: response.headers.get("ETag"), fragment, patched: performance.now() - started };
+  if (response.status !== 200) return result;
+  let answer = pc.currentRemoteDescription.sdp;
+  for (const name of ["a=ice-ufrag:", "a=ice-pwd:"]) answer = answer.replace(new RegExp(`^${name}.*$`, "gm"), line(fragment, name));
+  await pc.setRemoteDescription({ type: "answer", sdp: answer });
+  for (let pair = null; performance.now() < started + ms; await sleep(10)) {
+    pair = await pairInUse(pc);
+    if (pair && pair.id !== before && pair.state === "succeeded" && pc.connectionState === "connected") {
+      return { ...result, took: performance.now() - started };
+    }
+  }
+  return { ...result, took: null };
+}
+
+async function pairInUse(pc) {
+  const stats = await pc.getStats();
+  const transport = [...stats.values()].find((it) => it.type === "transport");
+  return stats.get(transport?.selectedCandidatePairId);
+}
+
 function open(id) {
   const session = { id, pc: new RTCPeerConnection({ bundlePolicy: "max-bundle" }), at: { started: performance.now() },
     states: [] };
@@ -365,4 +401,4 @@ async function capabilities() {
   return { send: names(RTCRtpSender), receive: names(RTCRtpReceiver) };
 }
 
-window.interop = { publish, play, skew, timeline, figures, until, stop, request, direct, capabilities };
+window.interop = { publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };

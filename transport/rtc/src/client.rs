@@ -171,6 +171,14 @@ impl Client {
         Ok(())
     }
 
+    /// New ICE credentials of both sides (ICE restart): checks begin anew, keys stay.
+    pub fn restart_ice(&mut self, local: Credentials, remote: Credentials, now: Time) {
+        (self.config.local, self.config.remote) = (local, remote);
+        self.checks.clear();
+        self.answered = false;
+        self.next_check = now;
+    }
+
     /// Says goodbye (close_notify).
     pub fn close(&mut self, now: Time, out: &mut impl FnMut(SocketAddr, &[u8])) {
         let server = self.config.server;

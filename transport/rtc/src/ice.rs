@@ -61,11 +61,20 @@ pub enum Outcome {
     Nominated,
 }
 
+/// Both sides' credentials between two restarts.
+#[derive(Debug)]
+struct Generation {
+    local: Credentials,
+    remote: Credentials,
+}
+
 /// The agent of one session.
 #[derive(Debug)]
 pub struct Lite {
-    local: Credentials,
-    remote: Credentials,
+    /// Its checks nominated what media uses.
+    current: Generation,
+    /// A restart's, until one of its checks nominates: a client whose new path does not come up stays on the old one.
+    next: Option<Generation>,
     valid: Vec<Valid>,
     nominated: Option<SocketAddr>,
     /// Nominated by a check that may have been sniffed and sent again from elsewhere: ICE-lite asks nothing
@@ -85,8 +94,8 @@ impl Lite {
     /// An agent that knows no address yet. Its consent runs from `now`.
     pub fn new(local: Credentials, remote: Credentials, now: Time) -> Lite {
         Lite {
-            local,
-            remote,
+            current: Generation { local, remote },
+            next: None,
             valid: Vec::new(),
             nominated: None,
             pending: None,
@@ -111,11 +120,12 @@ impl Lite {
         }
         // RFC 8445 section 7.2.2: USERNAME is "the username fragment provided by the peer", a colon, its own.
         let name = message.username().ok_or(DropReason::StunUnauthenticated)?;
-        let ours = name.split_once(':') == Some((self.local.ufrag.as_str(), self.remote.ufrag.as_str()));
-        if !ours {
-            return Err(DropReason::StunUnknownUser);
-        }
-        if !message.check_integrity(&self.local.pwd) {
+        let name = name.split_once(':').ok_or(DropReason::StunUnknownUser)?;
+        let named = |g: &&Generation| name == (g.local.ufrag.as_str(), g.remote.ufrag.as_str());
+        let restarts = self.next.as_ref().filter(named).is_some();
+        let generation = if restarts { self.next.as_ref() } else { Some(&self.current).filter(named) };
+        let pwd = generation.ok_or(DropReason::StunUnknownUser)?.local.pwd.as_str();
+        if !message.check_integrity(pwd) {
             return Err(DropReason::StunUnauthenticated);
         }
 
@@ -123,16 +133,25 @@ impl Lite {
             // RFC 8445 section 7.3.1.1: a lite agent is controlled, so the peer has to control.
             Writer::new(out, Class::Error, *message.transaction())
                 .error_code(487, "Role Conflict")
-                .finish(&self.local.pwd);
+                .finish(pwd);
             return Ok(Outcome::Checked);
         }
-        let outcome = if message.use_candidate() { self.nominate(from) } else { Outcome::Checked };
+        Writer::new(out, Class::Success, *message.transaction()).mapped_address(from).finish(pwd);
+        let outcome = match message.use_candidate() {
+            true if restarts => self.nominate_anew(from),
+            true => self.nominate(from),
+            false => Outcome::Checked,
+        };
         self.remember(from, now);
         if self.nominated.is_none() || self.nominated == Some(from) || self.pending == Some(from) {
             self.consent_until = now.plus_ms(CONSENT_MS);
         }
-        Writer::new(out, Class::Success, *message.transaction()).mapped_address(from).finish(&self.local.pwd);
         Ok(outcome)
+    }
+
+    /// The user name fragments that a check may ask for: ours, and a restart's while both hold.
+    pub fn local_ufrags(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.current), self.next.as_ref()].into_iter().flatten().map(|g| g.local.ufrag.as_str())
     }
 
     /// Whether an authenticated check came from `address`: only then may it speak DTLS or SRTP.
@@ -165,12 +184,21 @@ impl Lite {
         self.consent_until
     }
 
-    /// New credentials (ICE restart, RFC 8445 section 2.4). The old pair carries media until the new checks
-    /// nominate another.
+    /// New credentials (ICE restart, RFC 8445 section 2.4). The old ones and their pair hold until a check under the new
+    /// ones nominates; of two restarts before that the later counts.
     pub fn restart(&mut self, local: Credentials, remote: Credentials) {
-        self.local = local;
-        self.remote = remote;
+        self.next = Some(Generation { local, remote });
+    }
+
+    /// The first nomination under a restart's credentials, which ends the old ones. It cannot be a check sent again, as nobody has
+    /// sent one before; who sees it on the way and is faster has media go astray until the peer's next packet under the keys.
+    fn nominate_anew(&mut self, from: SocketAddr) -> Outcome {
+        if let Some(next) = self.next.take() {
+            self.current = next;
+        }
         self.pending = None;
+        self.nominated = Some(from);
+        Outcome::Nominated
     }
 
     fn nominate(&mut self, from: SocketAddr) -> Outcome {
@@ -368,15 +396,68 @@ mod tests {
         assert_eq!(lite.consent_deadline(), NOW.plus_ms(5000 + CONSENT_MS));
     }
 
+    fn renewed() -> Check {
+        let (l, r) = (credentials(5), credentials(6));
+        Check { asked: l.ufrag, asks: r.ufrag, pwd: l.pwd, ..nominating() }
+    }
+
     #[test]
-    fn a_restart_takes_new_credentials_and_keeps_the_pair() {
+    fn a_restart_keeps_the_old_pair_until_a_new_one_is_nominated() {
         let mut lite = agent();
         send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        lite.secure();
         lite.restart(credentials(5), credentials(6));
-        assert_eq!(send(&mut lite, &nominating(), address(1), NOW).0, Err(DropReason::StunUnknownUser));
-        let (l, r) = (credentials(5), credentials(6));
-        let check = Check { asked: l.ufrag, asks: r.ufrag, pwd: l.pwd, ..nominating() };
-        assert_eq!(send(&mut lite, &check, address(1), NOW).0, Ok(Outcome::Checked));
+        // The old one goes on, consent included, and a new address is valid before it is nominated.
+        let later = NOW.plus_ms(5000);
+        assert_eq!(send(&mut lite, &nominating(), address(1), later).0, Ok(Outcome::Checked));
+        assert_eq!(lite.consent_deadline(), later.plus_ms(CONSENT_MS));
+        let plain = Check { nominate: false, ..renewed() };
+        let (outcome, answer) = send(&mut lite, &plain, address(2), later);
+        assert_eq!((outcome, lite.nominated()), (Ok(Outcome::Checked), Some(address(1))));
+        assert!(Message::parse(&answer).unwrap().check_integrity(&credentials(5).pwd), "by the new password");
+        assert_eq!(lite.local_ufrags().count(), 2);
+
+        let (outcome, _) = send(&mut lite, &renewed(), address(2), later);
+        assert_eq!((outcome, lite.nominated()), (Ok(Outcome::Nominated), Some(address(2))));
+        for from in [1, 2, 66] {
+            let old = send(&mut lite, &nominating(), address(from), later).0;
+            assert_eq!(old, Err(DropReason::StunUnknownUser));
+        }
+        assert!(lite.is_valid(address(1)), "what is on its way from there is taken");
+        assert_eq!(lite.local_ufrags().collect::<Vec<_>>(), [credentials(5).ufrag.as_str()]);
+    }
+
+    #[test]
+    fn a_replayed_check_of_a_restart_moves_nothing() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        lite.secure();
+        lite.restart(credentials(5), credentials(6));
+        let mixed = [
+            (Check { pwd: credentials(1).pwd, ..renewed() }, DropReason::StunUnauthenticated),
+            (Check { asks: credentials(2).ufrag, ..renewed() }, DropReason::StunUnknownUser),
+            (Check { asked: credentials(1).ufrag, ..renewed() }, DropReason::StunUnknownUser),
+        ];
+        for (check, reason) in mixed {
+            assert_eq!(send(&mut lite, &check, address(66), NOW).0, Err(reason));
+        }
+        send(&mut lite, &renewed(), address(2), NOW).0.unwrap();
+        assert_eq!(send(&mut lite, &renewed(), address(66), NOW).0, Ok(Outcome::Checked));
+        assert_eq!(lite.nominated(), Some(address(2)));
+        assert!(lite.authenticated(address(66)), "as ever: a packet under the keys moves media");
+    }
+
+    #[test]
+    fn of_two_restarts_the_later_counts() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        lite.restart(credentials(7), credentials(8));
+        lite.restart(credentials(5), credentials(6));
+        let (l, r) = (credentials(7), credentials(8));
+        let first = Check { asked: l.ufrag, asks: r.ufrag, pwd: l.pwd, ..nominating() };
+        assert_eq!(send(&mut lite, &first, address(2), NOW).0, Err(DropReason::StunUnknownUser));
+        assert_eq!(send(&mut lite, &nominating(), address(1), NOW).0, Ok(Outcome::Checked));
+        assert_eq!(send(&mut lite, &renewed(), address(1), NOW).0, Ok(Outcome::Nominated));
         assert_eq!(lite.nominated(), Some(address(1)));
     }
 }

@@ -256,7 +256,12 @@ impl Session {
         Ok(())
     }
 
-    /// New ICE credentials of both sides (ICE restart). Media and keys stay.
+    /// The ICE user name fragments by which a datagram may ask for this session.
+    pub fn local_ufrags(&self) -> impl Iterator<Item = &str> {
+        self.ice.local_ufrags()
+    }
+
+    /// New ICE credentials of both sides (ICE restart). Keys stay, and media, until a check under the new ones nominates.
     pub fn restart_ice(&mut self, local: Credentials, remote: Credentials) {
         self.ice.restart(local, remote);
     }

@@ -188,7 +188,7 @@ pub(super) fn feedback(
 }
 
 /// A packet: header, body, zeros up to the word boundary, and then the length, once it is known.
-fn packet(out: &mut Vec<u8>, packet_type: u8, count: usize, body: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn packet(out: &mut Vec<u8>, packet_type: u8, count: usize, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend([0x80 | count as u8 & 0x1f, packet_type, 0, 0]);
     body(out);

@@ -1,15 +1,17 @@
-//! RTCP (RFC 3550 section 6, RFC 4585, RFC 5104, RFC 5506): compounds in, as small events; packets out, appended to a
+//! RTCP (RFC 3550 section 6, RFC 3611, RFC 4585, RFC 5104, RFC 5506): compounds in, as small events; packets out, appended to a
 //! buffer.
 //!
 //! Parsing rests on `rtcp-types`, behind a guard of our own: the compound is cut here, so that packets of no interest
-//! (SDES, APP, XR) cost nothing, and padding is removed here, because the crate takes it for feedback entries.
+//! (SDES, APP) cost nothing, and padding is removed here, because the crate takes it for feedback entries.
 
 mod build;
 mod ntp;
 pub mod twcc;
+mod xr;
 
 pub use build::{ReportBlock, SenderInfo, bye, fir, nack, pli, receiver_report, remb, sender_report};
 pub use ntp::{ntp_from_unix_us, ntp_middle, rtt_us, unix_us_from_ntp};
+pub use xr::{delay_since_reference, reference_time};
 
 use rtcp_types::prelude::{FciParser, RtcpPacketParser, RtcpPacketParserExt};
 use rtcp_types::{Bye, Fir, Nack, PayloadFeedback, ReceiverReport, SenderReport, TransportFeedback};
@@ -18,12 +20,13 @@ use rtcp_types::{Bye, Fir, Nack, PayloadFeedback, ReceiverReport, SenderReport, 
 /// packets/s holds; the rest of a longer request is dropped, the receiver asks again or asks for a key frame.
 pub const NACK_SEQS_MAX: usize = 512;
 
-/// Packet types of RFC 3550 section 12.1 and RFC 4585 section 6.1.
+/// Packet types of RFC 3550 section 12.1, RFC 4585 section 6.1 and RFC 3611 section 2.
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const BYE: u8 = 203;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
+const EXTENDED_REPORT: u8 = 207;
 /// Feedback formats: RFC 4585 section 6, RFC 5104 section 4.3.1, draft-holmer-rmcat-transport-wide-cc-extensions-01
 /// section 3.1, draft-alvestrand-rmcat-remb-03 section 2.2.
 const FORMAT_NACK: u8 = 1;
@@ -130,6 +133,22 @@ pub enum Event<'a> {
         /// Feedback control information.
         fci: &'a [u8],
     },
+    /// RFC 3611 section 4.4: the clock of one who only receives, who wants its round trip.
+    ReferenceTime {
+        /// Who says so.
+        from_ssrc: u32,
+        /// Its wall clock, 32.32 fixed point seconds since 1900.
+        ntp: u64,
+    },
+    /// RFC 3611 section 4.5: the answer to a reference time of ours. For [`rtt_us`].
+    DelaySinceReference {
+        /// Whose reference time it was.
+        about_ssrc: u32,
+        /// Middle 32 bits of it.
+        last: u32,
+        /// Delay since it came, in 1/65536 s.
+        delay: u32,
+    },
     /// RFC 3550 section 6.6: a source leaves.
     Bye {
         /// The source.
@@ -170,6 +189,7 @@ pub fn parse(compound: &[u8], mut f: impl FnMut(Event<'_>)) -> Result<(), Error>
                 let bye = <Bye<'_> as RtcpPacketParser>::parse(packet).map_err(|_| broken)?;
                 bye.ssrcs().for_each(|ssrc| f(Event::Bye { ssrc }));
             }
+            EXTENDED_REPORT => xr::events(body, &mut f).ok_or(broken)?,
             TRANSPORT_FEEDBACK => {
                 let feedback =
                     <TransportFeedback<'_> as RtcpPacketParser>::parse(packet).map_err(|_| broken)?;

@@ -341,12 +341,7 @@ impl Attributes {
             return;
         }
         for (place, address) in params.candidates.iter().enumerate() {
-            // RFC 8445 section 5.1.2.1: type preference 126 for host, then local preference, then component 1.
-            let local = 65_535_u32.saturating_sub(u32::try_from(place).unwrap_or(u32::MAX));
-            let priority = 126_u32 << 24 | local << 8 | 255;
-            let foundation = place.saturating_add(1);
-            let (ip, port) = (address.ip(), address.port());
-            self.add("candidate", format!("{foundation} 1 udp {priority} {ip} {port} typ host"));
+            self.add("candidate", host_candidate(place, *address));
         }
         self.flag("end-of-candidates");
     }
@@ -416,6 +411,16 @@ impl Attributes {
             self.add("ssrc", format!("{ssrc} msid:{} {track_id}", tracks.stream_id));
         }
     }
+}
+
+/// The value of `a=candidate` for the host candidate at `place` in the order of preference.
+pub(super) fn host_candidate(place: usize, address: SocketAddr) -> String {
+    // RFC 8445 section 5.1.2.1: type preference 126 for host, then local preference, then component 1.
+    let local = 65_535_u32.saturating_sub(u32::try_from(place).unwrap_or(u32::MAX));
+    let priority = 126_u32 << 24 | local << 8 | 255;
+    let foundation = place.saturating_add(1);
+    let (ip, port) = (address.ip(), address.port());
+    format!("{foundation} 1 udp {priority} {ip} {port} typ host")
 }
 
 /// A name from outside, cut for a message.

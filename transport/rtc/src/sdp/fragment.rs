@@ -1,6 +1,11 @@
 //! Trickle ICE fragments (`application/trickle-ice-sdpfrag`, RFC 8840 section 9), the body of a WHIP or WHEP PATCH.
 
-use super::{ATTRIBUTES_MAX, Error, Section, TEXT_LEN_MAX, is_pwd, is_ufrag};
+use std::net::SocketAddr;
+
+use media::Kind;
+
+use super::answer::host_candidate;
+use super::{ATTRIBUTES_MAX, Credentials, Error, Section, TEXT_LEN_MAX, is_pwd, is_ufrag};
 
 /// What a fragment says. The server is ICE-lite, so candidates are only counted: the client's checks show where it is.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -61,6 +66,35 @@ pub fn parse_fragment(text: &str) -> Result<Fragment, Error> {
     Ok(fragment)
 }
 
+/// What an ICE restart is answered with (RFC 9725 section 4.3.3).
+#[derive(Clone, Copy, Debug)]
+pub struct RestartAnswer<'a> {
+    /// Identification tag of the section that carries the bundle.
+    pub mid: &'a str,
+    /// What that section is.
+    pub kind: Kind,
+    /// Our new credentials.
+    pub ice: &'a Credentials,
+    /// Host candidates, UDP, the preferred first.
+    pub candidates: &'a [SocketAddr],
+}
+
+/// Writes the fragment of an ICE restart.
+pub fn restart_fragment(answer: &RestartAnswer<'_>) -> String {
+    let RestartAnswer { mid, kind, ice, candidates } = answer;
+    // RFC 8840 section 9.2: the m= line only says where what follows belongs.
+    let mut text = format!(
+        "a=ice-lite\r\na=group:BUNDLE {mid}\r\nm={} 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:{mid}\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
+        kind.as_str(),
+        ice.ufrag,
+        ice.pwd
+    );
+    for (place, address) in candidates.iter().enumerate() {
+        text += &format!("a=candidate:{}\r\n", host_candidate(place, *address));
+    }
+    text + "a=end-of-candidates\r\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +129,22 @@ mod tests {
         assert!(why(&"a=candidate:1\r\n".repeat(5000)).contains("4097 attributes"));
         assert!(why(&"x".repeat(1 << 20)).contains("1048576 bytes"));
         assert_eq!(parse_fragment("").unwrap(), Fragment::default());
+    }
+
+    #[test]
+    fn the_answer_to_a_restart_reads_back() {
+        let ice = Credentials { ufrag: "EsAw".into(), pwd: "P2uYro0UCOQ4zxjKXaWCBui1".into() };
+        let candidates = ["192.0.2.1:8000".parse().unwrap(), "[2001:db8::1]:8000".parse().unwrap()];
+        let answer = RestartAnswer { mid: "0", kind: Kind::Audio, ice: &ice, candidates: &candidates };
+        let text = restart_fragment(&answer);
+        let expected = Fragment {
+            ufrag: Some(ice.ufrag.clone()),
+            pwd: Some(ice.pwd.clone()),
+            candidates: 2,
+            end_of_candidates: true,
+        };
+        assert_eq!(parse_fragment(&text).unwrap(), expected);
+        assert!(text.contains("a=candidate:1 1 udp 2130706431 192.0.2.1 8000 typ host\r\n"), "{text}");
     }
 
     proptest! {

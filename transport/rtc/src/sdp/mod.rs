@@ -18,7 +18,7 @@ pub use answer::{AnswerParams, PlayTracks, Role, answer};
 pub use client::{
     Answer, ClientAnswer, ClientOffer, client_answer, client_offer, client_payload_type, client_takes,
 };
-pub use fragment::{Fragment, parse_fragment};
+pub use fragment::{Fragment, RestartAnswer, parse_fragment, restart_fragment};
 pub use negotiated::{Negotiated, NegotiatedCodec, NegotiatedMedia};
 pub use offer::{Extension, Media, Offer, OfferCodec};
 

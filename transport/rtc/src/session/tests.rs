@@ -472,11 +472,41 @@ fn protocols_are_told_by_their_first_bytes() {
 fn an_ice_restart_keeps_media_flowing() {
     let mut world = World::connected();
     world.session.restart_ice(credentials(5), credentials(6));
+    world.run(10_000);
     world.media_flows();
-    let old = world.check(&credentials(1), &credentials(2));
-    world.refuses(&old, CLIENT, DropReason::StunUnknownUser);
-    let new = world.check(&credentials(5), &credentials(6));
-    assert_eq!(world.receive(&new, CLIENT), Ok(Taken::Nothing));
+    world.client.restart_ice(credentials(6), credentials(5), world.now);
+    world.at = MOVED;
+    world.sent.clear();
+    // One round trip: no packet of the client is needed, and no handshake.
+    world.taken.clear();
+    world.run(5);
+    assert_eq!(world.session.remote(), Some(MOVED));
+    world.media_flows();
+    assert!(world.taken.iter().all(|d| Protocol::of(d) == Ok(Protocol::Stun)), "no handshake");
+    for from in [CLIENT, MOVED, EVIL] {
+        let old = world.check(&credentials(1), &credentials(2));
+        world.refuses(&old, from, DropReason::StunUnknownUser);
+    }
+    // Consent goes on under the new ones.
+    world.run(120_000);
+    world.media_flows();
+}
+
+#[test]
+fn who_replays_a_check_of_a_restart_gets_no_media() {
+    let mut world = World::connected();
+    world.session.restart_ice(credentials(5), credentials(6));
+    world.client.restart_ice(credentials(6), credentials(5), world.now);
+    world.at = MOVED;
+    world.taken.clear();
+    world.run(5);
+    let sniffed = world.taken[0].clone();
+    assert_eq!(world.receive(&sniffed, EVIL), Ok(Taken::Nothing));
+    assert_eq!(world.session.remote(), Some(MOVED));
+    world.sent.clear();
+    let media = world.client_rtp();
+    world.receive(&media, MOVED).unwrap();
+    world.refuses(&media, EVIL, DropReason::SrtpReplayed);
 }
 
 proptest! {
@@ -488,11 +518,15 @@ proptest! {
             1..40,
         ),
         connected: bool,
+        restarts: bool,
     ) {
         let mut world = if connected { World::connected() } else { World::new(Role::Passive) };
         if !connected {
             let check = world.check(&credentials(1), &credentials(2));
             world.receive(&check, CLIENT).unwrap();
+        }
+        if restarts {
+            world.session.restart_ice(credentials(5), credentials(6));
         }
         for (mut bytes, first, stranger) in datagrams {
             if let Some(byte) = bytes.first_mut() {

@@ -1,0 +1,88 @@
+//! Holes in what a viewer is sent: what its screen shows as a freeze, whoever's fault it is.
+
+use media::Time;
+
+/// A hole longer than so many frame intervals is a freeze.
+const INTERVALS: i64 = 3;
+/// Frames until the interval is believed.
+const LEARNED: u8 = 8;
+
+/// The rhythm of one viewer's pictures as they are sent.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps {
+    last: Option<Time>,
+    /// Mean time between two pictures, by eighths.
+    interval_us: i64,
+    seen: u8,
+}
+
+impl Gaps {
+    /// What was sent at `now` ended `frames` pictures. Gives how long the hole before them was when it was a freeze: longer than three
+    /// times the mean interval. A hole counts towards the mean as three intervals, so that a slower source is one of a few freezes.
+    pub(crate) fn sent(&mut self, frames: u64, now: Time) -> Option<i64> {
+        if frames == 0 {
+            return None;
+        }
+        let gap_us = now.since(self.last.replace(now)?).max(0);
+        let long_us = self.interval_us * INTERVALS;
+        let learned = self.seen >= LEARNED;
+        let each_us = gap_us / frames.min(1 << 20) as i64;
+        self.interval_us = match self.seen {
+            0 => each_us,
+            _ if learned => (self.interval_us * 7 + each_us.min(long_us)) / 8,
+            _ => (self.interval_us * 7 + each_us) / 8,
+        };
+        self.seen = self.seen.saturating_add(1);
+        (learned && gap_us > long_us).then_some(gap_us)
+    }
+
+    /// Pictures were sent out of their rhythm: a GOP from the ring.
+    pub(crate) fn caught_up(&mut self, now: Time) {
+        self.last = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Freezes while pictures come at these milliseconds.
+    fn freezes(gaps: &mut Gaps, at: impl IntoIterator<Item = i64>) -> Vec<i64> {
+        at.into_iter().filter_map(|ms| gaps.sent(1, Time::from_ms(ms))).collect()
+    }
+
+    #[test]
+    fn a_hole_of_more_than_three_intervals_is_one_freeze() {
+        let mut gaps = Gaps::default();
+        assert_eq!(freezes(&mut gaps, (0..30).map(|n| n * 33)), []);
+        // 29 * 33 = 957: 99 ms later is no freeze, and half a second is.
+        assert_eq!(freezes(&mut gaps, [1_056]), []);
+        let mut gaps = Gaps::default();
+        freezes(&mut gaps, (0..30).map(|n| n * 33));
+        assert_eq!(freezes(&mut gaps, [1_057]), [100_000]);
+        assert_eq!(freezes(&mut gaps, (0..30).map(|n| 1_557 + n * 33)), [500_000]);
+    }
+
+    #[test]
+    fn a_slower_source_is_learned_and_a_joining_one_is_not_judged() {
+        let mut gaps = Gaps::default();
+        assert_eq!(freezes(&mut gaps, [0, 1_000, 1_010, 1_020, 5_000]), [], "no rhythm yet");
+        let mut gaps = Gaps::default();
+        freezes(&mut gaps, (0..30).map(|n| n * 33));
+        let slow = freezes(&mut gaps, (0..50).map(|n| 1_200 + n * 200));
+        assert!((2..=5).contains(&slow.len()), "from 30 to 5 a second: {slow:?}");
+    }
+
+    #[test]
+    fn several_in_one_batch_and_a_catch_up_keep_the_rhythm() {
+        let mut gaps = Gaps::default();
+        for n in 0..20 {
+            assert_eq!(gaps.sent(2, Time::from_ms(n * 66)), None);
+        }
+        assert_eq!(gaps.interval_us, 33_000);
+        gaps.caught_up(Time::from_ms(9_000));
+        assert_eq!(gaps.sent(0, Time::from_ms(9_500)), None);
+        assert_eq!(gaps.sent(1, Time::from_ms(9_033)), None);
+        assert_eq!(gaps.interval_us, 33_000);
+    }
+}

@@ -1,0 +1,126 @@
+//! Clients that change their address while media flows: by an ICE restart, and without one. A second is the limit.
+use std::time::{Duration, Instant};
+use support::peer::{Peer, payload};
+use support::sdp::Way;
+use support::wait::alone;
+use support::{Node, unique};
+
+const SOUND: &[u8] = b"\xfcsound";
+const LIMIT: Duration = Duration::from_secs(1);
+
+struct Scene {
+    node: Node,
+    publisher: Peer,
+    viewer: Peer,
+}
+
+impl Scene {
+    fn set() -> Scene {
+        let node = Node::start();
+        let name = unique("moving");
+        let publisher = Peer::connect(&node, &node.whip_url(&name), Way::Send);
+        let viewer = Peer::connect(&node, &node.whep_url(&name), Way::Receive);
+        let mut scene = Scene { node, publisher, viewer };
+        assert!(scene.back_within(LIMIT).is_some(), "it flows before");
+        scene
+    }
+
+    /// Sound each 10 ms until a packet comes that was sent from now on; how long that took.
+    fn back_within(&mut self, limit: Duration) -> Option<Duration> {
+        let (start, before) = (Instant::now(), self.viewer.rtp.len());
+        while start.elapsed() < limit {
+            let packet = self.publisher.sound(SOUND);
+            self.publisher.send(&packet);
+            self.publisher.run(Duration::from_millis(5));
+            self.viewer.run(Duration::from_millis(5));
+            if self.viewer.rtp.len() > before {
+                return Some(start.elapsed());
+            }
+        }
+        None
+    }
+
+    #[track_caller]
+    fn is_back(&mut self, what: &str) {
+        let took = self.back_within(LIMIT).unwrap_or_else(|| panic!("{what}: nothing within {LIMIT:?}"));
+        println!("{what}: media is back after {} ms", took.as_millis());
+        for _ in 0..20 {
+            assert!(self.back_within(LIMIT).is_some(), "{what}: and it stays");
+        }
+        assert_eq!((self.publisher.closed, self.viewer.closed), (None, None), "{what}: a session was ended");
+        assert!(self.viewer.rtp.iter().all(|packet| payload(packet) == SOUND), "{what}");
+        assert_eq!(self.node.metric("millrace_peers"), 2.0, "{what}: the same two sessions");
+    }
+}
+
+#[test]
+fn a_viewer_that_restarts_ice_has_media_within_a_second() {
+    let _lane = alone();
+    let mut scene = Scene::set();
+    for round in 0..3 {
+        scene.viewer.moves();
+        assert!(scene.back_within(Duration::from_millis(100)).is_none(), "it is elsewhere");
+        scene.viewer.restart_ice(&format!("view{round}"));
+        scene.is_back("a viewer's restart");
+    }
+    scene.node.assert_well();
+}
+
+#[test]
+fn a_publisher_that_restarts_ice_is_heard_within_a_second() {
+    let _lane = alone();
+    let mut scene = Scene::set();
+    for round in 0..3 {
+        scene.publisher.moves();
+        scene.publisher.restart_ice(&format!("send{round}"));
+        scene.is_back("a publisher's restart");
+    }
+    scene.node.assert_well();
+}
+
+/// The path in use serves until the new one is nominated, however late the client's first check is.
+#[test]
+fn media_goes_on_until_the_restart_is_through() {
+    let _lane = alone();
+    let mut scene = Scene::set();
+    let before = scene.viewer.rtp.len();
+    let body = "a=ice-ufrag:late\r\na=ice-pwd:0123456789abcdef01234567\r\n";
+    let headers = [("Content-Type", "application/trickle-ice-sdpfrag"), ("If-Match", "*")];
+    let ordered = support::http::request("PATCH", &scene.viewer.session, &headers, body.as_bytes());
+    assert_eq!(ordered.expect("an answer").status, 200);
+    // longer than the client's checks are apart: they go on under the old credentials
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        assert!(scene.back_within(Duration::from_millis(200)).is_some(), "the old pair serves");
+    }
+    assert!(scene.viewer.rtp.len() > before + 100);
+    assert_eq!(scene.node.metric("millrace_drops_total"), 0.0, "no check is refused");
+    scene.viewer.moves();
+    scene.viewer.restart_ice("done");
+    scene.is_back("the next restart");
+}
+
+/// Without a restart (a NAT that forgot the client): the next check and, since that may be a replay, a packet under the keys.
+#[test]
+fn a_viewer_that_only_reports_is_followed_to_its_new_address() {
+    let _lane = alone();
+    let mut scene = Scene::set();
+    scene.viewer.moves();
+    // its client asks for consent each 2.5 s
+    assert!(scene.back_within(Duration::from_millis(2_600)).is_none(), "a check alone moves no media");
+    let report = scene.viewer.control(&[0x80, 201, 0, 1, 0, 0, 0, 5]);
+    scene.viewer.send(&report);
+    scene.is_back("a viewer's report");
+    scene.node.assert_well();
+}
+
+#[test]
+fn a_publisher_is_heard_from_its_new_address_with_its_next_check() {
+    let _lane = alone();
+    let mut scene = Scene::set();
+    scene.publisher.moves();
+    let took = scene.back_within(Duration::from_millis(2_600 + 1_000)).expect("it is heard");
+    println!("a publisher's next check: media is back after {} ms", took.as_millis());
+    scene.is_back("a publisher's media after its check");
+    scene.node.assert_well();
+}
