@@ -347,7 +347,7 @@ struct SetUp {
 impl SetUp {
     fn new(id: ShardId, profile: Profile) -> SetUp {
         let metrics = Arc::new(ShardMetrics::default());
-        let config = ShardConfig { id, unix_us_at_zero: 0, seed: 1 };
+        let config = ShardConfig { id, unix_us_at_zero: 0, seed: 1, pacer: true };
         SetUp {
             shard: Shard::new(config, Arc::clone(&metrics)),
             metrics,

@@ -227,6 +227,10 @@ pub struct PeerStats {
     pub rtt_us: AtomicI64,
     /// Last reported fraction lost, of 256.
     pub fraction_lost: AtomicU64,
+    /// How long the oldest packet that waits for a subscriber's pacer has been here, in microseconds, when it was last looked at.
+    pub queue_us: AtomicI64,
+    /// Frames that a subscriber did not get because its link takes fewer.
+    pub frames_congested: AtomicU64,
 }
 
 /// Adds without a locked instruction: each figure has one writer, its shard.

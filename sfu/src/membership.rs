@@ -9,6 +9,7 @@ use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerRole, ShardId, Tr
 use crate::forward::Forwarder;
 use crate::key_frame::ReceiverThrottle;
 use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
+use crate::sending::Sending;
 use crate::shard::{Egress, Shard};
 use crate::track::{Subscription, Track, Upstream};
 
@@ -48,7 +49,12 @@ impl Shard {
                     let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
                     forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
                 }
-                Role::Subscribe(Subscriber { forwarders, cname: format!("millrace-{}", stream.0), rtt_us: 0 })
+                Role::Subscribe(Subscriber {
+                    forwarders,
+                    cname: format!("millrace-{}", stream.0),
+                    rtt_us: 0,
+                    sending: Sending::new(self.config.pacer),
+                })
             }
         };
         let session = Session::new(config.session, now);

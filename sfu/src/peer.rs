@@ -17,6 +17,7 @@ use crate::command::{PeerId, PeerStats, SourceId, bump};
 use crate::forward::Forwarder;
 use crate::key_frame::ReceiverThrottle;
 use crate::receive::{Arrival, NackGenerator, Reception};
+use crate::sending::Sending;
 use crate::shard::Egress;
 use crate::track::Incoming;
 
@@ -90,6 +91,7 @@ pub(crate) struct Subscriber {
     pub(crate) forwarders: Vec<Subscribed>,
     pub(crate) cname: String,
     pub(crate) rtt_us: i64,
+    pub(crate) sending: Sending,
 }
 
 /// A forwarder and the slot of its track.
@@ -377,14 +379,9 @@ impl Published {
 }
 
 impl Subscriber {
-    /// When there is a catch-up to go on with, or a report to send, after that was done at `now`. A forwarder's first report is due with its
-    /// first packet.
-    pub(crate) fn next_poll(&self, now: Time) -> Time {
-        let of = |f: &Forwarder| match f.last_report {
-            _ if f.is_catching_up() => now,
-            Some(last) => last.plus_us(REPORT_US),
-            None => Time::MAX,
-        };
+    /// When there is a report to send, after that was done. A forwarder's first is due with its first packet.
+    pub(crate) fn next_report(&self) -> Time {
+        let of = |f: &Forwarder| f.last_report.map_or(Time::MAX, |last| last.plus_us(REPORT_US));
         self.forwarders.iter().map(|s| of(&s.forwarder)).min().unwrap_or(Time::MAX)
     }
 

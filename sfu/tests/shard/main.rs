@@ -9,7 +9,7 @@ mod joining;
 mod key_frames;
 mod loss_down;
 mod loss_up;
-
+mod pacing;
 mod properties;
 mod reports;
 mod session_end;

@@ -216,7 +216,7 @@ impl World {
     pub fn new(shards: usize) -> World {
         let node = |id: usize| {
             let metrics = Arc::new(ShardMetrics::default());
-            let config = ShardConfig { id, unix_us_at_zero: UNIX_US, seed: 99 };
+            let config = ShardConfig { id, unix_us_at_zero: UNIX_US, seed: 99, pacer: true };
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 5_000 + id as u16);
             let shard = Shard::new(config, metrics.clone());
             Node { shard, metrics, address, events: Vec::new(), out: Out::default(), looked_after: 0 }

@@ -1,0 +1,208 @@
+//! The send side of a subscriber: what the track has is sent at once or waits in the ring, what was lost waits for its turn, and the pacer
+//! says when.
+
+use std::sync::atomic::Ordering;
+
+use media::{Kind, Time};
+use metrics::{DropReason, PacketKind, ShardMetrics};
+use slab::Slab;
+
+use crate::command::{CloseReason, PeerStats, bump};
+use crate::forward::{Sent, Way};
+use crate::pacer::{Pacer, REPAIRS_MAX};
+use crate::peer::{Subscribed, Subscriber};
+use crate::ring::Ring;
+use crate::shard::Egress;
+use crate::track::Track;
+
+/// Of a GOP from the ring so much goes at once, so that a key frame of ordinary size shows without waiting: 50 ms of a 10 Mbit/s link.
+const FIRST_BYTES: usize = 64 * 1024;
+/// The rest in about this time, where that is no more than this rate: soon enough to be live at once, slow enough for a last mile's queue.
+const CATCH_UP_US: u64 = 250_000;
+const CATCH_UP_BPS: u64 = 10_000_000;
+/// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time.
+const CATCH_UP_RATE: u64 = 3;
+
+/// A subscriber's pacer and what it goes by.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) pacer: Pacer,
+    /// The rate of the catch-up that is under way.
+    catch_up_bps: Option<u64>,
+    /// The link takes less than the source sends.
+    limited: bool,
+}
+
+impl Sending {
+    pub(crate) fn new(paced: bool) -> Sending {
+        Sending { pacer: Pacer::new(paced), catch_up_bps: None, limited: false }
+    }
+
+    /// A forwarder begins to send the ring's last GOP.
+    pub(crate) fn catch_up(&mut self, track: &mut Track, now: Time) {
+        let bytes = track.ring.key().map_or(0, |key| track.ring.bytes_from(key)) as u64;
+        let soon = (bytes * 8 * 1_000_000 / CATCH_UP_US).min(CATCH_UP_BPS);
+        self.catch_up_bps = Some(soon.max(track.meter.bps(now) * CATCH_UP_RATE).max(1_000_000));
+        self.limit(now);
+        self.pacer.grant(FIRST_BYTES);
+    }
+
+    fn limit(&mut self, now: Time) {
+        self.pacer.limit(self.catch_up_bps, now);
+    }
+}
+
+impl Subscriber {
+    /// What a track just got, for the forwarder at `index`: sent, or left for the pacer. Returns whether [`Subscriber::pace`] is due.
+    pub(crate) fn fresh<E: Egress>(
+        &mut self,
+        index: usize,
+        ring: &Ring,
+        fresh: &[u64],
+        way: &mut Way<'_, E>,
+    ) -> Result<bool, CloseReason> {
+        let Sending { pacer, limited, .. } = &mut self.sending;
+        let forwarder = &mut self.forwarders[index].forwarder;
+        let sound = forwarder.media.kind == Kind::Audio;
+        let behind = forwarder.is_behind();
+        let passes = sound || (!behind && pacer.repairs.is_empty() && pacer.pass(fresh.len(), way.now));
+        for packet in fresh.iter().filter_map(|seq| ring.get(*seq)) {
+            let sent = match forwarder.admit(packet) {
+                Ok(false) => continue,
+                Ok(true) if !passes => {
+                    let interval_us = forwarder.interval_us(packet);
+                    if forwarder.wait(packet) {
+                        pacer.begin(interval_us, way.now);
+                        continue;
+                    }
+                    forwarder.send(packet, way)
+                }
+                Ok(true) => forwarder.send(packet, way),
+                Err(why) => Err(why),
+            };
+            match sent {
+                Ok(()) if passes && !sound => {}
+                Ok(()) => pacer.spend(packet.payload.len()),
+                Err(DropReason::CodecNotNegotiated) => {
+                    return Err(CloseReason::CodecNotNegotiated(packet.codec));
+                }
+                Err(reason) => way.metrics.dropped(reason),
+            }
+        }
+        if !forwarder.is_behind() || pacer.scheduled || !pacer.repairs.is_empty() {
+            return Ok(forwarder.is_behind());
+        }
+        pacer.open(forwarder.waiting(ring), way.now);
+        match forwarder.advance(ring, pacer, *limited, way) {
+            Ok(()) => {}
+            Err(DropReason::CodecNotNegotiated) => {
+                return Err(not_negotiated(ring));
+            }
+            Err(reason) => way.metrics.dropped(reason),
+        }
+        Ok(forwarder.waiting(ring) > 0)
+    }
+
+    /// The next slice: retransmissions, then video. Returns whether something is left.
+    pub(crate) fn pace<E: Egress>(
+        &mut self,
+        tracks: &mut Slab<Track>,
+        stats: &PeerStats,
+        way: &mut Way<'_, E>,
+    ) -> Result<bool, CloseReason> {
+        let Sending { pacer, limited, .. } = &mut self.sending;
+        let waiting = |s: &Subscribed| s.forwarder.waiting(&tracks[s.track].ring);
+        let media: usize = self.forwarders.iter().map(waiting).sum();
+        pacer.open(media + pacer.repairs.len(), way.now);
+        while pacer.has_room() {
+            let Some(repair) = pacer.repairs.pop_front() else { break };
+            let subscribed = &mut self.forwarders[usize::from(repair.forwarder)];
+            pacer.spend(usize::from(repair.cost));
+            let sent = subscribed.forwarder.repair(repair, &tracks[subscribed.track].ring, way);
+            if let Err(reason) = sent {
+                way.metrics.dropped(reason);
+            }
+        }
+        let mut left = !pacer.repairs.is_empty();
+        let mut catching_up = false;
+        for subscribed in &mut self.forwarders {
+            let (forwarder, track) = (&mut subscribed.forwarder, &mut tracks[subscribed.track]);
+            if !forwarder.is_behind() {
+                continue;
+            }
+            match forwarder.advance(&track.ring, pacer, *limited, way) {
+                Ok(()) => {}
+                Err(DropReason::CodecNotNegotiated) => {
+                    return Err(not_negotiated(&track.ring));
+                }
+                Err(reason) => way.metrics.dropped(reason),
+            }
+            if forwarder.awaits_key_frame() {
+                track.key_frames.want();
+            }
+            left |= forwarder.waiting(&track.ring) > 0;
+            catching_up |= forwarder.is_catching_up();
+            let waits = forwarder.oldest(&track.ring).map_or(0, |oldest| way.now.since(oldest.arrival));
+            stats.queue_us.store(waits, Ordering::Relaxed);
+        }
+        if !catching_up && self.sending.catch_up_bps.take().is_some() {
+            self.sending.limit(way.now);
+        }
+        Ok(left)
+    }
+
+    /// A NACK: what is worth it waits for its turn. The oldest give way when the budget is short.
+    pub(crate) fn nack(
+        &mut self,
+        ssrc: u32,
+        seqs: &[u16],
+        tracks: &Slab<Track>,
+        metrics: &ShardMetrics,
+        now: Time,
+    ) {
+        let Some(index) = self.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc) else { return };
+        let (subscribed, pacer) = (&mut self.forwarders[index], &mut self.sending.pacer);
+        let forwarder = &mut subscribed.forwarder;
+        for &seq in seqs {
+            match forwarder.repair_for(seq, &tracks[subscribed.track].ring, self.rtt_us, now, index as u8) {
+                Ok(repair) => pacer.repairs.push_back(repair),
+                Err(reason) => metrics.dropped(reason),
+            }
+            while forwarder.is_over_budget() || pacer.repairs.len() > REPAIRS_MAX {
+                let oldest = pacer.repairs.iter().position(|r| usize::from(r.forwarder) == index);
+                let Some(oldest) = oldest.and_then(|at| pacer.repairs.remove(at)) else { break };
+                forwarder.give_up(oldest);
+                metrics.dropped(DropReason::ResendRefused);
+            }
+        }
+        if !pacer.repairs.is_empty() {
+            pacer.begin(0, now);
+        }
+    }
+
+    /// What its forwarders have sent so far.
+    pub(crate) fn sent(&self) -> Sent {
+        self.forwarders.iter().fold(Sent::default(), |sum, s| sum.plus(s.forwarder.sent))
+    }
+}
+
+fn not_negotiated(ring: &Ring) -> CloseReason {
+    let newest = ring.key().and_then(|key| ring.get(key));
+    newest.map_or(CloseReason::Internal, |packet| CloseReason::CodecNotNegotiated(packet.codec))
+}
+
+/// Counts what was sent to a subscriber.
+pub(crate) fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
+    if sent.packets > 0 {
+        bump(&stats.packets_out, sent.packets);
+        bump(&stats.bytes_out, sent.wire_bytes);
+        metrics.sent_n(PacketKind::Rtp, sent.packets as usize, sent.wire_bytes as usize);
+    }
+    if sent.resent > 0 {
+        bump(&stats.resent, sent.resent);
+        metrics.retransmissions_out.add(sent.resent);
+    }
+    if sent.frames_left_out > 0 {
+        bump(&stats.frames_congested, sent.frames_left_out);
+    }
+}
