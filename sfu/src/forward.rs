@@ -9,14 +9,21 @@ use rtc::rtp;
 use rtc::sdp::NegotiatedMedia;
 use rtc::session::Session;
 
+use crate::estimate::Estimator;
 use crate::gate::Gate;
 use crate::pacer::{Pacer, Repair};
 use crate::ranges::{Range, Ranges};
 use crate::ring::Ring;
 use crate::shard::Egress;
 
-/// RTP header without extensions, RTX's original number, and the longest SRTP tag.
-pub(crate) const OVERHEAD_MAX: usize = 12 + 2 + 16;
+/// RTP header with the transport-wide number, RTX's original number, and the longest SRTP tag.
+pub(crate) const OVERHEAD_MAX: usize = 12 + 8 + 2 + 16;
+/// A packet of padding: as much as its count can say (RFC 3550 section 5.1), the count in the last byte.
+const PADDING: [u8; 255] = {
+    let mut padding = [0; 255];
+    padding[254] = 255;
+    padding
+};
 /// Resend guard's table: one slot a number, by the low bits. 1024 is 2 s at 500 pps.
 const RESENT_SLOTS: usize = 1_024;
 /// A packet goes out again at most this often (LiveKit, JVB).
@@ -49,6 +56,10 @@ pub(crate) struct Way<'a, E> {
     pub(crate) session: &'a mut Session,
     pub(crate) to: SocketAddr,
     pub(crate) metrics: &'a ShardMetrics,
+    /// Gives transport-wide numbers.
+    pub(crate) estimator: Option<&'a mut Estimator>,
+    /// The probe that is under way.
+    pub(crate) probe: Option<u8>,
     pub(crate) now: Time,
     pub(crate) out: &'a mut E,
 }
@@ -58,6 +69,8 @@ struct Choice {
     codec: Codec,
     payload_type: u8,
     rtx_payload_type: Option<u8>,
+    /// Its packets carry transport-wide numbers under this id.
+    twcc: Option<u8>,
 }
 
 /// Sent, for sender reports and figures.
@@ -68,6 +81,8 @@ pub(crate) struct Sent {
     pub(crate) wire_bytes: u64,
     /// Of the packets, those that were retransmissions.
     pub(crate) resent: u64,
+    /// Of the bytes, those of packets of padding.
+    pub(crate) padding_bytes: u64,
     /// Frames left out because the link takes fewer.
     pub(crate) frames_left_out: u64,
 }
@@ -80,6 +95,7 @@ impl Sent {
             payload_bytes: self.payload_bytes + other.payload_bytes,
             wire_bytes: self.wire_bytes + other.wire_bytes,
             resent: self.resent + other.resent,
+            padding_bytes: self.padding_bytes + other.padding_bytes,
             frames_left_out: self.frames_left_out + other.frames_left_out,
         }
     }
@@ -91,6 +107,7 @@ impl Sent {
             payload_bytes: self.payload_bytes - before.payload_bytes,
             wire_bytes: self.wire_bytes - before.wire_bytes,
             resent: self.resent - before.resent,
+            padding_bytes: self.padding_bytes - before.padding_bytes,
             frames_left_out: self.frames_left_out - before.frames_left_out,
         }
     }
@@ -136,6 +153,18 @@ pub(crate) struct Forwarder {
     rtx_seq: u64,
     resent: Vec<(u32, u32, u8)>,
     budget: i64,
+}
+
+impl<'a, E> Way<'a, E> {
+    pub(crate) fn new(
+        session: &'a mut Session,
+        to: SocketAddr,
+        metrics: &'a ShardMetrics,
+        now: Time,
+        out: &'a mut E,
+    ) -> Way<'a, E> {
+        Way { session, to, metrics, estimator: None, probe: None, now, out }
+    }
 }
 
 impl Forwarder {
@@ -359,6 +388,9 @@ impl Forwarder {
         }
         let (_, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
         let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
+        if self.choice.is_some_and(|c| c.rtx_payload_type.is_none() && c.twcc.is_some()) {
+            return Err(DropReason::ResendRefused); // another header under the same number would repeat a nonce
+        }
 
         if self.resent.is_empty() {
             self.resent = vec![(0, 0, 0); RESENT_SLOTS];
@@ -423,6 +455,32 @@ impl Forwarder {
         Ok(())
     }
 
+    /// Sends a packet of padding, whose bytes on the wire it returns; 0 when it cannot now. In a stream of its own with RTX, which no decoder
+    /// sees; else between frames, with a number of theirs.
+    pub(crate) fn pad<E: Egress>(&mut self, way: &mut Way<'_, E>) -> Result<usize, DropReason> {
+        let (Some(choice), Some(highest)) = (self.choice, self.highest) else { return Ok(0) };
+        let time = self.last_time as u32;
+        let header = match choice.rtx_payload_type {
+            Some(payload_type) => {
+                let seq = self.rtx_seq;
+                self.rtx_seq += 1;
+                Header { seq, time, payload_type, ssrc: self.rtx_ssrc, original: None }
+            }
+            None if self.frame_open || choice.twcc.is_none() => return Ok(0),
+            None => {
+                let (seq, payload_type) = (highest + 1, choice.payload_type);
+                self.ranges.pad(seq, self.highest_in + 1);
+                self.highest = Some(seq);
+                Header { seq, time, payload_type, ssrc: self.ssrc, original: None }
+            }
+        };
+        let before = self.sent.wire_bytes;
+        self.write_out(&PADDING, false, true, header, way)?;
+        let bytes = self.sent.wire_bytes - before;
+        self.sent.padding_bytes += bytes;
+        Ok(bytes as usize)
+    }
+
     /// Whether its first sender report is due: there is something to say, and nothing was said.
     pub(crate) fn owes_first_report(&self) -> bool {
         self.last_report.is_none() && self.newest.is_some()
@@ -447,8 +505,10 @@ impl Forwarder {
             _ => None,
         };
         let negotiated = self.media.for_codec(codec, profile).ok_or(DropReason::CodecNotNegotiated)?;
-        self.choice =
-            Some(Choice { codec, payload_type: negotiated.pt, rtx_payload_type: negotiated.rtx_pt });
+        // A retransmission without RTX is the same bytes again: no room for another transport-wide number.
+        let twcc = self.media.twcc_ext_id.filter(|_| negotiated.rtx_pt.is_some() || !negotiated.nack);
+        let (payload_type, rtx_payload_type) = (negotiated.pt, negotiated.rtx_pt);
+        self.choice = Some(Choice { codec, payload_type, rtx_payload_type, twcc });
         if self.live_offset.is_some_and(|(_, hz)| hz != codec.clock_hz()) {
             self.live_offset = None;
         }
@@ -701,7 +761,28 @@ impl Forwarder {
         // Late, and of a frame that was left out: its number is all that is wanted.
         let empty = range.left_out == Some(packet.timestamp);
         let (payload, marker) = if empty { (&[][..], false) } else { (&packet.payload[..], packet.marker) };
+        self.write_out(payload, marker, false, header, way)
+    }
+
+    fn write_out<E: Egress>(
+        &mut self,
+        payload: &[u8],
+        marker: bool,
+        padding: bool,
+        header: Header,
+        way: &mut Way<'_, E>,
+    ) -> Result<(), DropReason> {
         let buffer = way.out.reserve(payload.len() + OVERHEAD_MAX).ok_or(DropReason::SendBufferFull)?;
+        let (number, element);
+        let extensions: &[(u8, &[u8])] = match (self.choice.and_then(|c| c.twcc), &mut way.estimator) {
+            (Some(id), Some(estimator)) => {
+                let bytes = payload.len() + OVERHEAD_MAX;
+                number = estimator.on_sent(bytes, way.probe, way.now).to_be_bytes();
+                element = [(id, &number[..])];
+                &element
+            }
+            _ => &[],
+        };
         let header_len = rtp::write_header(
             buffer,
             &rtp::Fields {
@@ -710,9 +791,12 @@ impl Forwarder {
                 sequence_number: header.seq as u16,
                 timestamp: header.time,
                 ssrc: header.ssrc,
-                extensions: &[],
+                extensions,
             },
         );
+        if padding {
+            buffer[0] |= 0x20; // RFC 3550 section 5.1: P
+        }
         let mut len = header_len;
         if let Some(original) = header.original {
             // RFC 4588 section 4: the original sequence number leads the payload.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod estimate;
 mod forward;
 mod gate;
 mod handshakes;

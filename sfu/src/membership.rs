@@ -25,6 +25,7 @@ impl Shard {
         };
         let slot = self.peers.vacant_key();
         let medias = config.negotiated.medias;
+        let numbered = medias.iter().any(|m| m.twcc_ext_id.is_some());
         let role = match config.role {
             PeerRole::Publish { source, .. } => {
                 let mut published = Vec::new();
@@ -53,7 +54,7 @@ impl Shard {
                     forwarders,
                     cname: format!("millrace-{}", stream.0),
                     rtt_us: 0,
-                    sending: Sending::new(self.config.pacer),
+                    sending: Sending::new(self.config.pacer, numbered, now),
                 })
             }
         };

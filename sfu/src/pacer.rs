@@ -51,6 +51,19 @@ pub(crate) struct Pacer {
     allowed: usize,
     /// What waits is to be out by then.
     spread_end: Time,
+    probe: Option<Probing>,
+}
+
+/// A probe under way: what is sent meanwhile counts, and padding makes up the rest.
+#[derive(Debug)]
+struct Probing {
+    id: u8,
+    bps: u64,
+    /// Bytes to go.
+    left: i64,
+    /// Bytes that are due by now.
+    credit: i64,
+    refilled: Time,
 }
 
 impl Pacer {
@@ -66,6 +79,7 @@ impl Pacer {
             gone: 0,
             allowed: 0,
             spread_end: Time::ZERO,
+            probe: None,
         }
     }
 
@@ -78,7 +92,6 @@ impl Pacer {
         if self.on && self.gone + packets > AT_ONCE {
             return false;
         }
-        self.gone += packets;
         true
     }
 
@@ -93,7 +106,13 @@ impl Pacer {
     /// A slice: of `waiting` packets so many that the rest is out in time, or what the limit has earned.
     pub(crate) fn open(&mut self, waiting: usize, now: Time) {
         self.enter(now);
+        if let Some(probe) = &mut self.probe {
+            let passed_us = now.since(probe.refilled).clamp(0, SAVED_US_MAX);
+            probe.credit += (probe.bps as i128 * i128::from(passed_us) / 8_000_000) as i64;
+            probe.refilled = now;
+        }
         if let Some(limit_bps) = self.limit_bps {
+            let limit_bps = limit_bps.max(self.probe.as_ref().map_or(0, |probe| probe.bps));
             let earned = |us: i64| (limit_bps as i128 * i128::from(us) / 8_000_000) as i64;
             if self.credit <= earned(STEP_US) {
                 self.credit += earned(now.since(self.refilled).clamp(0, SAVED_US_MAX));
@@ -125,6 +144,13 @@ impl Pacer {
     /// A packet went, whether there was room or not.
     pub(crate) fn spend(&mut self, bytes: usize) {
         self.gone += 1;
+        if let Some(probe) = &mut self.probe {
+            probe.left -= bytes as i64;
+            probe.credit -= bytes as i64;
+            if probe.left <= 0 {
+                self.probe = None;
+            }
+        }
         if self.limit_bps.is_some() {
             self.credit = self.credit.saturating_sub(bytes as i64);
         }
@@ -138,9 +164,9 @@ impl Pacer {
         self.limit_bps = bps;
     }
 
-    /// Whether there is a limit.
-    pub(crate) fn is_limited(&self) -> bool {
-        self.limit_bps.is_some()
+    /// Whether it does anything.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
     }
 
     /// So many bytes may go at once although there is a limit.
@@ -148,14 +174,35 @@ impl Pacer {
         self.credit = self.credit.max(bytes as i64);
     }
 
+    /// `bytes` are to be sent at `bps`, to see what comes of it.
+    pub(crate) fn start_probe(&mut self, id: u8, bps: u64, bytes: usize, now: Time) {
+        // The first packet goes with the first slice.
+        self.probe = Some(Probing { id, bps, left: bytes as i64, credit: 1, refilled: now });
+    }
+
+    /// The probe that what is sent now belongs to.
+    pub(crate) fn probe(&self) -> Option<u8> {
+        self.probe.as_ref().map(|probe| probe.id)
+    }
+
+    /// Whether the probe wants for a packet of padding.
+    pub(crate) fn wants_padding(&self) -> bool {
+        self.probe.as_ref().is_some_and(|probe| probe.credit > 0)
+    }
+
+    /// There is nothing to probe with.
+    pub(crate) fn end_probe(&mut self) {
+        self.probe = None;
+    }
+
     /// When there is room again.
     pub(crate) fn due(&self, now: Time) -> Time {
         match self.limit_bps {
-            Some(limit_bps) => {
+            Some(limit_bps) if self.probe.is_none() => {
                 let owed_us = (-self.credit).max(0).saturating_mul(8_000_000) / (limit_bps.max(1) as i64);
                 now.plus_us(owed_us.max(STEP_US))
             }
-            None => now.plus_us(TICK_US),
+            _ => now.plus_us(TICK_US),
         }
     }
 }

@@ -64,10 +64,26 @@ impl Ranges {
         None
     }
 
-    /// The track's number for a subscriber's.
+    /// The track's number for a subscriber's; none for one that was left free or was padding.
     pub(crate) fn of_subscriber(&self, out_seq: u64) -> Option<(Range, u64)> {
-        let range = self.0.iter().rev().find(|r| r.out_first <= out_seq)?;
-        Some((*range, range.in_first + (out_seq - range.out_first)))
+        let at = self.0.iter().rposition(|r| r.out_first <= out_seq)?;
+        let range = self.0.get(at)?;
+        let seq = range.in_first + (out_seq - range.out_first);
+        let is_next =
+            self.0.get(at + 1).is_some_and(|next| range.in_first < next.in_first && next.in_first <= seq);
+        (!is_next).then_some((*range, seq))
+    }
+
+    /// The number `out_first` is taken by padding: what comes from the track's `in_first` on is one further.
+    pub(crate) fn pad(&mut self, out_first: u64, in_first: u64) {
+        match self.0.back_mut() {
+            Some(last) if last.in_first == in_first => last.out_first = out_first + 1,
+            Some(last) => {
+                let next = Range { out_first: out_first + 1, in_first, left_out: None, ..*last };
+                self.push(next);
+            }
+            None => {}
+        }
     }
 }
 
@@ -88,7 +104,12 @@ mod tests {
         let out = |seq| ranges.of_track(seq).map(|(_, out)| out);
         assert_eq!((out(109), out(110), out(119)), (Some(1_009), None, None));
         assert_eq!((out(120), out(130), out(99)), (Some(1_010), Some(1_020), None));
+        // The number 1014 is padding, and 1015.
+        ranges.pad(1_014, 124);
+        ranges.pad(1_015, 124);
+        assert_eq!((ranges.of_track(123).unwrap().1, ranges.of_track(124).unwrap().1), (1_013, 1_016));
         let back = |out| ranges.of_subscriber(out).map(|(_, seq)| seq);
         assert_eq!((back(1_009), back(1_010), back(999)), (Some(109), Some(120), None));
+        assert_eq!((back(1_013), back(1_014), back(1_015), back(1_016)), (Some(123), None, None, Some(124)));
     }
 }

@@ -8,6 +8,7 @@ use metrics::{DropReason, PacketKind, ShardMetrics};
 use slab::Slab;
 
 use crate::command::{CloseReason, PeerStats, bump};
+use crate::estimate::Estimator;
 use crate::forward::{Sent, Way};
 use crate::pacer::{Pacer, REPAIRS_MAX};
 use crate::peer::{Subscribed, Subscriber};
@@ -23,19 +24,36 @@ const CATCH_UP_BPS: u64 = 10_000_000;
 /// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time.
 const CATCH_UP_RATE: u64 = 3;
 
+/// Under congestion the pacer sends so much of the estimate: what waits drains.
+const LIMIT_PERCENT: u64 = 110;
+/// The link takes all again when the estimate is so much of what the source sends, and probes go so far.
+const ENOUGH_PERCENT: u64 = 115;
+const DEMAND_PERCENT: u64 = 130;
+
 /// A subscriber's pacer and what it goes by.
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) pacer: Pacer,
     /// The rate of the catch-up that is under way.
     catch_up_bps: Option<u64>,
+    /// One for all that goes to the peer: made with transport-wide numbers, or with the first REMB.
+    estimator: Option<Box<Estimator>>,
     /// The link takes less than the source sends.
     limited: bool,
+    /// What the source sends.
+    needs_bps: u64,
 }
 
 impl Sending {
-    pub(crate) fn new(paced: bool) -> Sending {
-        Sending { pacer: Pacer::new(paced), catch_up_bps: None, limited: false }
+    /// `numbered`: packets carry transport-wide numbers.
+    pub(crate) fn new(paced: bool, numbered: bool, now: Time) -> Sending {
+        Sending {
+            pacer: Pacer::new(paced),
+            catch_up_bps: None,
+            estimator: numbered.then(|| Box::new(Estimator::new(now))),
+            limited: false,
+            needs_bps: 0,
+        }
     }
 
     /// A forwarder begins to send the ring's last GOP.
@@ -47,8 +65,53 @@ impl Sending {
         self.pacer.grant(FIRST_BYTES);
     }
 
+    /// Transport-wide feedback.
+    pub(crate) fn feedback(&mut self, fci: &[u8], now: Time) {
+        if let Some(estimator) = &mut self.estimator {
+            estimator.on_feedback(fci, now);
+            self.judge(now);
+        }
+    }
+
+    /// A receiver's own estimate.
+    pub(crate) fn remb(&mut self, bps: u64, now: Time) {
+        if self.pacer.is_on() {
+            self.estimator.get_or_insert_with(|| Box::new(Estimator::new(now))).on_remb(bps, now);
+            self.judge(now);
+        }
+    }
+
+    /// A receiver report.
+    pub(crate) fn report(&mut self, fraction_lost: u8, rtt_us: i64, now: Time) {
+        if let Some(estimator) = &mut self.estimator {
+            estimator.on_report(fraction_lost, rtt_us, now);
+        }
+    }
+
+    /// When the estimator wants to be asked again.
+    pub(crate) fn next_poll(&self) -> Time {
+        self.estimator.as_ref().map_or(Time::MAX, |estimator| estimator.next_poll())
+    }
+
+    /// Whether the link takes less than the source sends.
+    fn judge(&mut self, now: Time) {
+        let Some(estimator) = &self.estimator else { return };
+        let (target_bps, needs_bps) = (estimator.target_bps(), self.needs_bps);
+        self.limited = match self.limited {
+            false => estimator.congested() && target_bps < needs_bps,
+            true => target_bps < needs_bps * ENOUGH_PERCENT / 100,
+        };
+        self.limit(now);
+    }
+
     fn limit(&mut self, now: Time) {
-        self.pacer.limit(self.catch_up_bps, now);
+        let target_bps = self.estimator.as_ref().filter(|_| self.limited).map(|e| e.target_bps());
+        let link = target_bps.map(|bps| (bps * LIMIT_PERCENT / 100).max(1));
+        let limit = match (link, self.catch_up_bps) {
+            (Some(link), Some(catch_up)) => Some(link.min(catch_up)),
+            (link, catch_up) => link.or(catch_up),
+        };
+        self.pacer.limit(limit, now);
     }
 }
 
@@ -59,9 +122,10 @@ impl Subscriber {
         index: usize,
         ring: &Ring,
         fresh: &[u64],
-        way: &mut Way<'_, E>,
+        way: Way<'_, E>,
     ) -> Result<bool, CloseReason> {
-        let Sending { pacer, limited, .. } = &mut self.sending;
+        let Sending { pacer, limited, estimator, .. } = &mut self.sending;
+        let way = &mut Way { estimator: estimator.as_deref_mut(), probe: pacer.probe(), ..way };
         let forwarder = &mut self.forwarders[index].forwarder;
         let sound = forwarder.media.kind == Kind::Audio;
         let behind = forwarder.is_behind();
@@ -81,7 +145,6 @@ impl Subscriber {
                 Err(why) => Err(why),
             };
             match sent {
-                Ok(()) if passes && !sound => {}
                 Ok(()) => pacer.spend(packet.payload.len()),
                 Err(DropReason::CodecNotNegotiated) => {
                     return Err(CloseReason::CodecNotNegotiated(packet.codec));
@@ -108,9 +171,11 @@ impl Subscriber {
         &mut self,
         tracks: &mut Slab<Track>,
         stats: &PeerStats,
-        way: &mut Way<'_, E>,
+        way: Way<'_, E>,
     ) -> Result<bool, CloseReason> {
-        let Sending { pacer, limited, .. } = &mut self.sending;
+        let now = way.now;
+        let Sending { pacer, limited, estimator, .. } = &mut self.sending;
+        let way = &mut Way { estimator: estimator.as_deref_mut(), probe: pacer.probe(), ..way };
         let waiting = |s: &Subscribed| s.forwarder.waiting(&tracks[s.track].ring);
         let media: usize = self.forwarders.iter().map(waiting).sum();
         pacer.open(media + pacer.repairs.len(), way.now);
@@ -145,8 +210,17 @@ impl Subscriber {
             let waits = forwarder.oldest(&track.ring).map_or(0, |oldest| way.now.since(oldest.arrival));
             stats.queue_us.store(waits, Ordering::Relaxed);
         }
+        while pacer.wants_padding() {
+            let video =
+                self.forwarders.iter_mut().map(|s| &mut s.forwarder).find(|f| f.media.kind == Kind::Video);
+            match video.map(|forwarder| forwarder.pad(way)) {
+                Some(Ok(bytes)) if bytes > 0 => pacer.spend(bytes),
+                _ => pacer.end_probe(),
+            }
+        }
+        left |= pacer.probe().is_some();
         if !catching_up && self.sending.catch_up_bps.take().is_some() {
-            self.sending.limit(way.now);
+            self.sending.limit(now);
         }
         Ok(left)
     }
@@ -180,6 +254,39 @@ impl Subscriber {
         }
     }
 
+    /// What the estimator does by time, and what follows from it. Returns whether [`Subscriber::pace`] is due.
+    pub(crate) fn estimate(&mut self, tracks: &mut Slab<Track>, stats: &PeerStats, now: Time) -> bool {
+        let sending = &mut self.sending;
+        let Some(estimator) = &mut sending.estimator else { return false };
+        sending.needs_bps = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
+        estimator.set_demand(sending.needs_bps * DEMAND_PERCENT / 100);
+        let probe = estimator.poll(now);
+        if let Some(probe) = probe {
+            sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);
+        }
+        stats.estimate_bps.store(estimator.target_bps(), Ordering::Relaxed);
+        let congested = estimator.congested();
+        sending.judge(now);
+        let mut resumes = false;
+        for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {
+            let track = &mut tracks[subscribed.track];
+            if track.answers() && !congested {
+                track.key_frames.want();
+            }
+            // An RTMP source cannot be asked: its picture comes back from the ring.
+            if !track.answers() && !sending.limited && subscribed.forwarder.rewind(&track.ring) {
+                sending.catch_up(track, now);
+                resumes = true;
+            }
+        }
+        resumes || probe.is_some()
+    }
+
+    /// Whether a request for a key frame has to wait until the link takes one.
+    pub(crate) fn is_held(&self, index: usize) -> bool {
+        self.sending.limited && self.forwarders[index].forwarder.holds_for_key_frame()
+    }
+
     /// What its forwarders have sent so far.
     pub(crate) fn sent(&self) -> Sent {
         self.forwarders.iter().fold(Sent::default(), |sum, s| sum.plus(s.forwarder.sent))
@@ -204,5 +311,8 @@ pub(crate) fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
     }
     if sent.frames_left_out > 0 {
         bump(&stats.frames_congested, sent.frames_left_out);
+    }
+    if sent.padding_bytes > 0 {
+        bump(&stats.padding_bytes_out, sent.padding_bytes);
     }
 }

@@ -306,9 +306,8 @@ impl Shard {
                     continue;
                 }
                 let before = subscriber.forwarders[at.forwarder].forwarder.sent;
-                let (session, metrics) = (&mut peer.session, &*self.metrics);
-                let mut way = Way { session, to, metrics, now, out: &mut *out };
-                match subscriber.fresh(at.forwarder, &track.ring, &track.fresh, &mut way) {
+                let way = Way::new(&mut peer.session, to, &self.metrics, now, &mut *out);
+                match subscriber.fresh(at.forwarder, &track.ring, &track.fresh, way) {
                     Ok(false) => {}
                     Ok(true) => schedule(&mut self.wheel, subscriber, at.peer, now),
                     Err(why) => doomed.push((at.peer, why)),
@@ -388,7 +387,10 @@ impl Shard {
             }
             Role::Subscribe(subscriber) => {
                 subscriber.report(session, metrics, self.config.unix_us_at_zero, now, out);
-                due = due.min(subscriber.next_report());
+                if subscriber.estimate(&mut self.tracks, &peer.stats, now) {
+                    schedule(&mut self.wheel, subscriber, slot, now);
+                }
+                due = due.min(subscriber.next_report()).min(subscriber.sending.next_poll());
             }
         }
         self.timers.set(slot, due.max(now.plus_us(STEP_US)));
@@ -401,10 +403,9 @@ impl Shard {
         subscriber.sending.pacer.scheduled = false;
         let Some(to) = peer.session.remote().filter(|_| peer.session.is_connected()) else { return };
         let before = subscriber.sent();
-        let (session, metrics) = (&mut peer.session, &*self.metrics);
-        let mut way = Way { session, to, metrics, now, out: &mut *out };
-        let paced = subscriber.pace(&mut self.tracks, &peer.stats, &mut way);
-        count_out(metrics, &peer.stats, subscriber.sent().since(before));
+        let way = Way::new(&mut peer.session, to, &self.metrics, now, &mut *out);
+        let paced = subscriber.pace(&mut self.tracks, &peer.stats, way);
+        count_out(&self.metrics, &peer.stats, subscriber.sent().since(before));
         match paced {
             Ok(true) => schedule(&mut self.wheel, subscriber, slot, now),
             Ok(false) => {}
@@ -551,7 +552,7 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let Some(peer) = self.peers.get_mut(slot) else { return Ok(()) };
         let (stats, metrics, tracks) = (&peer.stats, &self.metrics, &mut self.tracks);
-        let (mut asked, mut paces) = (None, false);
+        let (mut asked, mut paces, mut sooner) = (None, false, false);
         let unix_us = self.config.unix_us_at_zero + now.us();
         let role = &mut peer.role;
         let parsed = rtcp::parse(compound, |event| match (&mut *role, event) {
@@ -560,6 +561,11 @@ impl Shard {
                     tracks[publisher.medias[media].track].sender_report(publisher.source, timestamp, capture);
                 }
             }
+            (Role::Subscribe(subscriber), rtcp::Event::Twcc { fci }) => subscriber.sending.feedback(fci, now),
+            (Role::Subscribe(subscriber), rtcp::Event::Remb { bitrate_bps, .. }) => {
+                subscriber.sending.remb(bitrate_bps, now);
+                sooner = true;
+            }
             (Role::Subscribe(subscriber), rtcp::Event::Report { fraction_lost, lsr, dlsr, .. }) => {
                 stats.fraction_lost.store(u64::from(fraction_lost), Ordering::Relaxed);
                 let now_middle = rtcp::ntp_middle(rtcp::ntp_from_unix_us(unix_us));
@@ -567,6 +573,7 @@ impl Shard {
                     subscriber.rtt_us = rtt_us;
                     stats.rtt_us.store(rtt_us, Ordering::Relaxed);
                 }
+                subscriber.sending.report(fraction_lost, subscriber.rtt_us, now);
             }
             (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {
                 bump(&stats.nacks_in, seqs.len() as u64);
@@ -577,10 +584,9 @@ impl Shard {
             (Role::Subscribe(subscriber), rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. }) => {
                 bump(&stats.plis_in, 1);
                 metrics.plis_in.add(1);
-                let Some(subscribed) = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc)
-                else {
-                    return;
-                };
+                let asks = subscriber.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc);
+                let Some(index) = asks.filter(|index| !subscriber.is_held(*index)) else { return };
+                let subscribed = &mut subscriber.forwarders[index];
                 if !subscribed.throttle.allow(now) {
                     return;
                 }
@@ -598,6 +604,9 @@ impl Shard {
         });
         if let Some(track) = asked {
             self.poll_key_frame(track, now, out);
+        }
+        if sooner {
+            self.timers.sooner(slot, now);
         }
         if paces {
             self.pace(slot, now, out);
