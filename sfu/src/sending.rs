@@ -8,7 +8,7 @@ use metrics::{DropReason, PacketKind, ShardMetrics};
 use slab::Slab;
 
 use crate::command::{CloseReason, PeerStats, bump};
-use crate::estimate::Estimator;
+use crate::estimate::{Estimator, START_BPS};
 use crate::forward::{Sent, Way};
 use crate::pacer::{Pacer, REPAIRS_MAX};
 use crate::peer::{Subscribed, Subscriber};
@@ -40,8 +40,9 @@ pub(crate) struct Sending {
     estimator: Option<Box<Estimator>>,
     /// The link takes less than the source sends.
     limited: bool,
-    /// What the source sends.
+    /// What the source sends, and what the estimate was last.
     needs_bps: u64,
+    target_bps: u64,
 }
 
 impl Sending {
@@ -53,6 +54,7 @@ impl Sending {
             estimator: numbered.then(|| Box::new(Estimator::new(now))),
             limited: false,
             needs_bps: 0,
+            target_bps: START_BPS,
         }
     }
 
@@ -66,11 +68,12 @@ impl Sending {
     }
 
     /// Transport-wide feedback.
-    pub(crate) fn feedback(&mut self, fci: &[u8], now: Time) {
+    pub(crate) fn feedback(&mut self, fci: &[u8], now: Time) -> Result<(), DropReason> {
         if let Some(estimator) = &mut self.estimator {
-            estimator.on_feedback(fci, now);
+            estimator.on_feedback(fci, now).map_err(|_| DropReason::RtcpMalformed)?;
             self.judge(now);
         }
+        Ok(())
     }
 
     /// A receiver's own estimate.
@@ -97,8 +100,11 @@ impl Sending {
     fn judge(&mut self, now: Time) {
         let Some(estimator) = &self.estimator else { return };
         let (target_bps, needs_bps) = (estimator.target_bps(), self.needs_bps);
+        // Until something was seen to be too much, the estimate is a guess.
+        let seen = estimator.congested() || target_bps < self.target_bps;
+        self.target_bps = target_bps;
         self.limited = match self.limited {
-            false => estimator.congested() && target_bps < needs_bps,
+            false => seen && target_bps < needs_bps,
             true => target_bps < needs_bps * ENOUGH_PERCENT / 100,
         };
         self.limit(now);

@@ -561,7 +561,11 @@ impl Shard {
                     tracks[publisher.medias[media].track].sender_report(publisher.source, timestamp, capture);
                 }
             }
-            (Role::Subscribe(subscriber), rtcp::Event::Twcc { fci }) => subscriber.sending.feedback(fci, now),
+            (Role::Subscribe(subscriber), rtcp::Event::Twcc { fci }) => {
+                if let Err(reason) = subscriber.sending.feedback(fci, now) {
+                    metrics.dropped(reason);
+                }
+            }
             (Role::Subscribe(subscriber), rtcp::Event::Remb { bitrate_bps, .. }) => {
                 subscriber.sending.remb(bitrate_bps, now);
                 sooner = true;

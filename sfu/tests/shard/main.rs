@@ -3,6 +3,7 @@
 extern crate millrace_sfu as sfu;
 
 mod camera;
+mod congestion;
 mod forwarding;
 mod hostile;
 mod joining;
@@ -13,6 +14,7 @@ mod pacing;
 mod properties;
 mod reports;
 mod session_end;
+mod source;
 mod source_change;
 mod strangers;
 mod world;

@@ -1,41 +1,10 @@
 //! What goes to a viewer and when: frames spread, sound first, retransmissions next.
 
-use std::sync::Arc;
+use media::Time;
 
-use media::{Codec, Packet, Time};
-use sfu::{Mail, SourceId};
-
-use crate::camera::{Audio, FRAME_MS, Video, external};
-use crate::world::{AUDIO, Got, VIDEO, Wish, World, assert_contiguous};
-
-const SOURCE: SourceId = SourceId(1);
-
-/// An RTMP-like source of H.264 and sound.
-struct Source {
-    video: Video,
-    audio: Audio,
-    payload_len: usize,
-}
-
-impl Source {
-    fn new(packets_per_frame: usize) -> Source {
-        let video = Video { packets_per_frame, ..Video::h264(500, 0) };
-        Source { video, audio: Audio { ssrc: 501, seq: 0, timestamp: 0 }, payload_len: 1_100 }
-    }
-
-    fn frame(&mut self, world: &mut World, key: bool, discardable: bool) {
-        let mut frame = self.video.frame(key);
-        frame.iter_mut().for_each(|p| p.payload.resize(self.payload_len, 0));
-        let packets = external(frame, Codec::H264, world.now, 0);
-        let packets: Arc<[Packet]> = packets.iter().map(|p| Packet { discardable, ..p.clone() }).collect();
-        world.mail(0, Mail::Packets { track: VIDEO, source: SOURCE, packets });
-    }
-
-    fn sound(&mut self, world: &mut World) {
-        let packets = external(vec![self.audio.packet()], Codec::Opus, world.now, 0);
-        world.mail(0, Mail::Packets { track: AUDIO, source: SOURCE, packets });
-    }
-}
+use crate::camera::FRAME_MS;
+use crate::source::Source;
+use crate::world::{Got, Wish, World, assert_contiguous};
 
 /// Milliseconds after `from` at which packets came, the link's 5 ms taken off.
 fn ms_after(got: &[&Got], from: Time) -> Vec<i64> {
@@ -51,19 +20,18 @@ fn a_large_frame_is_spread_in_runs_and_a_small_one_does_not_wait() {
     let mut world = World::new(1);
     let viewer = world.subscriber(Wish::on(0));
     let mut source = Source::new(8);
-    source.video.codec = Codec::H264;
-    source.frame(&mut world, true, false);
+    source.frame(&mut world);
     world.run(FRAME_MS);
     let seen = world.peers[viewer].video().len();
     let start = world.now;
-    source.frame(&mut world, false, false);
+    source.frame(&mut world);
     world.run(FRAME_MS);
     assert_eq!(runs(&ms_after(&world.peers[viewer].video()[seen..], start)), [(0, 8)]);
 
     for (packets, spread) in [(9, vec![5, 4]), (24, vec![5, 5, 5, 5, 4]), (80, vec![10; 8])] {
         source.video.packets_per_frame = packets;
         let (seen, start) = (world.peers[viewer].video().len(), world.now);
-        source.frame(&mut world, false, false);
+        source.frame(&mut world);
         world.run(FRAME_MS);
         let got = world.peers[viewer].video();
         let want: Vec<_> = (0..).zip(spread).collect();
@@ -77,7 +45,7 @@ fn sound_passes_and_retransmissions_go_before_new_pictures() {
     let mut world = World::new(1);
     let viewer = world.subscriber(Wish::on(0));
     let mut source = Source::new(4);
-    source.frame(&mut world, true, false);
+    source.frame(&mut world);
     source.sound(&mut world);
     world.run(FRAME_MS);
     let lost: Vec<u16> = world.peers[viewer].video().iter().map(|g| g.header.seq).collect();
@@ -86,7 +54,7 @@ fn sound_passes_and_retransmissions_go_before_new_pictures() {
     // The NACK is there in a millisecond; a frame of eight slices is under way.
     let seen = world.peers[viewer].got.len();
     source.video.packets_per_frame = 40;
-    source.frame(&mut world, false, false);
+    source.frame(&mut world);
     world.run(3);
     source.sound(&mut world);
     world.run(20);

@@ -1,0 +1,191 @@
+//! A viewer whose link takes less than there is: what it gets, and that nobody else sees any of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use media::Time;
+use metrics::DropReason;
+
+use crate::camera::FRAME_MS;
+use crate::source::Source;
+use crate::world::{Got, Wish, World, assert_contiguous, numbers};
+
+#[test]
+fn every_packet_has_a_transport_wide_number() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::numbered(0));
+    let mut source = Source::new(3);
+    source.run(&mut world, 300);
+    let lost: Vec<u16> = world.peers[viewer].video().iter().map(|g| g.header.seq).take(4).collect();
+    world.nack(viewer, &lost);
+    source.run(&mut world, 300);
+    let peer = &world.peers[viewer];
+    let all: Vec<u16> = peer.got.iter().map(|g| g.number.expect("a number")).collect();
+    assert!(all.windows(2).all(|w| w[1] == w[0].wrapping_add(1)), "one count for all: {all:?}");
+    for ssrc in [peer.audio_ssrc, peer.video_ssrc, peer.rtx_ssrc] {
+        assert!(peer.of_ssrc(ssrc).len() >= 4);
+    }
+
+    // Without RTX, and with NACK, a retransmission is the same bytes again: that stream has none.
+    let mut plain = Wish::numbered(0);
+    plain.medias[1].codecs.iter_mut().for_each(|c| c.rtx_pt = None);
+    let viewer = world.subscriber(plain);
+    source.run(&mut world, 2_100);
+    let asked = world.peers[viewer].video().last().unwrap().header.seq;
+    world.nack(viewer, &[asked]);
+    source.run(&mut world, 100);
+    let peer = &world.peers[viewer];
+    let copies: Vec<_> = peer.video().into_iter().filter(|g| g.header.seq == asked).collect();
+    assert_eq!((copies.len(), &copies[0].sealed), (2, &copies[1].sealed));
+    assert!(peer.video().iter().all(|g| g.number.is_none()));
+    assert!(peer.of_ssrc(peer.audio_ssrc).iter().all(|g| g.number.is_some()));
+}
+
+/// What viewers got, apart from their keys.
+fn seen(world: &World, viewers: &[usize]) -> Vec<Vec<(Time, u16, Vec<u8>)>> {
+    let of = |viewer: &usize| {
+        let got = &world.peers[*viewer].got;
+        got.iter().map(|g| (g.at, g.header.seq, g.payload.clone())).collect()
+    };
+    viewers.iter().map(of).collect()
+}
+
+#[test]
+fn a_dead_slow_viewer_hurts_nobody() {
+    let play = |slow: Option<u64>| {
+        let mut world = World::new(1);
+        let viewers: Vec<usize> = (0..6).map(|_| world.subscriber(Wish::numbered(0))).collect();
+        world.peers[viewers[2]].down.rate_bps = slow;
+        let mut source = Source::new(7);
+        source.run(&mut world, 5_000);
+        let others: Vec<usize> = viewers.iter().copied().filter(|v| *v != viewers[2]).collect();
+        (seen(&world, &others), world.peers[viewers[2]].got.len())
+    };
+    let (alone, all) = play(None);
+    let (beside, few) = play(Some(60_000));
+    assert!(few * 3 < all, "{few} of {all}");
+    assert!(alone == beside, "the others get the same packets at the same times");
+}
+
+/// The frames that came: time stamp, packets, whether the last has the marker, when it was complete.
+fn frames(got: &[&Got]) -> Vec<(u32, usize, bool, Time)> {
+    let mut all: Vec<(u32, usize, bool, Time)> = Vec::new();
+    for g in got {
+        match all.last_mut().filter(|f| f.0 == g.header.timestamp) {
+            Some(frame) => (frame.1, frame.2, frame.3) = (frame.1 + 1, frame.2 | g.header.marker, g.at),
+            None => all.push((g.header.timestamp, 1, g.header.marker, g.at)),
+        }
+    }
+    all
+}
+
+/// Delay of each video packet from its frame's making to its arrival, in milliseconds, from `from` on. Time stamps are media time.
+fn delays_ms(world: &World, viewer: usize, from: Time) -> Vec<i64> {
+    let first = world.peers[viewer].video()[0];
+    let (at, timestamp) = (first.at, first.header.timestamp);
+    let delay = |g: &&Got| {
+        let made = i64::from(g.header.timestamp.wrapping_sub(timestamp)) / 90;
+        g.at.since(at) / 1_000 - made + 5
+    };
+    world.peers[viewer].video().iter().filter(|g| g.at >= from).map(delay).collect()
+}
+
+#[test]
+fn a_link_of_half_the_rate_gets_whole_frames_and_all_sound() {
+    for discardable in [false, true] {
+        let mut world = World::new(1);
+        let viewer = world.subscriber(Wish::numbered(0));
+        world.peers[viewer].down.delay_us = 20_000;
+        // 7 packets of 1100 bytes, 30 times a second: 1.9 Mbit/s; a key frame each 2 s.
+        let mut source = Source { discardable, ..Source::new(7) };
+        source.run(&mut world, 4_000);
+        let whole = world.peers[viewer].video().len();
+        assert!(whole > 800, "a good link: all of it, {whole}");
+        world.peers[viewer].down.rate_bps = Some(1_000_000);
+        world.peers[viewer].down.queue_us_max = 3_000_000;
+        let slow_from = world.now;
+        source.run(&mut world, 12_000);
+        let slow_to = world.now;
+        world.peers[viewer].down.rate_bps = None;
+        source.run(&mut world, 4_000);
+
+        let peer = &world.peers[viewer];
+        let video = peer.video();
+        assert_contiguous(&video);
+        let frames = frames(&video);
+        let broken = frames.iter().filter(|f| !f.2 || f.1 < 7).count();
+        assert_eq!(broken, 0, "whole frames only");
+        let sound = peer.of_ssrc(peer.audio_ssrc);
+        assert_contiguous(&sound);
+        assert!(sound.len() >= 20_000 / 20 - 2, "{} packets of sound", sound.len());
+
+        let slow = frames.iter().filter(|f| f.3 > slow_from.plus_ms(1_000) && f.3 < slow_to).count();
+        assert!((60..11 * 30 * 3 / 4).contains(&slow), "{slow} frames in 11 s");
+        let mut delays = delays_ms(&world, viewer, slow_from.plus_ms(3_000));
+        delays.sort_unstable();
+        let (p95, worst) = (delays[delays.len() * 95 / 100], delays[delays.len() - 1]);
+        assert!(p95 < 700 && worst < 1_200, "queue and pacer: p95 {p95} ms, worst {worst} ms");
+        let back = frames.iter().filter(|f| f.3 > slow_to.plus_ms(2_500)).count();
+        assert!(back > 40, "{back} frames in the last 1.5 s");
+        let left_out = peer.stats.frames_congested.load(Ordering::Relaxed);
+        assert!(left_out > 60, "{left_out}");
+        let reason =
+            if discardable { DropReason::CongestedDiscardable } else { DropReason::CongestedToKeyFrame };
+        assert!(world.drops(0, reason) > 0);
+    }
+}
+
+#[test]
+fn probes_are_padding_that_no_decoder_sees() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::numbered(0));
+    let mut source = Source::new(3);
+    source.run(&mut world, 3_000);
+    world.peers[viewer].down.rate_bps = Some(400_000);
+    source.run(&mut world, 6_000);
+    world.peers[viewer].down.rate_bps = None;
+    source.run(&mut world, 10_000);
+    let peer = &world.peers[viewer];
+    let padding: Vec<&Got> =
+        peer.of_ssrc(peer.rtx_ssrc).into_iter().filter(|g| g.payload.is_empty()).collect();
+    assert!(padding.len() > 10, "{}", padding.len());
+    assert!(padding.iter().all(|g| g.header.payload_type == 103 && g.number.is_some()));
+    assert!(peer.video().iter().all(|g| !g.payload.is_empty()));
+    assert_contiguous(&peer.video());
+    let rtx = numbers(&peer.of_ssrc(peer.rtx_ssrc));
+    assert!(rtx.windows(2).all(|w| w[1] > w[0]));
+    assert!(peer.stats.padding_bytes_out.load(Ordering::Relaxed) as usize >= padding.len() * 255);
+}
+
+/// The time stamps of frames by number of packets, for a look at what a catch-up left out.
+fn sizes(got: &[&Got]) -> BTreeMap<usize, usize> {
+    let mut sizes = BTreeMap::new();
+    for (_, packets, ..) in frames(got) {
+        *sizes.entry(packets).or_default() += 1;
+    }
+    sizes
+}
+
+#[test]
+fn a_joiner_gets_the_references_of_the_gop_and_then_all() {
+    let mut world = World::new(1);
+    let mut source = Source { discardable: true, gop: 200, ..Source::new(3) };
+    (0..100).for_each(|_| {
+        source.frame(&mut world);
+        world.run(FRAME_MS);
+    });
+    let viewer = world.subscriber(Wish::numbered(0));
+    world.run(400);
+    let got = world.peers[viewer].video();
+    assert_contiguous(&got);
+    assert_eq!(sizes(&got), BTreeMap::from([(3, 49), (4, 1)]), "the key frame and each second of 99");
+    let before = got.len();
+    (0..20).for_each(|_| {
+        source.frame(&mut world);
+        world.run(FRAME_MS);
+    });
+    let got = world.peers[viewer].video();
+    assert_contiguous(&got);
+    assert_eq!(got.len() - before, 60, "at the live point there is all of it");
+    assert_eq!(world.drops(0, DropReason::CongestedDiscardable), 0);
+}
