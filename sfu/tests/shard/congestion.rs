@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 
 use media::Time;
 use metrics::DropReason;
+use rtc::rtcp;
+use rtc::rtcp::twcc::feedback_packet;
 
 use crate::camera::FRAME_MS;
 use crate::source::Source;
-use crate::world::{Got, Wish, World, assert_contiguous, numbers};
+use crate::world::{Got, Random, Wish, World, assert_contiguous, numbers};
 
 #[test]
 fn every_packet_has_a_transport_wide_number() {
@@ -56,7 +58,8 @@ fn a_dead_slow_viewer_hurts_nobody() {
         let mut world = World::new(1);
         let viewers: Vec<usize> = (0..6).map(|_| world.subscriber(Wish::numbered(0))).collect();
         world.peers[viewers[2]].down.rate_bps = slow;
-        let mut source = Source::new(7);
+        // Frames of two slices, so that all wait for the pacer.
+        let mut source = Source::new(12);
         source.run(&mut world, 5_000);
         let others: Vec<usize> = viewers.iter().copied().filter(|v| *v != viewers[2]).collect();
         (seen(&world, &others), world.peers[viewers[2]].got.len())
@@ -188,4 +191,48 @@ fn a_joiner_gets_the_references_of_the_gop_and_then_all() {
     assert_contiguous(&got);
     assert_eq!(got.len() - before, 60, "at the live point there is all of it");
     assert_eq!(world.drops(0, DropReason::CongestedDiscardable), 0);
+}
+
+/// A transport-wide feedback of whatever bytes.
+fn forged(random: &mut Random) -> Vec<u8> {
+    let words = 2 + random.below(40) as u16;
+    let mut compound = vec![0x80 | 15, 205];
+    compound.extend((2 + words).to_be_bytes());
+    compound.extend([0, 0, 0, 1, 0, 0, 0, 2]);
+    compound.extend((0..words * 4).map(|_| random.below(256) as u8));
+    compound
+}
+
+#[test]
+fn a_viewer_that_lies_about_what_arrived_gets_no_more_than_probes_and_its_budget() {
+    let mut world = World::new(1);
+    let honest = world.subscriber(Wish::numbered(0));
+    let liar = world.subscriber(Wish::numbered(0));
+    world.peers[liar].feedback = None;
+    let mut source = Source::new(4);
+    let mut random = Random(7);
+    source.run(&mut world, 1_000);
+    for round in 0..400_u64 {
+        // All that was sent, and more, came at the same moment; and nonsense.
+        let received: Vec<(u64, i64)> = (round * 12..round * 12 + 150).map(|n| (n, 0)).collect();
+        let mut compound = Vec::new();
+        feedback_packet(&mut compound, 1, 2, round as u8, round * 12, &received);
+        world.rtcp(liar, &compound);
+        world.rtcp(liar, &forged(&mut random));
+        let mut remb = Vec::new();
+        rtcp::remb(&mut remb, 1, random.below(u64::MAX), &[1]);
+        world.rtcp(liar, &remb);
+        let highest = world.peers[liar].video().last().unwrap().header.seq;
+        let all: Vec<u16> = (0..100).map(|back| highest.wrapping_sub(back)).collect();
+        world.nack(liar, &all);
+        source.run(&mut world, 20);
+    }
+    let bytes = |peer: usize| world.peers[peer].got.iter().map(|g| g.sealed.len() as u64).sum::<u64>();
+    let (asked, liars) = (bytes(honest), bytes(liar));
+    assert!(liars < asked * 2, "{liars} for {asked}");
+    let stats = &world.peers[liar].stats;
+    let resent = stats.resent.load(Ordering::Relaxed) * 1_138;
+    assert!(resent < 30_000 + asked * 15 / 100, "{resent} bytes again of {asked}");
+    assert!(world.peers[honest].video().len() > 1_000);
+    assert_contiguous(&world.peers[honest].video());
 }

@@ -67,3 +67,26 @@ fn sound_passes_and_retransmissions_go_before_new_pictures() {
     assert_eq!(order[5..10], [peer.rtx_ssrc; 5], "before the frame's rest");
     assert!((15..25).contains(&place(peer.audio_ssrc)), "sound waits for nobody: {order:?}");
 }
+
+#[test]
+fn when_the_budget_is_short_the_oldest_are_not_sent_again() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::on(0));
+    let mut source = Source::new(8);
+    for _ in 0..20 {
+        source.frame(&mut world);
+        world.run(FRAME_MS);
+    }
+    let all: Vec<u16> = world.peers[viewer].video().iter().map(|g| g.header.seq).collect();
+    world.nack(viewer, &all);
+    world.run(FRAME_MS);
+    let peer = &world.peers[viewer];
+    let again: Vec<u16> = peer
+        .of_ssrc(peer.rtx_ssrc)
+        .iter()
+        .map(|g| u16::from_be_bytes([g.payload[0], g.payload[1]]))
+        .collect();
+    // 30 kB and 15 % of 161 packets of 1100 bytes.
+    assert!((40..60).contains(&again.len()), "{}", again.len());
+    assert_eq!(again, all[all.len() - again.len()..], "the newest, in order");
+}
