@@ -43,6 +43,8 @@ pub(crate) struct Sending {
     /// What the source sends, and what the estimate was last.
     needs_bps: u64,
     target_bps: u64,
+    /// Something is left for the next slice.
+    waits: bool,
 }
 
 impl Sending {
@@ -55,6 +57,7 @@ impl Sending {
             limited: false,
             needs_bps: 0,
             target_bps: START_BPS,
+            waits: false,
         }
     }
 
@@ -84,13 +87,6 @@ impl Sending {
         }
     }
 
-    /// A receiver report.
-    pub(crate) fn report(&mut self, fraction_lost: u8, rtt_us: i64, now: Time) {
-        if let Some(estimator) = &mut self.estimator {
-            estimator.on_report(fraction_lost, rtt_us, now);
-        }
-    }
-
     /// When the estimator wants to be asked again.
     pub(crate) fn next_poll(&self) -> Time {
         self.estimator.as_ref().map_or(Time::MAX, |estimator| estimator.next_poll())
@@ -105,7 +101,8 @@ impl Sending {
         self.target_bps = target_bps;
         self.limited = match self.limited {
             false => seen && target_bps < needs_bps,
-            true => target_bps < needs_bps * ENOUGH_PERCENT / 100,
+            // What waited meanwhile goes under the limit, too.
+            true => self.waits || target_bps < needs_bps * ENOUGH_PERCENT / 100,
         };
         self.limit(now);
     }
@@ -224,7 +221,8 @@ impl Subscriber {
                 _ => pacer.end_probe(),
             }
         }
-        left |= pacer.probe().is_some();
+        self.sending.waits = left;
+        left |= self.sending.pacer.probe().is_some();
         if !catching_up && self.sending.catch_up_bps.take().is_some() {
             self.sending.limit(now);
         }
@@ -257,6 +255,16 @@ impl Subscriber {
         }
         if !pacer.repairs.is_empty() {
             pacer.begin(0, now);
+        }
+    }
+
+    /// A report block. Sound is sent in spite of everything, so the loss of pictures is what counts.
+    pub(crate) fn report_about(&mut self, ssrc: u32, fraction_lost: u8, now: Time) {
+        let about = self.forwarders.iter().find(|s| s.forwarder.ssrc == ssrc);
+        let counts =
+            about.is_some_and(|s| s.forwarder.media.kind == Kind::Video) || self.forwarders.len() == 1;
+        if let Some(estimator) = self.sending.estimator.as_mut().filter(|_| counts) {
+            estimator.on_report(fraction_lost, self.rtt_us, now);
         }
     }
 

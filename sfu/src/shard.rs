@@ -570,14 +570,17 @@ impl Shard {
                 subscriber.sending.remb(bitrate_bps, now);
                 sooner = true;
             }
-            (Role::Subscribe(subscriber), rtcp::Event::Report { fraction_lost, lsr, dlsr, .. }) => {
+            (
+                Role::Subscribe(subscriber),
+                rtcp::Event::Report { about_ssrc, fraction_lost, lsr, dlsr, .. },
+            ) => {
                 stats.fraction_lost.store(u64::from(fraction_lost), Ordering::Relaxed);
                 let now_middle = rtcp::ntp_middle(rtcp::ntp_from_unix_us(unix_us));
                 if let Some(rtt_us) = rtcp::rtt_us(now_middle, lsr, dlsr) {
                     subscriber.rtt_us = rtt_us;
                     stats.rtt_us.store(rtt_us, Ordering::Relaxed);
                 }
-                subscriber.sending.report(fraction_lost, subscriber.rtt_us, now);
+                subscriber.report_about(about_ssrc, fraction_lost, now);
             }
             (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {
                 bump(&stats.nacks_in, seqs.len() as u64);

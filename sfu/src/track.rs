@@ -5,6 +5,7 @@ use media::{Codec, Kind, Packet, Time};
 use metrics::DropReason;
 
 use crate::command::{ShardId, SourceId, TrackKey};
+use crate::forward::OVERHEAD_MAX;
 use crate::key_frame::SourceThrottle;
 use crate::meter::Meter;
 use crate::ring::{Ring, RingLimits};
@@ -47,7 +48,7 @@ pub(crate) struct Track {
     /// Numbers that came since the last fan-out, in arrival order.
     pub(crate) fresh: Vec<u64>,
     pub(crate) key_frames: SourceThrottle,
-    /// What the source sends.
+    /// What the source sends, as it would be sent on.
     pub(crate) meter: Meter,
     /// On a mirror: what [`Track::answers`] is at home.
     pub(crate) home_answers: bool,
@@ -182,7 +183,7 @@ impl Track {
         let last = (seq, packet.timestamp, packet.arrival, packet.codec.clock_hz());
         let len = packet.payload.len();
         self.ring.insert(packet, now)?;
-        self.meter.add(len, now);
+        self.meter.add(len + OVERHEAD_MAX, now);
         if self.numbering.last.is_none_or(|(highest, ..)| seq > highest) {
             self.numbering.last = Some(last);
         }
