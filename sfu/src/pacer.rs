@@ -143,6 +143,14 @@ impl Pacer {
 
     /// A packet went, whether there was room or not.
     pub(crate) fn spend(&mut self, bytes: usize) {
+        if self.limit_bps.is_some() {
+            self.credit = self.credit.saturating_sub(bytes as i64);
+        }
+        self.probed(bytes);
+    }
+
+    /// A packet of padding went: a probe goes beyond the limit, and media does not pay for that.
+    pub(crate) fn probed(&mut self, bytes: usize) {
         self.gone += 1;
         if let Some(probe) = &mut self.probe {
             probe.left -= bytes as i64;
@@ -150,9 +158,6 @@ impl Pacer {
             if probe.left <= 0 {
                 self.probe = None;
             }
-        }
-        if self.limit_bps.is_some() {
-            self.credit = self.credit.saturating_sub(bytes as i64);
         }
     }
 

@@ -217,7 +217,7 @@ impl Subscriber {
             let video =
                 self.forwarders.iter_mut().map(|s| &mut s.forwarder).find(|f| f.media.kind == Kind::Video);
             match video.map(|forwarder| forwarder.pad(way)) {
-                Some(Ok(bytes)) if bytes > 0 => pacer.spend(bytes),
+                Some(Ok(bytes)) if bytes > 0 => pacer.probed(bytes),
                 _ => pacer.end_probe(),
             }
         }
@@ -263,7 +263,7 @@ impl Subscriber {
         let about = self.forwarders.iter().find(|s| s.forwarder.ssrc == ssrc);
         let counts =
             about.is_some_and(|s| s.forwarder.media.kind == Kind::Video) || self.forwarders.len() == 1;
-        if let Some(estimator) = self.sending.estimator.as_mut().filter(|_| counts) {
+        if let Some(estimator) = self.sending.estimator.as_mut().filter(|_| counts && self.rtt_us > 0) {
             estimator.on_report(fraction_lost, self.rtt_us, now);
         }
     }
