@@ -1,98 +1,307 @@
-//! Send-side bandwidth estimation of one subscriber (draft-ietf-rmcat-gcc-02 and what browsers do beyond it).
+//! Send-side bandwidth estimation of one subscriber: how much fits through its link, told by the transport-wide feedback
+//! that describes when each packet arrived (draft-ietf-rmcat-gcc-02, and what the browsers do beyond it).
+//!
+//! A packet is noted when it is sent ([`history`]). Feedback goes packet by packet through grouping ([`inter_arrival`]), the
+//! trend of the delay ([`trendline`]), the rate that arrives ([`acknowledged`]), the loss ([`loss`]) and the probe it may
+//! belong to ([`probe`]); then once through the delay-based estimate ([`aimd`]). The smaller of delay and loss is the
+//! target. Peers without such feedback have [`fallback`].
 #![allow(dead_code, reason = "wired in with the pacer")]
 
+mod acknowledged;
+mod aimd;
+mod application_limited;
+mod fallback;
+mod history;
+mod inter_arrival;
+mod loss;
+mod probe;
+#[cfg(test)]
+mod tests;
+mod trendline;
+
 use media::Time;
+use rtc::rtcp::{Error, twcc};
 
-/// What is sent before anything is known.
+use acknowledged::Acknowledged;
+use aimd::Aimd;
+use application_limited::ApplicationLimited;
+use fallback::Fallback;
+use history::History;
+use inter_arrival::{InterArrival, Step};
+use loss::LossBased;
+pub(crate) use probe::Probe;
+use probe::{Prober, Wish};
+use trendline::{Trendline, Usage};
+
+/// What is sent before anything is known: a video of medium quality; 300 kbit/s, as browsers have it, shows a new viewer
+/// the lowest layer for seconds.
 pub(crate) const START_BPS: u64 = 1_000_000;
-/// The estimate never falls below: audio and a thumbnail.
+/// The estimate never falls below: audio, and what feedback needs to show that the link is better again.
 pub(crate) const MIN_BPS: u64 = 50_000;
-/// Nor rises above.
+/// Nor rises above: no subscriber wants more.
 pub(crate) const MAX_BPS: u64 = 100_000_000;
-
-/// Send so many bytes at this rate, each packet marked with `id` at [`Estimator::on_sent`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Probe {
-    pub(crate) id: u8,
-    pub(crate) bps: u64,
-    pub(crate) bytes: usize,
-}
+/// Before a round trip was measured (the browsers' value).
+const RTT_US: i64 = 200_000;
+const RTT_US_MAX: i64 = 10_000_000;
+/// Packets that nobody answers for a round trip and this: the link is gone or full, half is sent. Feedback comes every 50
+/// to 250 ms, so four in a row are lost.
+const SILENCE_US: i64 = 1_000_000;
+/// The reference time of a feedback wraps: 2^24 steps of 64 ms.
+const ARRIVAL_WRAP_US: i64 = 64_000 << 24;
 
 /// For the API.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Figures {
     pub(crate) target_bps: u64,
+    /// What arrives, by the receiver's clock.
     pub(crate) acknowledged_bps: Option<u64>,
     pub(crate) delay_based_bps: u64,
+    /// [`MAX_BPS`] while loss does not limit.
     pub(crate) loss_based_bps: u64,
     pub(crate) rtt_us: i64,
-    /// Lost share of what was sent, 0 to 1.
-    pub(crate) loss: f32,
+    /// Lost share of what was sent in the last seconds, 0 to 1.
+    pub(crate) loss: f64,
+    /// `start`, `increase`, `hold`, `decrease`, `loss`, `application-limited`, or `reports` without feedback.
     pub(crate) state: &'static str,
 }
 
 /// The estimator of one subscriber's session.
 #[derive(Debug)]
 pub(crate) struct Estimator {
-    next_seq: u16,
+    history: History,
+    inter_arrival: InterArrival,
+    trendline: Trendline,
+    acknowledged: Acknowledged,
+    aimd: Aimd,
+    loss: LossBased,
+    prober: Prober,
+    application: ApplicationLimited,
+    fallback: Fallback,
+    demand_bps: u64,
+    /// A transport-wide feedback came: from then on reports and REMB are not listened to.
+    heard: bool,
+    reported: bool,
+    /// Receiver's clock of the last packet, unwrapped.
+    arrival_us: Option<i64>,
+    rtt_us: Option<i64>,
+    /// Since when packets are on the way and no feedback came.
+    unanswered: Option<Time>,
 }
 
 impl Estimator {
-    pub(crate) fn new(_now: Time) -> Estimator {
-        Estimator { next_seq: 0 }
+    /// Begins at [`START_BPS`]; probes once feedback comes and more is wanted.
+    pub(crate) fn new(now: Time) -> Estimator {
+        Estimator {
+            history: History::default(),
+            inter_arrival: InterArrival::default(),
+            trendline: Trendline::default(),
+            acknowledged: Acknowledged::default(),
+            aimd: Aimd::new(START_BPS, now),
+            loss: LossBased::new(START_BPS),
+            prober: Prober::new(),
+            application: ApplicationLimited::new(now),
+            fallback: Fallback::new(START_BPS, now),
+            demand_bps: 0,
+            heard: false,
+            reported: false,
+            arrival_us: None,
+            rtt_us: None,
+            unanswered: None,
+        }
     }
 
-    /// Notes a packet of `bytes` (UDP payload) and returns the transport-wide number to write into it.
-    pub(crate) fn on_sent(&mut self, _bytes: usize, _probe: Option<u8>, _now: Time) -> u16 {
-        let seq = self.next_seq;
-        self.next_seq = seq.wrapping_add(1);
-        seq
+    /// Notes a packet of `bytes`, of probe `probe` if it belongs to one, and returns the transport-wide number to write into it.
+    pub(crate) fn on_sent(&mut self, bytes: usize, probe: Option<u8>, now: Time) -> u16 {
+        if !self.heard {
+            self.fallback.on_sent(bytes);
+        }
+        self.application.on_sent(bytes, self.target_bps(), now);
+        self.unanswered.get_or_insert(now);
+        self.history.push(bytes, probe.unwrap_or(0), now)
     }
 
-    /// A transport-wide feedback.
-    pub(crate) fn on_feedback(&mut self, fci: &[u8], _now: Time) -> Result<(), rtc::rtcp::Error> {
-        rtc::rtcp::twcc::decode(fci, |_, _| ()).map(|_| ())
+    /// A transport-wide feedback. On an error those packets count that it described before.
+    pub(crate) fn on_feedback(&mut self, fci: &[u8], now: Time) -> Result<(), Error> {
+        let mut described = 0_usize;
+        let mut newest = None;
+        let read = twcc::decode(fci, |seq, arrival_us| {
+            let arrival_us = arrival_us.map(|at| self.unwrap_arrival(at));
+            let Some(packet) = self.history.describe(seq, arrival_us.is_some(), now) else { return };
+            described = described.saturating_add(1);
+            self.loss.on_packet(packet.sent, packet.bytes, packet.arrived, packet.late);
+            if packet.probe != 0 {
+                self.prober.on_packet(packet.probe, packet.sent, packet.bytes, arrival_us);
+            }
+            if let Some(at) = arrival_us {
+                newest = Some(packet.sent);
+                self.on_arrival(packet.sent, at, packet.bytes, now);
+            }
+        });
+        if described > 0 {
+            self.history.trim(now);
+            self.after_feedback(newest, now);
+        }
+        read.map(|_| ())
     }
 
-    /// A receiver report: RTT, and loss for peers without feedback.
-    pub(crate) fn on_report(&mut self, _fraction_lost: u8, _rtt_us: i64, _now: Time) {}
+    fn on_arrival(&mut self, sent: Time, arrival_us: i64, bytes: usize, now: Time) {
+        match self.inter_arrival.on_packet(sent, arrival_us, now) {
+            Step::Nothing => {}
+            Step::Delta(delta) => self.trendline.on_delta(delta),
+            Step::Reset => {
+                self.trendline = Trendline::default();
+                self.acknowledged.on_clock_jump();
+            }
+        }
+        self.acknowledged.on_packet(sent, arrival_us, bytes);
+    }
 
-    /// A REMB.
-    pub(crate) fn on_remb(&mut self, _bps: u64, _now: Time) {}
+    fn after_feedback(&mut self, newest: Option<Time>, now: Time) {
+        if !self.heard {
+            self.heard = true;
+            self.prober.begin(now);
+        }
+        self.unanswered = None;
+        // The time of a feedback is the round trip and the receiver's wait; reports, if any, know better.
+        if let Some(sent) = newest.filter(|_| !self.reported) {
+            self.smooth_rtt(now.since(sent));
+        }
+        let rtt_us = self.rtt_us();
+        let usage = self.trendline.usage();
+        if !self.take_probe_result(now) {
+            let input = aimd::Input {
+                usage,
+                acknowledged_bps: self.acknowledged.bps(),
+                confirmed_bps: self.acknowledged.confirmed_bps(),
+                application_limited: self.application.is_limited(),
+                rtt_us,
+            };
+            self.aimd.update(input, now);
+        }
+        if usage == Usage::Over {
+            self.prober.on_overuse(now);
+        }
+        self.loss.update(self.aimd.bps(), self.acknowledged.bps());
+    }
 
-    /// The most that is wanted now (best layer of all tracks): probing stops above it.
-    pub(crate) fn set_demand(&mut self, _bps: u64) {}
+    /// A probe raises the estimate, never lowers it: that is overuse's to do, which sees more than one run.
+    fn take_probe_result(&mut self, now: Time) -> bool {
+        let found = self.prober.result(self.aimd.bps(), now);
+        let better = found.filter(|bps| *bps > self.aimd.bps() && !self.congested());
+        if let Some(bps) = better {
+            self.aimd.set(bps, now);
+        }
+        better.is_some()
+    }
 
-    /// What is due: a probe to send.
-    pub(crate) fn poll(&mut self, _now: Time) -> Option<Probe> {
-        None
+    /// A receiver report: RTT in microseconds, and the share lost in 1/256 for peers without feedback.
+    pub(crate) fn on_report(&mut self, fraction_lost: u8, rtt_us: i64, now: Time) {
+        self.reported = true;
+        self.smooth_rtt(rtt_us);
+        self.fallback.on_report(fraction_lost, now);
+    }
+
+    /// A REMB: what the receiver thinks fits. Only peers without transport-wide feedback are asked.
+    pub(crate) fn on_remb(&mut self, bps: u64, now: Time) {
+        self.fallback.on_remb(bps, now);
+    }
+
+    /// The most that is wanted now (best layer of all tracks): no probes once the estimate is above, none of more than
+    /// twice this.
+    pub(crate) fn set_demand(&mut self, bps: u64) {
+        self.demand_bps = bps;
+    }
+
+    /// What is due: silence is answered by sending less; a probe is returned.
+    pub(crate) fn poll(&mut self, now: Time) -> Option<Probe> {
+        if self.silence().is_some_and(|due| now >= due) {
+            self.aimd.set(self.target_bps() / 2, now);
+            self.unanswered = Some(now);
+        }
+        self.take_probe_result(now);
+        let wish = Wish {
+            estimate_bps: self.target_bps(),
+            demand_bps: self.demand_bps,
+            held: self.congested() || self.loss.is_limiting() || self.unanswered_for(now) > self.rtt_us() + SILENCE_US / 2,
+            rtt_us: self.rtt_us(),
+        };
+        self.prober.poll(wish, now)
     }
 
     /// When to poll again.
     pub(crate) fn next_poll(&self) -> Time {
-        Time::MAX
+        self.prober.next_poll().min(self.silence().unwrap_or(Time::MAX))
     }
 
-    /// What may be sent.
+    /// What may be sent, media and retransmissions and all.
     pub(crate) fn target_bps(&self) -> u64 {
-        START_BPS
+        if !self.heard {
+            return self.fallback.bps();
+        }
+        self.aimd.bps().min(self.loss.bps()).max(MIN_BPS)
     }
 
-    /// Delay-based overuse now.
+    /// The queue grows now.
     pub(crate) fn congested(&self) -> bool {
-        false
+        self.trendline.usage() == Usage::Over
     }
 
     /// For the API.
     pub(crate) fn figures(&self) -> Figures {
         Figures {
-            target_bps: START_BPS,
-            acknowledged_bps: None,
-            delay_based_bps: START_BPS,
-            loss_based_bps: MAX_BPS,
-            rtt_us: 0,
-            loss: 0.0,
-            state: "start",
+            target_bps: self.target_bps(),
+            acknowledged_bps: self.acknowledged.bps(),
+            delay_based_bps: self.aimd.bps(),
+            loss_based_bps: self.loss.bps(),
+            rtt_us: self.rtt_us.unwrap_or(0),
+            loss: if self.heard { self.loss.loss() } else { self.fallback.loss() },
+            state: self.state(),
         }
+    }
+
+    fn state(&self) -> &'static str {
+        match self.aimd.state() {
+            _ if !self.heard && !self.reported => "start",
+            _ if !self.heard => "reports",
+            _ if self.congested() => "decrease",
+            _ if self.loss.is_limiting() => "loss",
+            _ if self.application.is_limited() => "application-limited",
+            aimd::State::Decrease => "decrease",
+            aimd::State::Hold => "hold",
+            aimd::State::Increase => "increase",
+        }
+    }
+
+    fn silence(&self) -> Option<Time> {
+        let since = self.unanswered.filter(|_| self.heard)?;
+        Some(since.plus_us(self.rtt_us()).plus_us(SILENCE_US))
+    }
+
+    fn unanswered_for(&self, now: Time) -> i64 {
+        self.unanswered.map_or(0, |since| now.since(since))
+    }
+
+    fn rtt_us(&self) -> i64 {
+        self.rtt_us.unwrap_or(RTT_US)
+    }
+
+    /// RFC 6298 section 2: an eighth of the new one.
+    fn smooth_rtt(&mut self, us: i64) {
+        let us = us.clamp(0, RTT_US_MAX);
+        self.rtt_us = Some(self.rtt_us.map_or(us, |old| old - old / 8 + us / 8));
+    }
+
+    /// The arrival nearest to the last one of those that the wrapped one may mean.
+    fn unwrap_arrival(&mut self, us: i64) -> i64 {
+        let at = match self.arrival_us {
+            None => us,
+            Some(last) => {
+                let ahead = us.wrapping_sub(last).rem_euclid(ARRIVAL_WRAP_US);
+                let ahead = if ahead > ARRIVAL_WRAP_US / 2 { ahead - ARRIVAL_WRAP_US } else { ahead };
+                last.saturating_add(ahead)
+            }
+        };
+        self.arrival_us = Some(at);
+        at
     }
 }

@@ -1,0 +1,96 @@
+//! The bitrate that arrives, by the receiver's clock, and by ours.
+
+use media::Time;
+
+/// Bytes are counted over so much of the receiver's time for a first sample, then for each next one.
+const WINDOW_FIRST_US: i64 = 500_000;
+const WINDOW_US: i64 = 150_000;
+/// A sample far from the estimate is trusted less: its standard deviation, in kbit/s, is this share of the distance.
+const UNCERTAINTY: f64 = 10.0;
+/// How much the truth is thought to wander between samples, (kbit/s)^2.
+const DRIFT: f64 = 5.0;
+/// Our own clock's window.
+const OWN_WINDOW_US: i64 = 500_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Acknowledged {
+    /// Arrival of the last packet.
+    last_us: Option<i64>,
+    window_us: i64,
+    window_bytes: u64,
+    kbps: Option<f64>,
+    variance: f64,
+    own: OwnClock,
+}
+
+/// The same bytes over the time in which we sent them: what a peer cannot speed up by lying about arrivals.
+#[derive(Debug, Default)]
+struct OwnClock {
+    from: Option<Time>,
+    bytes: u64,
+    bps: u64,
+}
+
+impl Acknowledged {
+    /// Bits per second of the receiver's clock.
+    pub(super) fn bps(&self) -> Option<u64> {
+        self.kbps.map(|kbps| (kbps * 1000.0) as u64)
+    }
+
+    /// The part of [`Acknowledged::bps`] that our own clock confirms: the base of every increase.
+    pub(super) fn confirmed_bps(&self) -> Option<u64> {
+        self.bps().map(|bps| bps.min(self.own.bps))
+    }
+
+    pub(super) fn on_packet(&mut self, sent: Time, arrival_us: i64, bytes: usize) {
+        self.own.on_packet(sent, bytes);
+        let window_us = if self.kbps.is_some() { WINDOW_US } else { WINDOW_FIRST_US };
+        // Reordered packets stand still in time.
+        let step_us = self.last_us.map_or(0, |last| arrival_us.saturating_sub(last).max(0));
+        self.last_us = Some(self.last_us.map_or(arrival_us, |last| last.max(arrival_us)));
+        self.window_us = self.window_us.saturating_add(step_us);
+        if step_us > window_us {
+            // Nothing for a whole window: what was counted before says nothing about this one.
+            self.window_bytes = 0;
+            self.window_us %= window_us;
+        }
+        if self.window_us >= window_us {
+            let sample = self.window_bytes as f64 * 8000.0 / window_us as f64;
+            self.window_us -= window_us;
+            self.window_bytes = 0;
+            self.on_sample(sample);
+        }
+        self.window_bytes = self.window_bytes.saturating_add(bytes as u64);
+    }
+
+    /// The receiver's clock was set.
+    pub(super) fn on_clock_jump(&mut self) {
+        (self.last_us, self.window_us, self.window_bytes) = (None, 0, 0);
+    }
+
+    /// A Bayesian update: the weight of a sample falls with its distance.
+    fn on_sample(&mut self, sample: f64) {
+        let Some(kbps) = self.kbps else {
+            (self.kbps, self.variance) = (Some(sample), 50.0);
+            return;
+        };
+        let deviation = UNCERTAINTY * (kbps - sample).abs() / kbps.max(1.0);
+        let sample_variance = deviation * deviation;
+        let variance = self.variance + DRIFT;
+        let sum = (sample_variance + variance).max(f64::MIN_POSITIVE);
+        self.kbps = Some(((sample_variance * kbps + variance * sample) / sum).max(0.0));
+        self.variance = sample_variance * variance / sum;
+    }
+}
+
+impl OwnClock {
+    fn on_packet(&mut self, sent: Time, bytes: usize) {
+        let from = *self.from.get_or_insert(sent);
+        let us = sent.since(from);
+        if us >= OWN_WINDOW_US {
+            self.bps = self.bytes.saturating_mul(8_000_000) / us.unsigned_abs();
+            (self.from, self.bytes) = (Some(sent), 0);
+        }
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+}
