@@ -63,6 +63,12 @@ impl Acknowledged {
         self.window_bytes = self.window_bytes.saturating_add(bytes as u64);
     }
 
+    /// Much is sent after a while in which little was: what arrived then says nothing about now, and the mean would follow for seconds.
+    pub(super) fn begin_anew(&mut self) {
+        self.kbps = None;
+        self.on_clock_jump();
+    }
+
     /// The receiver's clock was set.
     pub(super) fn on_clock_jump(&mut self) {
         (self.last_us, self.window_us, self.window_bytes) = (None, 0, 0);

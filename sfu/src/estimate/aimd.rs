@@ -91,7 +91,9 @@ impl Aimd {
     }
 
     fn increase(&mut self, input: Input, now: Time) {
-        let (Some(acknowledged), Some(confirmed)) = (input.acknowledged_bps, input.confirmed_bps) else { return };
+        let (Some(acknowledged), Some(confirmed)) = (input.acknowledged_bps, input.confirmed_bps) else {
+            return;
+        };
         if self.capacity.upper_kbps().is_some_and(|upper| acknowledged as f64 / 1000.0 > upper) {
             self.capacity.kbps = None;
         }

@@ -90,7 +90,9 @@ impl LossBased {
     /// After a feedback: closes an observation that lasted long enough and chooses the bound anew.
     pub(super) fn update(&mut self, delay_based_bps: u64, acknowledged_bps: Option<u64>) {
         self.delay_based_bps = delay_based_bps as f64;
-        let Partial { packets, lost, bytes, first: Some(first), last: Some(last) } = self.partial else { return };
+        let Partial { packets, lost, bytes, first: Some(first), last: Some(last) } = self.partial else {
+            return;
+        };
         let us = last.since(first);
         if us < OBSERVATION_US || packets < OBSERVATION_PACKETS {
             return;
@@ -175,7 +177,10 @@ impl LossBased {
         let (left, base) = self.weighted().fold((0.0, 0.0), |(left, base), (weight, seen)| {
             let packets = f64::from(seen.packets);
             let queue = queue_loss(f64::from(seen.bps), bps);
-            (left + weight * (f64::from(seen.lost) - packets * queue), base + weight * packets * (1.0 - queue))
+            (
+                left + weight * (f64::from(seen.lost) - packets * queue),
+                base + weight * packets * (1.0 - queue),
+            )
         });
         let max = (INHERENT_OFFSET + INHERENT_BALANCE_BPS / bps).min(1.0);
         if base > 0.0 { (left / base).clamp(INHERENT_MIN, max) } else { INHERENT_MIN }

@@ -115,7 +115,11 @@ impl Estimator {
         if !self.heard {
             self.fallback.on_sent(bytes);
         }
+        let was_limited = self.application.is_limited();
         self.application.on_sent(bytes, self.target_bps(), now);
+        if was_limited && !self.application.is_limited() {
+            self.acknowledged.begin_anew();
+        }
         self.unanswered.get_or_insert(now);
         self.history.push(bytes, probe.unwrap_or(0), now)
     }
@@ -222,7 +226,9 @@ impl Estimator {
         let wish = Wish {
             estimate_bps: self.target_bps(),
             demand_bps: self.demand_bps,
-            held: self.congested() || self.loss.is_limiting() || self.unanswered_for(now) > self.rtt_us() + SILENCE_US / 2,
+            held: self.congested()
+                || self.loss.is_limiting()
+                || self.unanswered_for(now) > self.rtt_us() + SILENCE_US / 2,
             rtt_us: self.rtt_us(),
         };
         self.prober.poll(wish, now)

@@ -118,8 +118,8 @@ impl Prober {
             self.interval_us = INTERVAL_US;
         }
         let limit_bps = wish.demand_bps.saturating_mul(2).min(MAX_BPS);
-        let step_bps =
-            (wish.estimate_bps.saturating_mul(STEP_PERCENT) / 100).max(wish.estimate_bps.saturating_add(STEP_BPS_MIN));
+        let step_bps = (wish.estimate_bps.saturating_mul(STEP_PERCENT) / 100)
+            .max(wish.estimate_bps.saturating_add(STEP_BPS_MIN));
         let (bps, us) = match self.double_bps.take() {
             Some(bps) if bps.min(limit_bps) > wish.estimate_bps => (bps.min(limit_bps), SHORT_US),
             _ => (step_bps.min(limit_bps), STEP_US),
@@ -130,8 +130,14 @@ impl Prober {
         let probe = Probe { id: self.id, bps, bytes: usize::try_from(bytes).unwrap_or(usize::MAX) };
         let takes_us = i64::try_from(bytes.saturating_mul(8_000_000) / bps.max(1)).unwrap_or(i64::MAX);
         let deadline = now.plus_us(takes_us).plus_us(wish.rtt_us).plus_us(WAIT_US);
-        self.cluster =
-            Some(Cluster { probe, deadline, described_bytes: 0, arrived_bytes: 0, sent: None, arrival: None });
+        self.cluster = Some(Cluster {
+            probe,
+            deadline,
+            described_bytes: 0,
+            arrived_bytes: 0,
+            sent: None,
+            arrival: None,
+        });
         Some(probe)
     }
 
@@ -191,7 +197,8 @@ impl Cluster {
         let (first_sent, last_sent, last_bytes) = self.sent?;
         let (first_arrival, last_arrival, first_bytes) = self.arrival?;
         let send = rate(self.arrived_bytes.saturating_sub(last_bytes), last_sent.since(first_sent))?;
-        let receive = rate(self.arrived_bytes.saturating_sub(first_bytes), last_arrival.saturating_sub(first_arrival))?;
+        let receive =
+            rate(self.arrived_bytes.saturating_sub(first_bytes), last_arrival.saturating_sub(first_arrival))?;
         if receive > FASTER_MAX * send {
             return None;
         }

@@ -93,7 +93,6 @@ impl Link {
         }
     }
 
-    pub fn backlog_ms(&self, now: Time) -> i64 { self.free_at.since(now).max(0) / 1000 }
     /// When copies of the datagram arrive.
     fn carry(&mut self, datagram: &[u8], now: Time) -> Vec<Time> {
         let mut delay =

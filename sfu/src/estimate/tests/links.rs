@@ -19,7 +19,11 @@ fn steady_link_is_found_and_held() {
         world.forget();
         world.run(60);
         let (mean, least, p95) = (world.mean_target_bps(), world.min_target_bps(), world.queue_ms_p95());
-        println!("steady {seed}: mean {mean} min {least} max {} queue p95 {p95} ms, {} probes", world.max_target_bps(), world.probes);
+        println!(
+            "steady {seed}: mean {mean} min {least} max {} queue p95 {p95} ms, {} probes",
+            world.max_target_bps(),
+            world.probes
+        );
         assert!(mean >= 1_700_000, "mean {mean}");
         assert!(least >= 1_300_000, "min {least}");
         assert!(p95 < 200, "queue p95 {p95} ms");
@@ -39,7 +43,11 @@ fn steps_down_and_up_are_followed() {
         assert!(after <= 550_000, "{after}");
         world.forget();
         world.run(12);
-        println!("step {seed}: at 0.5: mean {} queue p95 {} ms", world.mean_target_bps(), world.queue_ms_p95());
+        println!(
+            "step {seed}: at 0.5: mean {} queue p95 {} ms",
+            world.mean_target_bps(),
+            world.queue_ms_p95()
+        );
         assert!(world.mean_target_bps() >= 350_000, "{}", world.mean_target_bps());
         assert!(world.queue_ms_p95() < 300, "{} ms", world.queue_ms_p95());
         world.link_bps = 2_000_000;
@@ -57,7 +65,12 @@ fn random_loss_costs_nothing() {
         world.run(15);
         world.forget();
         world.run(60);
-        println!("loss {seed}: mean {} min {} p95 {} ms", world.mean_target_bps(), world.min_target_bps(), world.queue_ms_p95());
+        println!(
+            "loss {seed}: mean {} min {} p95 {} ms",
+            world.mean_target_bps(),
+            world.min_target_bps(),
+            world.queue_ms_p95()
+        );
         assert!(world.mean_target_bps() >= 1_700_000, "{}", world.mean_target_bps());
     }
 }
@@ -115,13 +128,23 @@ fn application_limited_source_neither_raises_nor_loses_the_estimate() {
         world.source_bps = 400_000;
         world.forget();
         world.run(60);
-        println!("limited {seed}: min {} max {} at end {}", world.min_target_bps(), world.max_target_bps(), world.target_bps());
+        println!(
+            "limited {seed}: min {} max {} at end {}",
+            world.min_target_bps(),
+            world.max_target_bps(),
+            world.target_bps()
+        );
         assert!(world.min_target_bps() >= 1_300_000, "{}", world.min_target_bps());
         assert!(world.max_target_bps() <= 2_600_000, "{}", world.max_target_bps());
         world.source_bps = u64::MAX;
         world.forget();
         world.run(20);
-        println!("limited {seed}: full again: min {} mean {} p95 {}", world.min_target_bps(), world.mean_target_bps(), world.queue_ms_p95());
+        println!(
+            "limited {seed}: full again: min {} mean {} p95 {}",
+            world.min_target_bps(),
+            world.mean_target_bps(),
+            world.queue_ms_p95()
+        );
         assert!(world.min_target_bps() >= 1_200_000, "{}", world.min_target_bps());
         assert!(world.queue_ms_p95() < 250);
     }
