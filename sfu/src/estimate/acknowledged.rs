@@ -9,6 +9,8 @@ const WINDOW_US: i64 = 150_000;
 const UNCERTAINTY: f64 = 10.0;
 /// How much the truth is thought to wander between samples, (kbit/s)^2.
 const DRIFT: f64 = 5.0;
+/// So much that a next sample replaces the estimate.
+const CHANGE: f64 = 1e9;
 /// Our own clock's window.
 const OWN_WINDOW_US: i64 = 500_000;
 
@@ -63,15 +65,18 @@ impl Acknowledged {
         self.window_bytes = self.window_bytes.saturating_add(bytes as u64);
     }
 
-    /// Much is sent after a while in which little was: what arrived then says nothing about now, and the mean would follow for seconds.
-    pub(super) fn begin_anew(&mut self) {
-        self.kbps = None;
-        self.on_clock_jump();
+    /// A feedback was lost, or the receiver's clock set: the window lacks packets. The first one goes on: it is the
+    /// longest, and with a third of the feedback lost would never be whole.
+    pub(super) fn on_gap(&mut self) {
+        if self.kbps.is_some() {
+            (self.last_us, self.window_us, self.window_bytes) = (None, 0, 0);
+        }
     }
 
-    /// The receiver's clock was set.
-    pub(super) fn on_clock_jump(&mut self) {
-        (self.last_us, self.window_us, self.window_bytes) = (None, 0, 0);
+    /// Another rate is sent from here on: the next sample stands for itself.
+    pub(super) fn on_change(&mut self) {
+        self.on_gap();
+        self.variance = CHANGE;
     }
 
     /// A Bayesian update: the weight of a sample falls with its distance.
@@ -93,6 +98,10 @@ impl OwnClock {
     fn on_packet(&mut self, sent: Time, bytes: usize) {
         let from = *self.from.get_or_insert(sent);
         let us = sent.since(from);
+        // Described out of order: it would be counted into time in which it was not sent.
+        if us < 0 {
+            return;
+        }
         if us >= OWN_WINDOW_US {
             self.bps = self.bytes.saturating_mul(8_000_000) / us.unsigned_abs();
             (self.from, self.bytes) = (Some(sent), 0);

@@ -17,6 +17,8 @@ const CEILING_BPS: f64 = 10_000.0;
 pub(super) const CEILING: f64 = 1.5;
 /// The receiver's feedback and our detector answer about so much after the round trip.
 const RESPONSE_US: i64 = 100_000;
+/// Between decreases when little is sent.
+const IDLE_WAIT_US: i64 = 1_000_000;
 /// Packets that video is cut into.
 const PACKET_BITS: f64 = 1200.0 * 8.0;
 const FRAMES_PER_S: f64 = 30.0;
@@ -36,6 +38,8 @@ pub(super) struct Input {
     /// What our own clock confirms of it.
     pub(super) confirmed_bps: Option<u64>,
     pub(super) application_limited: bool,
+    /// Little is sent right now.
+    pub(super) idle: bool,
     pub(super) rtt_us: i64,
 }
 
@@ -60,10 +64,6 @@ impl Aimd {
 
     pub(super) fn state(&self) -> State {
         self.state
-    }
-
-    pub(super) fn decreased(&self) -> Option<Time> {
-        self.decreased
     }
 
     /// A probe or a fallback found another value.
@@ -123,16 +123,17 @@ impl Aimd {
 
     fn decrease(&mut self, input: Input, now: Time) {
         // The last decrease shows after a round trip; far below the estimate there is no time to wait for it.
-        let wait_us = input.rtt_us.clamp(10_000, 200_000);
+        // When little is sent the queue is another flow's: less changes nothing soon.
+        let wait_us = if input.idle { IDLE_WAIT_US } else { input.rtt_us.clamp(10_000, 200_000) };
         let far_below = input.acknowledged_bps.is_some_and(|bps| (bps as f64) < 0.5 * self.bps);
         let waited = self.decreased.is_none_or(|at| now.since(at) >= wait_us);
-        if !waited && (!far_below || input.application_limited) {
+        if !waited && (!far_below || input.idle) {
             return;
         }
         let wanted = match input.acknowledged_bps {
             None => self.bps * 0.5,
             // Little arrives because little is sent: what arrives is not the capacity.
-            Some(_) if input.application_limited => BACK_OFF * self.bps,
+            Some(_) if input.idle => BACK_OFF * self.bps,
             Some(bps) => {
                 let kbps = bps as f64 / 1000.0;
                 let wanted = match self.capacity.kbps {

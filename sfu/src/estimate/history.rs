@@ -42,6 +42,8 @@ pub(super) struct Described {
     pub(super) arrived: bool,
     /// Was called lost before.
     pub(super) late: bool,
+    /// The packet before it was not described: a feedback was lost.
+    pub(super) gap: bool,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +79,8 @@ impl History {
     pub(super) fn describe(&mut self, seq: u16, arrived: bool, now: Time) -> Option<Described> {
         let back = usize::from(self.next.wrapping_sub(seq));
         let at = self.entries.len().checked_sub(back)?;
+        let before = at.checked_sub(1).and_then(|at| self.entries.get(at));
+        let gap = before.is_some_and(|before| before.state == State::InFlight);
         let entry = self.entries.get_mut(at)?;
         let was = entry.state;
         let state = if arrived { State::Arrived } else { State::Lost };
@@ -92,6 +96,7 @@ impl History {
             probe: entry.probe,
             arrived,
             late: was == State::Lost,
+            gap,
         })
     }
 
@@ -105,10 +110,6 @@ impl History {
             }
             self.entries.pop_front();
         }
-    }
-
-    pub(super) fn last_sent(&self) -> Option<Time> {
-        self.last_sent
     }
 
     #[cfg(test)]

@@ -56,7 +56,8 @@ pub(super) struct LossBased {
     at: usize,
     partial: Partial,
     bps: f64,
-    delay_based_bps: f64,
+    /// Of the last observation: a lower rate than delay allows explains it better.
+    limiting: bool,
     loss: f64,
 }
 
@@ -68,7 +69,7 @@ impl LossBased {
             at: 0,
             partial: Partial::default(),
             bps,
-            delay_based_bps: bps,
+            limiting: false,
             loss: 0.0,
         }
     }
@@ -89,7 +90,6 @@ impl LossBased {
 
     /// After a feedback: closes an observation that lasted long enough and chooses the bound anew.
     pub(super) fn update(&mut self, delay_based_bps: u64, acknowledged_bps: Option<u64>) {
-        self.delay_based_bps = delay_based_bps as f64;
         let Partial { packets, lost, bytes, first: Some(first), last: Some(last) } = self.partial else {
             return;
         };
@@ -103,7 +103,9 @@ impl LossBased {
             *place = Observation { packets, lost, bps: (bytes as f64 * 8e6 / us as f64) as f32 };
         }
         self.loss = self.average_loss();
-        self.bps = self.best(acknowledged_bps);
+        let delay_based = delay_based_bps as f64;
+        self.bps = self.best(delay_based, acknowledged_bps);
+        self.limiting = self.bps < delay_based;
     }
 
     /// What may be sent as far as loss says.
@@ -113,7 +115,7 @@ impl LossBased {
 
     /// Loss, not delay, limits.
     pub(super) fn is_limiting(&self) -> bool {
-        self.bps < self.delay_based_bps
+        self.limiting
     }
 
     /// Lost share of the last seconds.
@@ -138,8 +140,7 @@ impl LossBased {
         if packets > 0.0 { lost / packets } else { 0.0 }
     }
 
-    fn best(&self, acknowledged_bps: Option<u64>) -> f64 {
-        let delay_based = self.delay_based_bps;
+    fn best(&self, delay_based: f64, acknowledged_bps: Option<u64>) -> f64 {
         // What arrived is a way down, all at once; the delay-based estimate the way up.
         let down = acknowledged_bps.map(|bps| (bps as f64).min(self.bps));
         let around = FACTORS.iter().map(|factor| self.bps * factor);

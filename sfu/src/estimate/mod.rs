@@ -26,7 +26,7 @@ use acknowledged::Acknowledged;
 use aimd::Aimd;
 use application_limited::ApplicationLimited;
 use fallback::Fallback;
-use history::History;
+use history::{Described, History};
 use inter_arrival::{InterArrival, Step};
 use loss::LossBased;
 pub(crate) use probe::Probe;
@@ -46,6 +46,8 @@ const RTT_US_MAX: i64 = 10_000_000;
 /// Packets that nobody answers for a round trip and this: the link is gone or full, half is sent. Feedback comes every 50
 /// to 250 ms, so four in a row are lost.
 const SILENCE_US: i64 = 1_000_000;
+/// So much of the estimate arriving is all of it, but for what is in flight.
+const FILLED_PERCENT: u64 = 85;
 /// The reference time of a feedback wraps: 2^24 steps of 64 ms.
 const ARRIVAL_WRAP_US: i64 = 64_000 << 24;
 
@@ -86,6 +88,8 @@ pub(crate) struct Estimator {
     rtt_us: Option<i64>,
     /// Since when packets are on the way and no feedback came.
     unanswered: Option<Time>,
+    /// The estimate was halved for that, and no feedback came since.
+    silent: bool,
 }
 
 impl Estimator {
@@ -107,6 +111,7 @@ impl Estimator {
             arrival_us: None,
             rtt_us: None,
             unanswered: None,
+            silent: false,
         }
     }
 
@@ -115,11 +120,7 @@ impl Estimator {
         if !self.heard {
             self.fallback.on_sent(bytes);
         }
-        let was_limited = self.application.is_limited();
         self.application.on_sent(bytes, self.target_bps(), now);
-        if was_limited && !self.application.is_limited() {
-            self.acknowledged.begin_anew();
-        }
         self.unanswered.get_or_insert(now);
         self.history.push(bytes, probe.unwrap_or(0), now)
     }
@@ -138,7 +139,7 @@ impl Estimator {
             }
             if let Some(at) = arrival_us {
                 newest = Some(packet.sent);
-                self.on_arrival(packet.sent, at, packet.bytes, now);
+                self.on_arrival(packet, at, now);
             }
         });
         if described > 0 {
@@ -148,22 +149,31 @@ impl Estimator {
         read.map(|_| ())
     }
 
-    fn on_arrival(&mut self, sent: Time, arrival_us: i64, bytes: usize, now: Time) {
-        match self.inter_arrival.on_packet(sent, arrival_us, now) {
+    fn on_arrival(&mut self, packet: Described, arrival_us: i64, now: Time) {
+        match self.inter_arrival.on_packet(packet.sent, arrival_us, now) {
             Step::Nothing => {}
             Step::Delta(delta) => self.trendline.on_delta(delta),
             Step::Reset => {
                 self.trendline = Trendline::default();
-                self.acknowledged.on_clock_jump();
+                self.acknowledged.on_gap();
             }
         }
-        self.acknowledged.on_packet(sent, arrival_us, bytes);
+        if packet.gap {
+            self.acknowledged.on_gap();
+        }
+        if self.application.take_resumed(packet.sent) {
+            self.acknowledged.on_change();
+        }
+        self.acknowledged.on_packet(packet.sent, arrival_us, packet.bytes);
     }
 
     fn after_feedback(&mut self, newest: Option<Time>, now: Time) {
         if !self.heard {
             self.heard = true;
             self.prober.begin(now);
+        }
+        if std::mem::take(&mut self.silent) {
+            self.prober.restart(now);
         }
         self.unanswered = None;
         // The time of a feedback is the round trip and the receiver's wait; reports, if any, know better.
@@ -172,20 +182,23 @@ impl Estimator {
         }
         let rtt_us = self.rtt_us();
         let usage = self.trendline.usage();
+        let idle = self.application.is_idle(now);
         if !self.take_probe_result(now) {
             let input = aimd::Input {
                 usage,
                 acknowledged_bps: self.acknowledged.bps(),
                 confirmed_bps: self.acknowledged.confirmed_bps(),
                 application_limited: self.application.is_limited(),
+                idle,
                 rtt_us,
             };
             self.aimd.update(input, now);
         }
         if usage == Usage::Over {
-            self.prober.on_overuse(now);
+            self.prober.on_overuse(self.acknowledged.bps().filter(|_| !idle), now);
         }
         self.loss.update(self.aimd.bps(), self.acknowledged.bps());
+        self.prober.on_estimate(self.target_bps(), now);
     }
 
     /// A probe raises the estimate, never lowers it: that is overuse's to do, which sees more than one run.
@@ -220,15 +233,16 @@ impl Estimator {
     pub(crate) fn poll(&mut self, now: Time) -> Option<Probe> {
         if self.silence().is_some_and(|due| now >= due) {
             self.aimd.set(self.target_bps() / 2, now);
-            self.unanswered = Some(now);
+            (self.unanswered, self.silent) = (Some(now), true);
         }
         self.take_probe_result(now);
+        let target = self.target_bps();
+        let filled = |bps: u64| bps >= target.saturating_mul(FILLED_PERCENT) / 100;
         let wish = Wish {
-            estimate_bps: self.target_bps(),
+            estimate_bps: target,
+            filled: self.acknowledged.bps().is_some_and(filled),
             demand_bps: self.demand_bps,
-            held: self.congested()
-                || self.loss.is_limiting()
-                || self.unanswered_for(now) > self.rtt_us() + SILENCE_US / 2,
+            held: self.congested() || self.loss.is_limiting() || self.silent,
             rtt_us: self.rtt_us(),
         };
         self.prober.poll(wish, now)
@@ -281,10 +295,6 @@ impl Estimator {
     fn silence(&self) -> Option<Time> {
         let since = self.unanswered.filter(|_| self.heard)?;
         Some(since.plus_us(self.rtt_us()).plus_us(SILENCE_US))
-    }
-
-    fn unanswered_for(&self, now: Time) -> i64 {
-        self.unanswered.map_or(0, |since| now.since(since))
     }
 
     fn rtt_us(&self) -> i64 {

@@ -86,9 +86,9 @@ fn loss_of_a_short_queue_is_backed_off_from() {
         world.run(5);
         world.forget();
         world.run(30);
-        let (mean, loss) = (world.mean_target_bps(), world.estimator.figures().loss);
+        let (mean, loss) = (world.mean_target_bps(), world.loss());
         println!("policer {seed}: mean {mean} max {} loss {loss:.3}", world.max_target_bps());
-        assert!(mean >= 800_000 && mean <= 1_300_000, "{mean}");
+        assert!((800_000..=1_300_000).contains(&mean), "{mean}");
         assert!(loss < 0.1, "{loss}");
     }
 }

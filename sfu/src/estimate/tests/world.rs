@@ -38,6 +38,9 @@ pub(super) struct World {
     /// Of each packet sent since the last [`World::forget`].
     queue_us: Vec<i64>,
     targets: Vec<u64>,
+    /// Our packets since then: sent, and lost.
+    sent: u64,
+    lost: u64,
 }
 
 impl World {
@@ -65,6 +68,8 @@ impl World {
             feedback: VecDeque::new(),
             queue_us: Vec::new(),
             targets: Vec::new(),
+            sent: 0,
+            lost: 0,
         }
     }
 
@@ -77,6 +82,11 @@ impl World {
     pub(super) fn forget(&mut self) {
         self.queue_us.clear();
         self.targets.clear();
+        (self.sent, self.lost) = (0, 0);
+    }
+
+    pub(super) fn loss(&self) -> f64 {
+        self.lost as f64 / self.sent.max(1) as f64
     }
 
     pub(super) fn queue_ms_p95(&self) -> i64 {
@@ -145,10 +155,10 @@ impl World {
             }
             self.probe = self.probe.filter(|probe| probe.bytes > 0);
             let lost = self.random(1000) < self.loss_milli;
-            if let Some(arrival_us) = self.through_link(bytes)
-                && !lost
-            {
-                self.on_the_way.push_back((arrival_us, seq));
+            self.sent += 1;
+            match self.through_link(bytes).filter(|_| !lost) {
+                Some(arrival_us) => self.on_the_way.push_back((arrival_us, seq)),
+                None => self.lost += 1,
             }
         }
     }
