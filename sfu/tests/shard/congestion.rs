@@ -147,9 +147,10 @@ fn probes_are_padding_that_no_decoder_sees() {
     let viewer = world.subscriber(Wish::numbered(0));
     let mut source = Source::new(3);
     source.run(&mut world, 3_000);
+    world.peers[viewer].down.queue_us_max = 3_000_000;
     world.peers[viewer].down.rate_bps = Some(400_000);
     source.run(&mut world, 6_000);
-    world.peers[viewer].down.rate_bps = None;
+    world.peers[viewer].down.rate_bps = Some(20_000_000);
     source.run(&mut world, 10_000);
     let peer = &world.peers[viewer];
     let padding: Vec<&Got> =
