@@ -620,5 +620,6 @@ pub fn times(packets: &[&Got]) -> Vec<i64> {
 /// Asserts that numbers rise by one.
 pub fn assert_contiguous(packets: &[&Got]) {
     let numbers = numbers(packets);
-    assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "{numbers:?}");
+    let at = numbers.windows(2).position(|w| w[1] != w[0] + 1);
+    assert!(at.is_none(), "{:?} of {}", at.map(|at| &numbers[at..numbers.len().min(at + 20)]), numbers.len());
 }
