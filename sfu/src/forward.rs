@@ -56,8 +56,9 @@ pub(crate) struct Way<'a, E> {
     pub(crate) session: &'a mut Session,
     pub(crate) to: SocketAddr,
     pub(crate) metrics: &'a ShardMetrics,
-    /// Gives transport-wide numbers.
+    /// Gives transport-wide numbers, where the session has them.
     pub(crate) estimator: Option<&'a mut Estimator>,
+    pub(crate) numbered: bool,
     /// The probe that is under way.
     pub(crate) probe: Option<u8>,
     pub(crate) now: Time,
@@ -163,7 +164,7 @@ impl<'a, E> Way<'a, E> {
         now: Time,
         out: &'a mut E,
     ) -> Way<'a, E> {
-        Way { session, to, metrics, estimator: None, probe: None, now, out }
+        Way { session, to, metrics, estimator: None, numbered: false, probe: None, now, out }
     }
 }
 
@@ -773,10 +774,14 @@ impl Forwarder {
         way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
         let buffer = way.out.reserve(payload.len() + OVERHEAD_MAX).ok_or(DropReason::SendBufferFull)?;
+        let bytes = payload.len() + OVERHEAD_MAX;
         let (number, element);
         let extensions: &[(u8, &[u8])] = match (self.choice.and_then(|c| c.twcc), &mut way.estimator) {
+            (None, Some(estimator)) if !way.numbered => {
+                estimator.on_sent(bytes, way.probe, way.now);
+                &[]
+            }
             (Some(id), Some(estimator)) => {
-                let bytes = payload.len() + OVERHEAD_MAX;
                 number = estimator.on_sent(bytes, way.probe, way.now).to_be_bytes();
                 element = [(id, &number[..])];
                 &element

@@ -21,6 +21,7 @@ const FIRST_BYTES: usize = 64 * 1024;
 /// The rest in about this time, where that is no more than this rate: soon enough to be live at once, slow enough for a last mile's queue.
 const CATCH_UP_US: u64 = 250_000;
 const CATCH_UP_BPS: u64 = 10_000_000;
+const CATCH_UP_BPS_MIN: u64 = 1_000_000;
 /// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time.
 const CATCH_UP_RATE: u64 = 3;
 
@@ -38,6 +39,7 @@ pub(crate) struct Sending {
     catch_up_bps: Option<u64>,
     /// One for all that goes to the peer: made with transport-wide numbers, or with the first REMB.
     estimator: Option<Box<Estimator>>,
+    numbered: bool,
     /// The link takes less than the source sends.
     limited: bool,
     /// What the source sends, and what the estimate was last.
@@ -54,6 +56,7 @@ impl Sending {
             pacer: Pacer::new(paced),
             catch_up_bps: None,
             estimator: numbered.then(|| Box::new(Estimator::new(now))),
+            numbered,
             limited: false,
             needs_bps: 0,
             target_bps: START_BPS,
@@ -62,10 +65,12 @@ impl Sending {
     }
 
     /// A forwarder begins to send the ring's last GOP.
-    pub(crate) fn catch_up(&mut self, track: &mut Track, now: Time) {
-        let bytes = track.ring.key().map_or(0, |key| track.ring.bytes_from(key)) as u64;
-        let soon = (bytes * 8 * 1_000_000 / CATCH_UP_US).min(CATCH_UP_BPS);
-        self.catch_up_bps = Some(soon.max(track.meter.bps(now) * CATCH_UP_RATE).max(1_000_000));
+    pub(crate) fn catch_up(&mut self, ring: &Ring, now: Time) {
+        let Some(first) = ring.key().and_then(|key| ring.get(key)) else { return };
+        let bits = ring.bytes_from(first.seq) as u64 * 8;
+        let soon = (bits * 1_000_000 / CATCH_UP_US).clamp(CATCH_UP_BPS_MIN, CATCH_UP_BPS);
+        let took_us = now.since(first.arrival).max(1_000_000) as u64;
+        self.catch_up_bps = Some(soon.max(bits * 1_000_000 / took_us * CATCH_UP_RATE));
         self.limit(now);
         self.pacer.grant(FIRST_BYTES);
     }
@@ -127,8 +132,9 @@ impl Subscriber {
         fresh: &[u64],
         way: Way<'_, E>,
     ) -> Result<bool, CloseReason> {
-        let Sending { pacer, limited, estimator, .. } = &mut self.sending;
-        let way = &mut Way { estimator: estimator.as_deref_mut(), probe: pacer.probe(), ..way };
+        let Sending { pacer, limited, estimator, numbered, .. } = &mut self.sending;
+        let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
+        let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
         let forwarder = &mut self.forwarders[index].forwarder;
         let sound = forwarder.media.kind == Kind::Audio;
         let behind = forwarder.is_behind();
@@ -177,8 +183,9 @@ impl Subscriber {
         way: Way<'_, E>,
     ) -> Result<bool, CloseReason> {
         let now = way.now;
-        let Sending { pacer, limited, estimator, .. } = &mut self.sending;
-        let way = &mut Way { estimator: estimator.as_deref_mut(), probe: pacer.probe(), ..way };
+        let Sending { pacer, limited, estimator, numbered, .. } = &mut self.sending;
+        let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
+        let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
         let waiting = |s: &Subscribed| s.forwarder.waiting(&tracks[s.track].ring);
         let media: usize = self.forwarders.iter().map(waiting).sum();
         pacer.open(media + pacer.repairs.len(), way.now);
@@ -289,7 +296,7 @@ impl Subscriber {
             }
             // An RTMP source cannot be asked: its picture comes back from the ring.
             if !track.answers() && !sending.limited && subscribed.forwarder.rewind(&track.ring) {
-                sending.catch_up(track, now);
+                sending.catch_up(&track.ring, now);
                 resumes = true;
             }
         }

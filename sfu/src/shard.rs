@@ -495,7 +495,7 @@ impl Shard {
                 track.key_frames.want();
                 asked = Some(subscribed.track);
             } else {
-                subscriber.sending.catch_up(track, now);
+                subscriber.sending.catch_up(&track.ring, now);
             }
         }
         self.pace(slot, now, out);
@@ -600,7 +600,7 @@ impl Shard {
                 let track = &mut tracks[subscribed.track];
                 let replayed = !track.answers() && subscribed.forwarder.rewind(&track.ring);
                 if replayed {
-                    subscriber.sending.catch_up(track, now);
+                    subscriber.sending.catch_up(&track.ring, now);
                     paces |= !subscriber.sending.pacer.scheduled;
                 } else {
                     track.key_frames.want();

@@ -142,6 +142,35 @@ fn a_link_of_half_the_rate_gets_whole_frames_and_all_sound() {
 }
 
 #[test]
+fn a_viewer_without_numbers_is_believed_by_its_remb() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::on(0));
+    let mut source = Source::new(7);
+    let say = |world: &mut World, source: &mut Source, bps: u64, seconds: usize| {
+        let before = world.peers[viewer].got.iter().map(|g| g.sealed.len()).sum::<usize>();
+        for _ in 0..seconds {
+            let mut remb = Vec::new();
+            rtcp::remb(&mut remb, 1, bps, &[2]);
+            world.rtcp(viewer, &remb);
+            if world.now > Time::from_ms(2_000) {
+                world.report(viewer);
+            }
+            source.run(world, 990);
+        }
+        world.peers[viewer].got.iter().map(|g| g.sealed.len()).sum::<usize>() - before
+    };
+    say(&mut world, &mut source, 5_000_000, 4);
+    assert_eq!(world.peers[viewer].stats.frames_congested.load(Ordering::Relaxed), 0);
+    let few = say(&mut world, &mut source, 600_000, 8) * 8 / 8;
+    assert!(few < 700_000, "{few} bit/s");
+    assert!(world.peers[viewer].stats.frames_congested.load(Ordering::Relaxed) > 60);
+    assert_contiguous(&world.peers[viewer].video());
+    say(&mut world, &mut source, 5_000_000, 10);
+    let all = say(&mut world, &mut source, 5_000_000, 4) * 8 / 4;
+    assert!(all > 1_800_000, "{all} bit/s: back");
+}
+
+#[test]
 fn probes_are_padding_that_no_decoder_sees() {
     let mut world = World::new(1);
     let viewer = world.subscriber(Wish::numbered(0));
