@@ -1,5 +1,9 @@
 //! A forwarder: one subscriber's view of one track. It maps the track's numbers and time to the subscriber's own, waits for key frames,
-//! starts from the ring, answers NACKs from it, and knows what its sender report must say. It holds positions, not payloads.
+//! starts from the ring ([`backlog`]), answers NACKs from it ([`repair`]), and knows what its sender report must say. It holds positions, not
+//! payloads.
+
+mod backlog;
+mod repair;
 
 use std::net::SocketAddr;
 
@@ -11,30 +15,15 @@ use rtc::session::Session;
 
 use crate::estimate::Estimator;
 use crate::gate::Gate;
-use crate::pacer::{Pacer, Repair};
 use crate::ranges::{Range, Ranges};
 use crate::ring::Ring;
 use crate::shard::Egress;
+use repair::{RESEND_FLOOR_BYTES, RESEND_SHARE_PERCENT};
 
 /// RTP header with the transport-wide number, RTX's original number, and the longest SRTP tag.
 pub(crate) const OVERHEAD_MAX: usize = 12 + 8 + 2 + 16;
-/// A packet of padding: as much as its count can say (RFC 3550 section 5.1), the count in the last byte.
-const PADDING: [u8; 255] = {
-    let mut padding = [0; 255];
-    padding[254] = 255;
-    padding
-};
-/// Resend guard's table: one slot a number, by the low bits. 1024 is 2 s at 500 pps.
-const RESENT_SLOTS: usize = 1_024;
-/// A packet goes out again at most this often (LiveKit, JVB).
-const COPIES_MAX: u8 = 3;
-/// Resends may be this share of what is sent, counted in bytes over about a second, with a floor for sparse streams.
-const RESEND_SHARE_PERCENT: u64 = 15;
-const RESEND_FLOOR_BYTES: i64 = 30_000;
-/// Without a report yet, a resend is repeated no sooner.
-const RTT_UNKNOWN_US: i64 = 50_000;
-/// The time stamps of a GOP from the ring are squeezed by this factor (33 ms to 2 ms a frame): played back as it was, browsers go fast forward or stay late
-/// (srs#3298, janus-gateway#3068).
+/// The time stamps of a GOP from the ring are squeezed by this factor (33 ms to 2 ms a frame): played back as it was, browsers go fast
+/// forward or stay late (srs#3298, janus-gateway#3068).
 const SQUEEZE: i64 = 16;
 /// A GOP shown again to a live viewer has half a frame's time to fit in. Frames keep time stamps of their own up to this factor: at 60 fps
 /// they are 1500 ticks apart.
@@ -268,75 +257,6 @@ impl Forwarder {
         self.send_mapped(packet, range, seq, way)
     }
 
-    /// Sends what waits in the ring, as much as the pacer gives. `limited`: the link takes less than the source sends.
-    pub(crate) fn advance<E: Egress>(
-        &mut self,
-        ring: &Ring,
-        pacer: &mut Pacer,
-        limited: bool,
-        way: &mut Way<'_, E>,
-    ) -> Result<(), DropReason> {
-        let (State::CatchUp { mut next, .. } | State::Live { next: Some(mut next) }) = self.state else {
-            return Ok(());
-        };
-        for packet in ring.from(next) {
-            if !pacer.has_room() {
-                self.move_to(next);
-                return Ok(());
-            }
-            if packet.fresh_source && packet.seq != next {
-                // The source changed under way: what follows is another picture. It may have its key frame already.
-                if !self.change_source(packet, ring) {
-                    return Ok(());
-                }
-            }
-            self.choose(packet)?;
-            next = packet.seq + 1;
-            if let Some(why) = self.leaves_out(packet, ring, limited, way.now) {
-                self.left_out = Some(packet.seq);
-                if let Some(reason) = why {
-                    way.metrics.dropped(reason);
-                }
-                continue;
-            }
-            self.go_on_at(packet);
-            let Some((range, seq)) = self.ranges.of_track(packet.seq) else { continue };
-            pacer.spend(packet.payload.len() + OVERHEAD_MAX);
-            match self.send_mapped(packet, range, seq, way) {
-                Ok(()) | Err(DropReason::SendBufferFull) => {}
-                Err(why) => {
-                    self.move_to(next);
-                    return Err(why);
-                }
-            }
-        }
-        if let State::CatchUp { join: Some((first, offset)), .. } = self.state {
-            self.push_join(first, offset);
-        }
-        // Frames are being left out: what comes goes past the gate.
-        let holds = self.gate != Gate::Open || self.left_out.is_some();
-        self.state = State::Live { next: holds.then_some(next) };
-        Ok(())
-    }
-
-    /// Packets that wait in the ring, holes included.
-    pub(crate) fn waiting(&self, ring: &Ring) -> usize {
-        match (self.state, ring.head()) {
-            (State::CatchUp { next, .. } | State::Live { next: Some(next) }, Some(head)) => {
-                (head + 1).saturating_sub(next) as usize
-            }
-            _ => 0,
-        }
-    }
-
-    /// The oldest packet that waits.
-    pub(crate) fn oldest<'a>(&self, ring: &'a Ring) -> Option<&'a Packet> {
-        match self.state {
-            State::CatchUp { next, .. } | State::Live { next: Some(next) } => ring.from(next).next(),
-            _ => None,
-        }
-    }
-
     /// Whether it is not at the ring's head, or past it with a gate that is not open.
     pub(crate) fn is_behind(&self) -> bool {
         matches!(self.state, State::CatchUp { .. } | State::Live { next: Some(_) })
@@ -369,117 +289,6 @@ impl Forwarder {
             return true;
         }
         ring.key().is_some_and(|key| ring.whole_from(key) && self.catch_up_from(ring, key))
-    }
-
-    /// A NACK for one number: what is to be sent again, when the guard allows it. Its cost is taken from the budget, which may be short then.
-    pub(crate) fn repair_for(
-        &mut self,
-        asked: u16,
-        ring: &Ring,
-        rtt_us: i64,
-        now: Time,
-        index: u8,
-    ) -> Result<Repair, DropReason> {
-        let highest = self.highest.ok_or(DropReason::ResendMissing)?;
-        // The number nearest to the highest sent, by signed 16-bit difference.
-        let back = (highest as u16).wrapping_sub(asked) as i16;
-        let out_seq = highest.checked_add_signed(-i64::from(back)).ok_or(DropReason::ResendMissing)?;
-        if out_seq > highest || out_seq < self.key_out {
-            return Err(DropReason::ResendRefused);
-        }
-        let (_, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
-        let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
-        if self.choice.is_some_and(|c| c.rtx_payload_type.is_none() && c.twcc.is_some()) {
-            return Err(DropReason::ResendRefused); // another header under the same number would repeat a nonce
-        }
-
-        if self.resent.is_empty() {
-            self.resent = vec![(0, 0, 0); RESENT_SLOTS];
-        }
-        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
-        let now_ms = now.ms() as u32;
-        let guard_us = if rtt_us > 0 { rtt_us * 9 / 10 } else { RTT_UNKNOWN_US };
-        if slot.0 == out_seq as u32 && slot.2 > 0 {
-            let since_us = i64::from(now_ms.wrapping_sub(slot.1)) * 1_000;
-            if since_us < guard_us || slot.2 >= COPIES_MAX {
-                return Err(DropReason::ResendRefused);
-            }
-        } else {
-            *slot = (out_seq as u32, now_ms, 0);
-        }
-        let cost = packet.payload.len() + OVERHEAD_MAX;
-        (slot.1, slot.2) = (now_ms, slot.2 + 1);
-        self.budget -= cost as i64;
-        Ok(Repair { out_seq, forwarder: index, cost: cost as u16 })
-    }
-
-    /// Whether more retransmissions wait than the budget has.
-    pub(crate) fn is_over_budget(&self) -> bool {
-        self.budget < 0
-    }
-
-    /// A retransmission is not sent after all: it is no copy, and its bytes are another's.
-    pub(crate) fn give_up(&mut self, repair: Repair) {
-        self.budget += i64::from(repair.cost);
-        let slot = &mut self.resent[repair.out_seq as usize % RESENT_SLOTS];
-        if slot.0 == repair.out_seq as u32 {
-            (slot.1, slot.2) = (0, slot.2.saturating_sub(1));
-        }
-    }
-
-    /// Sends a packet again.
-    pub(crate) fn repair<E: Egress>(
-        &mut self,
-        repair: Repair,
-        ring: &Ring,
-        way: &mut Way<'_, E>,
-    ) -> Result<(), DropReason> {
-        let out_seq = repair.out_seq;
-        let (range, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
-        let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
-        let choice = self.choice.filter(|c| c.codec == packet.codec).ok_or(DropReason::ResendMissing)?;
-        let time = range.out_time(packet.timestamp) as u32;
-        let header = match choice.rtx_payload_type {
-            Some(payload_type) => {
-                let (seq, ssrc) = (self.rtx_seq, self.rtx_ssrc);
-                self.rtx_seq += 1;
-                Header { seq, time, payload_type, ssrc, original: Some(out_seq as u16) }
-            }
-            // Same number, same bytes: under SRTP the same ciphertext again.
-            None => {
-                let (payload_type, ssrc) = (choice.payload_type, self.ssrc);
-                Header { seq: out_seq, time, payload_type, ssrc, original: None }
-            }
-        };
-        self.write(packet, range, header, way)?;
-        self.sent.resent += 1;
-        Ok(())
-    }
-
-    /// Sends a packet of padding, whose bytes on the wire it returns; 0 when it cannot now. In a stream of its own with RTX, which no decoder
-    /// sees; else between frames, with a number of theirs.
-    pub(crate) fn pad<E: Egress>(&mut self, way: &mut Way<'_, E>) -> Result<usize, DropReason> {
-        let (Some(choice), Some(highest)) = (self.choice, self.highest) else { return Ok(0) };
-        let time = self.last_time as u32;
-        let header = match choice.rtx_payload_type {
-            Some(payload_type) => {
-                let seq = self.rtx_seq;
-                self.rtx_seq += 1;
-                Header { seq, time, payload_type, ssrc: self.rtx_ssrc, original: None }
-            }
-            None if self.frame_open || choice.twcc.is_none() => return Ok(0),
-            None => {
-                let (seq, payload_type) = (highest + 1, choice.payload_type);
-                self.ranges.pad(seq, self.highest_in + 1);
-                self.highest = Some(seq);
-                Header { seq, time, payload_type, ssrc: self.ssrc, original: None }
-            }
-        };
-        let before = self.sent.wire_bytes;
-        self.write_out(&PADDING, false, true, header, way)?;
-        let bytes = self.sent.wire_bytes - before;
-        self.sent.padding_bytes += bytes;
-        Ok(bytes as usize)
     }
 
     /// Whether its first sender report is due: there is something to say, and nothing was said.
@@ -568,104 +377,6 @@ impl Forwarder {
         self.forget_left_out();
         self.state = State::CatchUp { next: key, join };
         true
-    }
-
-    fn move_to(&mut self, at: u64) {
-        match &mut self.state {
-            State::CatchUp { next, .. } | State::Live { next: Some(next) } => *next = at,
-            _ => {}
-        }
-    }
-
-    /// The source changed among what waits. Returns whether `packet` is sent next.
-    fn change_source(&mut self, packet: &Packet, ring: &Ring) -> bool {
-        let live = matches!(self.state, State::Live { .. });
-        if live && packet.key_start && self.choose(packet).is_ok() {
-            self.join_live(packet);
-            self.state = State::Live { next: Some(packet.seq) };
-            return true;
-        }
-        self.state = State::AwaitKeyFrame;
-        self.forget_left_out();
-        let key = ring.key().filter(|key| *key >= packet.seq && ring.whole_from(*key));
-        if let Some(key) = key {
-            self.catch_up_from(ring, key);
-        }
-        false
-    }
-
-    /// Whether a packet that waits is left out with its frame, and for what: a catch-up shows references only.
-    fn leaves_out(
-        &mut self,
-        packet: &Packet,
-        ring: &Ring,
-        limited: bool,
-        now: Time,
-    ) -> Option<Option<DropReason>> {
-        if self.frame_time == Some(packet.timestamp) && self.left_out.is_none() {
-            return None; // what began is brought to its end
-        }
-        let begins = self.left_out_time != Some(packet.timestamp) || self.left_out.is_none();
-        let squeezed =
-            matches!(self.state, State::CatchUp { join: Some((join, _)), .. } if packet.seq < join);
-        let why = if !begins {
-            Some(self.left_out_for)
-        } else if squeezed && !limited {
-            packet.discardable.then_some(None)
-        } else {
-            self.gate.refuses(packet, ring.key().is_some_and(|key| key > packet.seq), limited, now).map(Some)
-        };
-        if begins && let Some(reason) = why {
-            (self.left_out_time, self.left_out_for) = (Some(packet.timestamp), reason);
-            self.sent.frames_left_out += u64::from(reason.is_some());
-        }
-        why
-    }
-
-    /// `packet` is sent next: behind frames that were left out and at the live point of a catch-up a range begins.
-    fn go_on_at(&mut self, packet: &Packet) {
-        let join = match self.state {
-            State::CatchUp { next, join: Some((first, offset)) } if packet.seq >= first => {
-                self.state = State::CatchUp { next, join: None };
-                Some((first, offset))
-            }
-            _ => None,
-        };
-        let Some(last) = self.left_out.take() else {
-            if let Some((first, offset)) = join {
-                self.push_join(first, offset);
-            }
-            return;
-        };
-        let Some(before) = self.ranges.last() else { return };
-        let time = match join {
-            Some((_, offset)) => Range { time_in: 0, time_out: offset, squeeze: None, ..before },
-            None => before,
-        };
-        // What is missing right behind them is taken for this frame's.
-        let (in_first, out_first) = (last + 1, self.next_out());
-        self.ranges.push(Range { in_first, out_first, left_out: self.left_out_time, ..time });
-        if packet.key_start {
-            (self.key_out, self.key_time) = (out_first, Some(packet.timestamp));
-        }
-    }
-
-    /// The live point of a catch-up: the same numbering, so that a packet missing at the seam shows.
-    fn push_join(&mut self, first: u64, offset: i64) {
-        let Some(before) = self.ranges.last() else { return };
-        let out_first = before.out_first + (first - before.in_first);
-        self.ranges.push(Range {
-            out_first,
-            in_first: first,
-            time_in: 0,
-            time_out: offset,
-            squeeze: None,
-            left_out: None,
-        });
-    }
-
-    fn forget_left_out(&mut self) {
-        (self.gate, self.left_out, self.left_out_time, self.frame_time) = (Gate::Open, None, None, None);
     }
 
     /// A new range that starts live at `packet`.
