@@ -27,6 +27,9 @@ const STEP_US: u64 = 200_000;
 /// Media notes section 1: every 3 s, 1.5 times later after each that failed, up to 2 minutes.
 const INTERVAL_US: i64 = 3_000_000;
 const INTERVAL_US_MAX: i64 = 120_000_000;
+/// When there is no need, or the queue grows: asked again soon, as demand and calm come at any time, but not so soon that
+/// the timers of ten thousand idle subscribers count.
+const AGAIN_US: i64 = 1_000_000;
 /// Bytes of it that must have arrived.
 const ARRIVED_PERCENT: u64 = 80;
 /// A result of at least this share of the probe: it fitted, double it.
@@ -139,8 +142,7 @@ impl Prober {
         }
         let filled = wish.filled && !self.urgent && self.double_bps.is_none();
         if wish.estimate_bps >= wish.demand_bps || wish.held || filled {
-            // Asked again soon: demand and calm come at any time.
-            self.next = Some(now.plus_us(INTERVAL_US / 10));
+            self.next = Some(now.plus_us(AGAIN_US));
             return None;
         }
         self.urgent = false;
