@@ -31,6 +31,9 @@ const LIMIT_PERCENT: u64 = 110;
 const ENOUGH_PERCENT: u64 = 115;
 const DEMAND_PERCENT: u64 = 130;
 
+/// A viewer whose link takes less than a browser sends costs that browser, and all who watch it, a key frame no more often.
+const KEY_FRAME_US: i64 = 4_000_000;
+
 /// A subscriber's pacer and what it goes by.
 #[derive(Debug)]
 pub(crate) struct Sending {
@@ -47,6 +50,8 @@ pub(crate) struct Sending {
     target_bps: u64,
     /// Something is left for the next slice.
     waits: bool,
+    /// When a key frame was last asked for although the link takes less than the source sends.
+    asked: Time,
 }
 
 impl Sending {
@@ -61,6 +66,7 @@ impl Sending {
             needs_bps: 0,
             target_bps: START_BPS,
             waits: false,
+            asked: now,
         }
     }
 
@@ -286,13 +292,14 @@ impl Subscriber {
             sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);
         }
         stats.estimate_bps.store(estimator.target_bps(), Ordering::Relaxed);
-        let congested = estimator.congested();
         sending.judge(now);
         let mut resumes = false;
         for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {
             let track = &mut tracks[subscribed.track];
-            if track.answers() && !congested {
+            let again = now.since(sending.asked) >= KEY_FRAME_US;
+            if track.answers() && (!sending.limited || again) {
                 track.key_frames.want();
+                sending.asked = now;
             }
             // An RTMP source cannot be asked: its picture comes back from the ring.
             if !track.answers() && !sending.limited && subscribed.forwarder.rewind(&track.ring) {

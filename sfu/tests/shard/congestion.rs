@@ -8,7 +8,7 @@ use metrics::DropReason;
 use rtc::rtcp;
 use rtc::rtcp::twcc::feedback_packet;
 
-use crate::camera::FRAME_MS;
+use crate::camera::{FRAME_MS, Video};
 use crate::source::Source;
 use crate::world::{Got, Random, Wish, World, assert_contiguous, numbers};
 
@@ -139,6 +139,46 @@ fn a_link_of_half_the_rate_gets_whole_frames_and_all_sound() {
             if discardable { DropReason::CongestedDiscardable } else { DropReason::CongestedToKeyFrame };
         assert!(world.drops(0, reason) > 0);
     }
+}
+
+#[test]
+fn a_slow_viewer_costs_a_browser_few_key_frames_and_gets_one_when_its_link_is_better() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let viewer = world.subscriber(Wish::numbered(0));
+    world.peers[viewer].down.queue_us_max = 3_000_000;
+    let mut video = Video { packets_per_frame: 7, ..Video::vp8(500, 100) };
+    let mut answered = 0;
+    let mut run = |world: &mut World, seconds: usize| {
+        for index in 0..seconds * 30 {
+            let asked = world.peers[publisher].plis();
+            let mut frame = video.frame(asked > answered || video.timestamp < 4_000);
+            answered = asked;
+            frame.iter_mut().for_each(|p| p.payload.resize(1_100, 0));
+            world.send(publisher, frame);
+            world.run(FRAME_MS);
+            if index % 6 == 0 {
+                world.pli(viewer);
+            }
+        }
+    };
+    run(&mut world, 4);
+    let before = world.peers[publisher].plis();
+    world.peers[viewer].down.rate_bps = Some(700_000);
+    run(&mut world, 20);
+    let asked = world.peers[publisher].plis() - before;
+    // One each 4 s, and what the viewer's own requests may cost: three in 10 s.
+    assert!(
+        (3..=11).contains(&asked),
+        "{asked} key frames in 20 s, of a viewer that asks five times a second"
+    );
+    world.peers[viewer].down.rate_bps = Some(20_000_000);
+    run(&mut world, 12);
+    let seen = world.peers[viewer].video().len();
+    run(&mut world, 2);
+    let got = world.peers[viewer].video();
+    assert_eq!(got.len() - seen, 2 * 30 * 7, "all of it again");
+    assert_contiguous(&got);
 }
 
 #[test]
