@@ -121,6 +121,7 @@ pub fn start(
     shards: usize,
     clock: Clock,
     seed: u64,
+    pacer: bool,
     node_metrics: &Arc<NodeMetrics>,
 ) -> io::Result<(Vec<ShardHandle>, mpsc::UnboundedReceiver<Event>)> {
     let (events_in, events) = mpsc::unbounded_channel();
@@ -155,6 +156,7 @@ pub fn start(
             id,
             unix_us_at_zero: clock.unix_us_at_zero(),
             seed: seed.wrapping_add(id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            pacer,
         };
         loops.push(Loop {
             shard: Shard::new(config, metrics.clone()),

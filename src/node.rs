@@ -105,6 +105,7 @@ impl Node {
             count,
             clock,
             u64::from_le_bytes(seed),
+            config.webrtc.pacer,
             &metrics,
         )?;
         let identity = rtc::dtls::Identity::generate().context("cannot make the DTLS certificate")?;

@@ -22,7 +22,7 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Unbound
 use benches::floor::{Floor, thread_cpu_ns};
 use benches::peer::{keys, material};
 use benches::sending::{BATCH_BYTES, BATCH_DATAGRAMS, Sending, receivers, sender};
-use benches::world::{Forgetting, HEADER_LEN, PACKET_LEN, World};
+use benches::world::{Forgetting, HEADER_LEN, PACKET_LEN, PACKET_OUT_LEN, World};
 use rtc::srtp::{Profile, Protect};
 
 /// Packets out per measure and round: long against the clock's call, short against a neighbour's compiler.
@@ -137,7 +137,7 @@ impl Bench {
                 Ok(LessSafeKey::new(UnboundKey::new(algorithm, &material(i, key_len)).ok().context("key")?))
             })
             .collect::<Result<_>>()?;
-        let datagram_len = PACKET_LEN + profile.tag_len();
+        let datagram_len = PACKET_OUT_LEN + profile.tag_len();
         Ok(Bench {
             profile,
             burst,
@@ -246,7 +246,7 @@ impl Bench {
     }
 
     fn send(&mut self) -> Result<f64> {
-        let datagram = vec![0x80; PACKET_LEN + self.profile.tag_len()];
+        let datagram = vec![0x80; PACKET_OUT_LEN + self.profile.tag_len()];
         let runs: Vec<SocketAddrV4> = (0..self.frames).flat_map(|_| self.to.iter().copied()).collect();
         let mut ns = 0;
         let mut sent = 0;

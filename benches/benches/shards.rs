@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use benches::floor::{Floor, pin, thread_cpu_ns};
 use benches::sending::{BATCH_BYTES, BATCH_DATAGRAMS, Sending, receivers, sender};
-use benches::world::{Mirror, PACKET_LEN, Posted, SealedFrame, World};
+use benches::world::{Mirror, PACKET_OUT_LEN, Posted, SealedFrame, World};
 use rtc::srtp::Profile;
 
 const PROFILE: Profile = Profile::AeadAes256Gcm;
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     let mut home = World::connect(PROFILE, near);
     let mut mirror = Mirror::connect(PROFILE, far);
     mirror.take_mail().for_each(|mail| home.handle_mail(mail));
-    let len = PACKET_LEN + PROFILE.tag_len();
+    let len = PACKET_OUT_LEN + PROFILE.tag_len();
     let floor = |to: &[SocketAddrV4]| Floor::new(to, len, burst, BATCH_DATAGRAMS, burst > 1);
     let (mut floor_all, mut floor_near, mut floor_far) = (floor(&to), floor(near_v4), floor(far_v4));
 

@@ -25,6 +25,8 @@ use crate::peer::{Offerer, Peer};
 pub const PACKET_LEN: usize = 1_200;
 /// RTP header without extensions.
 pub const HEADER_LEN: usize = 12;
+/// Each packet out: the same with its transport-wide number.
+pub const PACKET_OUT_LEN: usize = PACKET_LEN + 8;
 /// A frame each 33 ms, so that rings age as with real media.
 const FRAME_US: i64 = 33_333;
 const FRAME_TICKS: u32 = 3_000;
@@ -347,7 +349,7 @@ struct SetUp {
 impl SetUp {
     fn new(id: ShardId, profile: Profile) -> SetUp {
         let metrics = Arc::new(ShardMetrics::default());
-        let config = ShardConfig { id, unix_us_at_zero: 0, seed: 1 };
+        let config = ShardConfig { id, unix_us_at_zero: 0, seed: 1, pacer: true };
         SetUp {
             shard: Shard::new(config, Arc::clone(&metrics)),
             metrics,
@@ -485,6 +487,7 @@ fn answer(
                 audio_ssrc: Some(audio_ssrc),
                 video_ssrc: Some(video_ssrc),
                 video_rtx_ssrc: Some(video_rtx_ssrc),
+                twcc: true,
                 ..PlayTracks::default()
             };
             sdp::Role::Play(tracks)

@@ -12,7 +12,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
 
-use benches::world::{PACKET_LEN, World};
+use benches::world::{PACKET_OUT_LEN, World};
 use metrics::DropReason;
 use rtc::srtp::{Profile, TAG_LEN_MAX, Unprotect};
 use sfu::Egress;
@@ -171,12 +171,12 @@ fn what_comes_out_is_the_publishers_packet_under_the_subscribers_keys() {
             let mut frame = world.seal(BURST);
             world.forward(&mut frame, &mut out);
             assert_eq!(out.to, addresses().last().copied());
-            assert_eq!(out.len, PACKET_LEN + profile.tag_len());
-            assert!(out.len <= PACKET_LEN + TAG_LEN_MAX);
+            assert_eq!(out.len, PACKET_OUT_LEN + profile.tag_len());
+            assert!(out.len <= PACKET_OUT_LEN + TAG_LEN_MAX);
             let mut sealed = out.packet[..out.len].to_vec();
             let plain = unprotect.unprotect_rtp(&mut sealed).unwrap();
-            assert_eq!(plain.len(), PACKET_LEN);
-            assert!(plain[15..].iter().all(|byte| *byte == 0x5a), "the payload, untouched");
+            assert_eq!(plain.len(), PACKET_OUT_LEN);
+            assert!(plain[23..].iter().all(|byte| *byte == 0x5a), "the payload, untouched");
             assert_ne!(plain[1] & 0x80, 0, "the frame's last packet");
         }
         assert_eq!(out.packets, 10 * BURST * SUBSCRIBERS);

@@ -61,6 +61,10 @@ labels! {
         ResendRefused = "resend_refused",
         /// A retransmission of something the ring no longer has.
         ResendMissing = "resend_missing",
+        /// A frame that no other refers to, for a subscriber whose link takes less than its source sends.
+        CongestedDiscardable = "congested_discardable",
+        /// A frame for a subscriber whose queue is too old: the next that it gets is a key frame.
+        CongestedToKeyFrame = "congested_to_key_frame",
         /// Longer than a receive slot, so that the kernel cut it.
         Truncated = "truncated",
         /// Its session panicked.

@@ -250,6 +250,14 @@ pub struct PeerStats {
     pub rtt_us: AtomicI64,
     /// Last reported fraction lost, of 256; of a subscriber's tracks the worse one's.
     pub fraction_lost: AtomicU64,
+    /// How long the oldest packet that waits for a subscriber's pacer has been here, in microseconds, when it was last looked at.
+    pub queue_us: AtomicI64,
+    /// What a subscriber's link is estimated to take, in bit/s; 0 while nothing is known.
+    pub estimate_bps: AtomicU64,
+    /// RTP bytes of padding sent: probes for bandwidth.
+    pub padding_bytes_out: AtomicU64,
+    /// Frames that a subscriber did not get because its link takes fewer.
+    pub frames_congested: AtomicU64,
 }
 
 /// Adds without a locked instruction: each figure has one writer, its shard.

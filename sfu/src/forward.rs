@@ -1,76 +1,57 @@
 //! A forwarder: one subscriber's view of one track. It maps the track's numbers and time to the subscriber's own, waits for key frames,
-//! starts from the ring, answers NACKs from it, and knows what its sender report must say. It holds positions, not payloads.
+//! starts from the ring ([`backlog`]), answers NACKs from it ([`repair`]), and knows what its sender report must say. It holds positions, not
+//! payloads.
 
-use std::collections::VecDeque;
+mod backlog;
+mod repair;
+
 use std::net::SocketAddr;
 
-use media::{Codec, Packet, Time, payload};
-use metrics::DropReason;
+use media::{Codec, Kind, Packet, Time, payload};
+use metrics::{DropReason, ShardMetrics};
 use rtc::rtp;
 use rtc::sdp::NegotiatedMedia;
 use rtc::session::Session;
 
+use crate::estimate::Estimator;
+use crate::gate::Gate;
+use crate::ranges::{Range, Ranges};
 use crate::ring::Ring;
 use crate::shard::Egress;
+use repair::{RESEND_FLOOR_BYTES, RESEND_SHARE_PERCENT};
 
-/// RTP header without extensions, RTX's original number, and the longest SRTP tag.
-pub(crate) const OVERHEAD_MAX: usize = 12 + 2 + 16;
-/// Mappings remembered: a NACK older than so many source changes is too old anyway.
-const RANGES_MAX: usize = 16;
-/// Resend guard's table: one slot a number, by the low bits. 1024 is 2 s at 500 pps.
-const RESENT_SLOTS: usize = 1_024;
-/// A packet goes out again at most this often (LiveKit, JVB).
-const COPIES_MAX: u8 = 3;
-/// Resends may be this share of what is sent, counted in bytes over about a second, with a floor for sparse streams.
-const RESEND_SHARE_PERCENT: u64 = 15;
-const RESEND_FLOOR_BYTES: i64 = 30_000;
-/// Without a report yet, a resend is repeated no sooner.
-const RTT_UNKNOWN_US: i64 = 50_000;
-/// A GOP from the ring is sent within about this time: soon enough to be live at once, slow enough for a last mile's queue.
-const CATCH_UP_US: i64 = 250_000;
-/// Of it so much goes at once, so that a key frame of ordinary size shows without waiting: 50 ms of a 10 Mbit/s link.
-const FIRST_BYTES: usize = 64 * 1024;
-/// Its time stamps are squeezed by this factor (33 ms to 2 ms a frame): played back as it was, browsers go fast forward or stay late
-/// (srs#3298, janus-gateway#3068).
+/// RTP header with the transport-wide number, RTX's original number, and the longest SRTP tag.
+pub(crate) const OVERHEAD_MAX: usize = 12 + 8 + 2 + 16;
+/// The time stamps of a GOP from the ring are squeezed by this factor (33 ms to 2 ms a frame): played back as it was, browsers go fast
+/// forward or stay late (srs#3298, janus-gateway#3068).
 const SQUEEZE: i64 = 16;
 /// A GOP shown again to a live viewer has half a frame's time to fit in. Frames keep time stamps of their own up to this factor: at 60 fps
 /// they are 1500 ticks apart.
 const SQUEEZE_MAX: i64 = 1_024;
-
-/// From the track's numbers to the subscriber's, valid from `out_first` until the next range starts.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    out_first: u64,
-    in_first: u64,
-    time_in: i64,
-    time_out: i64,
-    /// Time runs at `num / den` of the track's; `None` at the live point.
-    squeeze: Option<(i64, i64)>,
-}
-
-impl Range {
-    fn out_seq(&self, seq: u64) -> Option<u64> {
-        Some(self.out_first + seq.checked_sub(self.in_first)?)
-    }
-
-    fn out_time(&self, timestamp: i64) -> i64 {
-        let passed = timestamp - self.time_in;
-        let passed = self
-            .squeeze
-            .map_or(passed, |(num, den)| (passed as i128 * num as i128 / den.max(1) as i128) as i64);
-        self.time_out + passed
-    }
-}
 
 /// Where a forwarder is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// Nothing is sent until a key frame starts.
     AwaitKeyFrame,
-    /// The ring's last GOP is being sent, next from `next`.
-    CatchUp { next: u64, step_bytes: usize, first_bytes: usize },
-    /// Each packet goes out as it comes.
-    Live,
+    /// The ring's last GOP is being sent, next from `next`. From `join` on, a number and what is added to the time, it is the live point.
+    CatchUp { next: u64, join: Option<(u64, i64)> },
+    /// Each packet goes out as it comes; from `next` on they wait in the ring for the pacer.
+    Live { next: Option<u64> },
+}
+
+/// What a packet leaves by.
+pub(crate) struct Way<'a, E> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) to: SocketAddr,
+    pub(crate) metrics: &'a ShardMetrics,
+    /// Gives transport-wide numbers, where the session has them.
+    pub(crate) estimator: Option<&'a mut Estimator>,
+    pub(crate) numbered: bool,
+    /// The probe that is under way.
+    pub(crate) probe: Option<u8>,
+    pub(crate) now: Time,
+    pub(crate) out: &'a mut E,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +59,8 @@ struct Choice {
     codec: Codec,
     payload_type: u8,
     rtx_payload_type: Option<u8>,
+    /// Its packets carry transport-wide numbers under this id.
+    twcc: Option<u8>,
 }
 
 /// Sent, for sender reports and figures.
@@ -88,9 +71,34 @@ pub(crate) struct Sent {
     pub(crate) wire_bytes: u64,
     /// Video frames whose end was sent.
     pub(crate) frames: u64,
+    /// Of the packets, those that were retransmissions.
+    pub(crate) resent: u64,
+    /// Their bytes.
+    pub(crate) resent_bytes: u64,
+    /// Of the bytes, those of packets of padding.
+    pub(crate) padding_bytes: u64,
+    /// Frames left out because the link takes fewer.
+    pub(crate) frames_left_out: u64,
+    /// Frames whose end was dropped for another reason.
+    pub(crate) frames_dropped: u64,
 }
 
 impl Sent {
+    /// Both together.
+    pub(crate) fn plus(self, other: Sent) -> Sent {
+        Sent {
+            packets: self.packets + other.packets,
+            payload_bytes: self.payload_bytes + other.payload_bytes,
+            wire_bytes: self.wire_bytes + other.wire_bytes,
+            frames: self.frames + other.frames,
+            resent: self.resent + other.resent,
+            resent_bytes: self.resent_bytes + other.resent_bytes,
+            padding_bytes: self.padding_bytes + other.padding_bytes,
+            frames_left_out: self.frames_left_out + other.frames_left_out,
+            frames_dropped: self.frames_dropped + other.frames_dropped,
+        }
+    }
+
     /// What was sent after `before`.
     pub(crate) fn since(self, before: Sent) -> Sent {
         Sent {
@@ -98,6 +106,11 @@ impl Sent {
             payload_bytes: self.payload_bytes - before.payload_bytes,
             wire_bytes: self.wire_bytes - before.wire_bytes,
             frames: self.frames - before.frames,
+            resent: self.resent - before.resent,
+            resent_bytes: self.resent_bytes - before.resent_bytes,
+            padding_bytes: self.padding_bytes - before.padding_bytes,
+            frames_left_out: self.frames_left_out - before.frames_left_out,
+            frames_dropped: self.frames_dropped - before.frames_dropped,
         }
     }
 }
@@ -119,10 +132,19 @@ pub(crate) struct Forwarder {
     rtx_ssrc: u32,
     choice: Option<Choice>,
     state: State,
-    /// In order of their making; a number is of the newest that it fits in.
-    ranges: VecDeque<Range>,
+    ranges: Ranges,
     start: (u64, i64),
     highest: Option<u64>,
+    /// The track's number of the packet with the highest.
+    highest_in: u64,
+    /// The time stamps, in the track's time, of the frame sent last and of the one left out last.
+    frame_time: Option<i64>,
+    left_out_time: Option<i64>,
+    /// The track's last number that was left out, while nothing is sent behind it.
+    left_out: Option<u64>,
+    /// Why; `None` in a catch-up.
+    left_out_for: Option<DropReason>,
+    gate: Gate,
     last_time: i64,
     frame_open: bool,
     live_offset: Option<(i64, u32)>,
@@ -133,6 +155,18 @@ pub(crate) struct Forwarder {
     rtx_seq: u64,
     resent: Vec<(u32, u32, u8)>,
     budget: i64,
+}
+
+impl<'a, E> Way<'a, E> {
+    pub(crate) fn new(
+        session: &'a mut Session,
+        to: SocketAddr,
+        metrics: &'a ShardMetrics,
+        now: Time,
+        out: &'a mut E,
+    ) -> Way<'a, E> {
+        Way { session, to, metrics, estimator: None, numbered: false, probe: None, now, out }
+    }
 }
 
 impl Forwarder {
@@ -147,10 +181,16 @@ impl Forwarder {
             rtx_ssrc,
             choice: None,
             state: State::AwaitKeyFrame,
-            ranges: VecDeque::with_capacity(4),
+            ranges: Ranges::new(),
             // RFC 3550 5.1: a random start. Below 2^15, so that the receiver cannot take early loss for a wrap (RFC 3711 3.3.1).
             start: ((mixed & 0x7fff) + 1, (mixed >> 16 & 0xffff_ffff) as i64),
             highest: None,
+            highest_in: 0,
+            frame_time: None,
+            left_out_time: None,
+            left_out: None,
+            left_out_for: None,
+            gate: Gate::Open,
             last_time: 0,
             frame_open: false,
             live_offset: None,
@@ -178,66 +218,71 @@ impl Forwarder {
         }
     }
 
-    /// Sends a packet the track just got. `Err` says why not; [`DropReason::CodecNotNegotiated`] is final for the session.
-    pub(crate) fn forward<E: Egress>(
-        &mut self,
-        packet: &Packet,
-        session: &mut Session,
-        to: SocketAddr,
-        out: &mut E,
-    ) -> Result<(), DropReason> {
-        self.choose(packet)?;
+    /// A packet that the track just got: whether it is to be sent now or, where the pacer says so, to [`Forwarder::wait`]. If not, it is in the
+    /// ring and the pacer comes to it. `Err` says why it is not sent; [`DropReason::CodecNotNegotiated`] is final for the session.
+    pub(crate) fn admit(&mut self, packet: &Packet) -> Result<bool, DropReason> {
         match self.state {
-            State::CatchUp { .. } => return Ok(()), // it is in the ring; the catch-up comes to it
-            State::Live if !packet.fresh_source => {}
-            _ if packet.key_start => self.join_live(packet),
-            _ => {
-                self.state = State::AwaitKeyFrame;
-                return Err(DropReason::AwaitKeyFrame);
+            State::CatchUp { next, .. } | State::Live { next: Some(next) } if packet.seq >= next => {
+                return Ok(false);
             }
+            State::AwaitKeyFrame => {}
+            _ if !packet.fresh_source => {
+                self.choose(packet)?;
+                return Ok(true);
+            }
+            _ => {}
         }
-        let range = self.ranges.back().copied().ok_or(DropReason::AwaitKeyFrame)?;
-        self.send_mapped(packet, range, session, to, out)
+        if !packet.key_start {
+            self.state = State::AwaitKeyFrame;
+            return Err(DropReason::AwaitKeyFrame);
+        }
+        self.choose(packet)?;
+        self.join_live(packet);
+        Ok(true)
     }
 
-    /// Sends the next slice of a catch-up.
-    pub(crate) fn catch_up<E: Egress>(
-        &mut self,
-        ring: &Ring,
-        session: &mut Session,
-        to: SocketAddr,
-        out: &mut E,
-    ) -> Result<(), DropReason> {
-        let State::CatchUp { mut next, step_bytes, first_bytes } = self.state else { return Ok(()) };
-        let mut left = step_bytes.max(first_bytes) as i64;
-        for packet in ring.from(next) {
-            if left <= 0 {
-                self.state = State::CatchUp { next, step_bytes, first_bytes: 0 };
-                return Ok(());
-            }
-            if packet.fresh_source && packet.seq != next {
-                // The source changed under way: what follows is another picture. It may have its key frame already.
-                self.state = State::AwaitKeyFrame;
-                let key = ring.key().filter(|key| *key >= packet.seq && ring.whole_from(*key));
-                if let Some(key) = key {
-                    self.catch_up_from(ring, key);
-                }
-                return Ok(());
-            }
-            self.choose(packet)?;
-            // Squeezed, or behind the join and live.
-            let Some(range) = self.ranges.iter().rev().find(|r| r.in_first <= packet.seq).copied() else {
-                break;
-            };
-            left -= packet.payload.len() as i64;
-            next = packet.seq + 1;
-            match self.send_mapped(packet, range, session, to, out) {
-                Ok(()) | Err(DropReason::SendBufferFull) => {}
-                Err(why) => return Err(why),
-            }
+    /// What is admitted goes from this packet on when the pacer says so. A late one, which fills a hole, does not wait: then it is `false`.
+    pub(crate) fn wait(&mut self, packet: &Packet) -> bool {
+        let late = self.highest.is_some() && packet.seq <= self.highest_in;
+        if late || self.is_behind() {
+            return false;
         }
-        self.state = State::Live;
-        Ok(())
+        self.state = State::Live { next: Some(packet.seq) };
+        true
+    }
+
+    /// Sends a packet that was admitted.
+    pub(crate) fn send<E: Egress>(
+        &mut self,
+        packet: &Packet,
+        way: &mut Way<'_, E>,
+    ) -> Result<(), DropReason> {
+        let (range, seq) = match self.ranges.last() {
+            Some(range) if packet.seq >= range.in_first => {
+                (range, range.out_first + (packet.seq - range.in_first))
+            }
+            _ => self.ranges.of_track(packet.seq).ok_or(DropReason::TooOld)?,
+        };
+        if self.left_out.is_some() && self.highest.is_none_or(|highest| seq > highest) {
+            return Err(DropReason::TooOld); // of a frame that was left out
+        }
+        self.send_mapped(packet, range, seq, way)
+    }
+
+    /// Whether it is not at the ring's head, or past it with a gate that is not open.
+    pub(crate) fn is_behind(&self) -> bool {
+        matches!(self.state, State::CatchUp { .. } | State::Live { next: Some(_) })
+    }
+
+    /// Whether frames are left out up to the next key frame.
+    pub(crate) fn holds_for_key_frame(&self) -> bool {
+        self.gate == Gate::KeyFrame
+    }
+
+    /// Microseconds from the frame sent last to `packet`'s; 0 when they are one, or not known.
+    pub(crate) fn interval_us(&self, packet: &Packet) -> i64 {
+        let passed = self.frame_time.map_or(0, |before| packet.timestamp - before);
+        Time::from_ticks(passed.max(0), packet.codec.clock_hz()).us()
     }
 
     /// Whether a catch-up is under way.
@@ -258,77 +303,14 @@ impl Forwarder {
         ring.key().is_some_and(|key| ring.whole_from(key) && self.catch_up_from(ring, key))
     }
 
-    /// Answers a NACK for one number.
-    pub(crate) fn resend<E: Egress>(
-        &mut self,
-        asked: u16,
-        ring: &Ring,
-        rtt_us: i64,
-        now: Time,
-        session: &mut Session,
-        out: &mut E,
-    ) -> Result<(), DropReason> {
-        let to = session.remote().ok_or(DropReason::AddressNotValidated)?;
-        let highest = self.highest.ok_or(DropReason::ResendMissing)?;
-        // The number nearest to the highest sent, by signed 16-bit difference.
-        let back = (highest as u16).wrapping_sub(asked) as i16;
-        let out_seq = highest.checked_add_signed(-i64::from(back)).ok_or(DropReason::ResendMissing)?;
-        if out_seq > highest || out_seq < self.key_out {
-            return Err(DropReason::ResendRefused);
-        }
-        let range = self.ranges.iter().rev().find(|r| r.out_first <= out_seq).copied();
-        let range = range.ok_or(DropReason::ResendMissing)?;
-        let packet =
-            ring.get(range.in_first + (out_seq - range.out_first)).ok_or(DropReason::ResendMissing)?;
-        let choice = self.choice.filter(|c| c.codec == packet.codec).ok_or(DropReason::ResendMissing)?;
+    /// What it has sent so far, and whether it is the GOP of the ring.
+    pub(crate) fn mark(&self) -> (Sent, bool) {
+        (self.sent, self.is_catching_up())
+    }
 
-        if self.resent.is_empty() {
-            self.resent = vec![(0, 0, 0); RESENT_SLOTS];
-        }
-        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
-        let now_ms = now.ms() as u32;
-        let guard_us = if rtt_us > 0 { rtt_us * 9 / 10 } else { RTT_UNKNOWN_US };
-        if slot.0 == out_seq as u32 && slot.2 > 0 {
-            let since_us = i64::from(now_ms.wrapping_sub(slot.1)) * 1_000;
-            if since_us < guard_us || slot.2 >= COPIES_MAX {
-                return Err(DropReason::ResendRefused);
-            }
-        } else {
-            *slot = (out_seq as u32, now_ms, 0);
-        }
-        let cost = (packet.payload.len() + OVERHEAD_MAX) as i64;
-        if self.budget < cost {
-            return Err(DropReason::ResendRefused);
-        }
-        self.budget -= cost;
-        (slot.1, slot.2) = (now_ms, slot.2 + 1);
-
-        let time = range.out_time(packet.timestamp) as u32;
-        match choice.rtx_payload_type {
-            Some(rtx) => {
-                let seq = self.rtx_seq;
-                self.rtx_seq += 1;
-                let header = Header {
-                    seq,
-                    time,
-                    payload_type: rtx,
-                    ssrc: self.rtx_ssrc,
-                    original: Some(out_seq as u16),
-                };
-                self.write(packet, header, session, to, out)
-            }
-            // Same number, same bytes: under SRTP the same ciphertext again.
-            None => {
-                let header = Header {
-                    seq: out_seq,
-                    time,
-                    payload_type: choice.payload_type,
-                    ssrc: self.ssrc,
-                    original: None,
-                };
-                self.write(packet, header, session, to, out)
-            }
-        }
+    /// The same of what was sent after `before`.
+    pub(crate) fn since(&self, before: (Sent, bool)) -> (Sent, bool) {
+        (self.sent.since(before.0), self.is_catching_up() | before.1)
     }
 
     /// Whether its first sender report is due: there is something to say, and nothing was said.
@@ -355,15 +337,17 @@ impl Forwarder {
             _ => None,
         };
         let negotiated = self.media.for_codec(codec, profile).ok_or(DropReason::CodecNotNegotiated)?;
-        self.choice =
-            Some(Choice { codec, payload_type: negotiated.pt, rtx_payload_type: negotiated.rtx_pt });
+        // A retransmission without RTX is the same bytes again: no room for another transport-wide number.
+        let twcc = self.media.twcc_ext_id.filter(|_| negotiated.rtx_pt.is_some() || !negotiated.nack);
+        let (payload_type, rtx_payload_type) = (negotiated.pt, negotiated.rtx_pt);
+        self.choice = Some(Choice { codec, payload_type, rtx_payload_type, twcc });
         if self.live_offset.is_some_and(|(_, hz)| hz != codec.clock_hz()) {
             self.live_offset = None;
         }
         Ok(())
     }
 
-    /// Sends the ring from `key` on: squeezed up to the newest whole frame, so that all of it lies between what was sent and what
+    /// Goes to the ring's `key` and sends from there on: squeezed up to the newest whole frame, so that all of it lies between what was sent and what
     /// comes next, and live behind it. Returns whether there is room for that.
     fn catch_up_from(&mut self, ring: &Ring, key: u64) -> bool {
         let Some(first) = ring.get(key) else { return false };
@@ -371,7 +355,7 @@ impl Forwarder {
             return false;
         }
         let out_first = self.next_out();
-        match ring.from(key).rev().find(|p| p.marker) {
+        let join = match ring.from(key).rev().find(|p| p.marker) {
             Some(join) => {
                 let offset = self.live_offset(join);
                 let (span, join_out) = ((join.timestamp - first.timestamp).max(0), join.timestamp + offset);
@@ -392,21 +376,15 @@ impl Forwarder {
                 if high < low || (high - low) * SQUEEZE_MAX < span {
                     return false;
                 }
-                self.push_range(Range {
+                self.ranges.push(Range {
                     out_first,
                     in_first: key,
                     time_in: first.timestamp,
                     time_out: low,
                     squeeze: Some((high - low, span)),
+                    left_out: None,
                 });
-                // The same numbering, so that a packet missing at the seam shows.
-                self.push_range(Range {
-                    out_first: out_first + (join.seq + 1 - key),
-                    in_first: join.seq + 1,
-                    time_in: 0,
-                    time_out: offset,
-                    squeeze: None,
-                });
+                Some((join.seq + 1, offset))
             }
             // The key frame itself is still coming in.
             None => {
@@ -414,22 +392,22 @@ impl Forwarder {
                     return false;
                 }
                 self.push_live_range(first);
+                None
             }
-        }
+        };
         (self.key_out, self.key_time) = (out_first, Some(first.timestamp));
-        let bytes: usize = ring.from(key).map(|p| p.payload.len()).sum();
-        // A step each tick of 5 ms; never less than three packets.
-        let step_bytes = (bytes / (CATCH_UP_US / 5_000) as usize).max(3_600);
-        self.state = State::CatchUp { next: key, step_bytes, first_bytes: FIRST_BYTES };
+        self.forget_left_out();
+        self.state = State::CatchUp { next: key, join };
         true
     }
 
     /// A new range that starts live at `packet`.
     fn join_live(&mut self, packet: &Packet) {
         self.push_live_range(packet);
-        self.key_out = self.ranges.back().map_or(0, |r| r.out_first);
+        self.key_out = self.ranges.last().map_or(0, |r| r.out_first);
         self.key_time = Some(packet.timestamp);
-        self.state = State::Live;
+        self.forget_left_out();
+        self.state = State::Live { next: None };
     }
 
     fn push_live_range(&mut self, packet: &Packet) {
@@ -440,20 +418,8 @@ impl Forwarder {
             self.live_offset = Some((offset, packet.codec.clock_hz()));
         }
         let out_first = self.next_out();
-        self.push_range(Range {
-            out_first,
-            in_first: packet.seq,
-            time_in: 0,
-            time_out: offset,
-            squeeze: None,
-        });
-    }
-
-    fn push_range(&mut self, range: Range) {
-        if self.ranges.len() == RANGES_MAX {
-            self.ranges.pop_front();
-        }
-        self.ranges.push_back(range);
+        let (in_first, time_out) = (packet.seq, offset);
+        self.ranges.push(Range { out_first, in_first, time_in: 0, time_out, squeeze: None, left_out: None });
     }
 
     /// What is added to the track's time at the live point; fixed for the session while the clock rate is.
@@ -486,11 +452,9 @@ impl Forwarder {
         &mut self,
         packet: &Packet,
         range: Range,
-        session: &mut Session,
-        to: SocketAddr,
-        out: &mut E,
+        seq: u64,
+        way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
-        let seq = range.out_seq(packet.seq).ok_or(DropReason::TooOld)?;
         let choice = self.choice.ok_or(DropReason::CodecNotNegotiated)?;
         let time = range.out_time(packet.timestamp);
         let header = Header {
@@ -501,59 +465,88 @@ impl Forwarder {
             original: None,
         };
         if self.highest.is_none_or(|highest| seq > highest) {
-            self.highest = Some(seq);
+            (self.highest, self.highest_in) = (Some(seq), packet.seq);
             self.last_time = self.last_time.max(time);
+            self.frame_time = Some(packet.timestamp);
+            let video = packet.codec.kind() == Kind::Video;
             // Padding is between frames.
             if !packet.payload.is_empty() {
-                self.frame_open = !packet.marker && packet.codec.kind() == media::Kind::Video;
+                self.frame_open = !packet.marker && video;
             }
             if range.squeeze.is_none() {
                 self.newest = Some((packet.timestamp, packet.capture));
             }
-            if packet.key_start
-                && packet.codec.kind() == media::Kind::Video
-                && self.key_time != Some(packet.timestamp)
-            {
+            if packet.key_start && video && self.key_time != Some(packet.timestamp) {
                 (self.key_out, self.key_time) = (seq, Some(packet.timestamp));
             }
         }
         let earned = (packet.payload.len() as u64 * RESEND_SHARE_PERCENT / 100) as i64;
         self.budget = (self.budget + earned).min(RESEND_FLOOR_BYTES * 4);
-        self.write(packet, header, session, to, out)?;
-        self.sent.frames += u64::from(packet.marker && packet.codec.kind() == media::Kind::Video);
+        self.write(packet, range, header, way)?;
+        self.sent.frames += u64::from(packet.marker && packet.codec.kind() == Kind::Video);
         Ok(())
     }
 
     fn write<E: Egress>(
         &mut self,
         packet: &Packet,
+        range: Range,
         header: Header,
-        session: &mut Session,
-        to: SocketAddr,
-        out: &mut E,
+        way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
-        let buffer = out.reserve(packet.payload.len() + OVERHEAD_MAX).ok_or(DropReason::SendBufferFull)?;
+        // Late, and of a frame that was left out: its number is all that is wanted.
+        let empty = range.left_out == Some(packet.timestamp);
+        let (payload, marker) = if empty { (&[][..], false) } else { (&packet.payload[..], packet.marker) };
+        self.write_out(payload, marker, false, header, way)
+    }
+
+    fn write_out<E: Egress>(
+        &mut self,
+        payload: &[u8],
+        marker: bool,
+        padding: bool,
+        header: Header,
+        way: &mut Way<'_, E>,
+    ) -> Result<(), DropReason> {
+        let buffer = way.out.reserve(payload.len() + OVERHEAD_MAX).ok_or(DropReason::SendBufferFull)?;
+        let bytes = payload.len() + OVERHEAD_MAX;
+        let (number, element);
+        let extensions: &[(u8, &[u8])] = match (self.choice.and_then(|c| c.twcc), &mut way.estimator) {
+            (None, Some(estimator)) if !way.numbered => {
+                estimator.on_sent(bytes, way.probe, way.now);
+                &[]
+            }
+            (Some(id), Some(estimator)) => {
+                number = estimator.on_sent(bytes, way.probe, way.now).to_be_bytes();
+                element = [(id, &number[..])];
+                &element
+            }
+            _ => &[],
+        };
         let header_len = rtp::write_header(
             buffer,
             &rtp::Fields {
-                marker: packet.marker,
+                marker,
                 payload_type: header.payload_type,
                 sequence_number: header.seq as u16,
                 timestamp: header.time,
                 ssrc: header.ssrc,
-                extensions: &[],
+                extensions,
             },
         );
+        if padding {
+            buffer[0] |= 0x20; // RFC 3550 section 5.1: P
+        }
         let mut len = header_len;
         if let Some(original) = header.original {
             // RFC 4588 section 4: the original sequence number leads the payload.
             buffer[len..len + 2].copy_from_slice(&original.to_be_bytes());
             len += 2;
         }
-        buffer[len..len + packet.payload.len()].copy_from_slice(&packet.payload);
-        len += packet.payload.len();
-        let sealed = session.protect_rtp(buffer, len, header_len, (header.seq >> 16) as u32)?;
-        out.commit(sealed, to);
+        buffer[len..len + payload.len()].copy_from_slice(payload);
+        len += payload.len();
+        let sealed = way.session.protect_rtp(buffer, len, header_len, (header.seq >> 16) as u32)?;
+        way.out.commit(sealed, way.to);
         self.sent.packets += 1;
         self.sent.payload_bytes += (len - header_len) as u64;
         self.sent.wire_bytes += len as u64;

@@ -9,16 +9,22 @@ mod command;
 mod estimate;
 mod forward;
 mod gaps;
+mod gate;
 mod handshakes;
 mod key_frame;
 mod membership;
+mod meter;
+mod pacer;
 mod peer;
+mod ranges;
 mod receive;
 mod ring;
 mod round_trip;
+mod sending;
 mod shard;
 mod timers;
 mod track;
+mod wheel;
 
 pub use command::{
     CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId, SourceId, StreamId,

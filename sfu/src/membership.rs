@@ -9,6 +9,7 @@ use rtc::session::Session;
 use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, TrackKey};
 use crate::forward::Forwarder;
 use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
+use crate::sending::Sending;
 use crate::shard::{Egress, Shard};
 use crate::track::{Subscription, Track, Upstream};
 
@@ -24,6 +25,7 @@ impl Shard {
         };
         let slot = self.peers.vacant_key();
         let medias = config.negotiated.medias;
+        let numbered = medias.iter().any(|m| m.twcc_ext_id.is_some());
         let role = match config.role {
             PeerRole::Publish { source, .. } => {
                 let mut published = Vec::new();
@@ -48,7 +50,8 @@ impl Shard {
                     let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
                     forwarders.push(Subscribed::new(track, forwarder));
                 }
-                Role::Subscribe(Subscriber::new(forwarders, format!("millrace-{}", stream.0)))
+                let sending = Sending::new(self.config.pacer, numbered, now);
+                Role::Subscribe(Subscriber::new(forwarders, format!("millrace-{}", stream.0), sending))
             }
         };
         let session = Session::new(config.session, now);

@@ -19,6 +19,7 @@ use crate::gaps::Gaps;
 use crate::key_frame::ReceiverThrottle;
 use crate::receive::{Arrival, NackGenerator, Reception};
 use crate::round_trip::RoundTrip;
+use crate::sending::Sending;
 use crate::shard::Egress;
 use crate::track::Incoming;
 
@@ -96,6 +97,8 @@ pub(crate) struct Subscriber {
     pub(crate) rtt_us: i64,
     /// The last reference time it sent, for our next report: whose, its middle 32 bits, and when it came.
     reference_time: Option<(u32, u32, Time)>,
+    pub(crate) sending: Sending,
+    pub(crate) gaps: Gaps,
 }
 
 /// A forwarder and the slot of its track.
@@ -104,7 +107,6 @@ pub(crate) struct Subscribed {
     pub(crate) track: usize,
     pub(crate) forwarder: Forwarder,
     pub(crate) throttle: ReceiverThrottle,
-    pub(crate) gaps: Gaps,
     /// As the subscriber reported last.
     fraction_lost: u8,
     lost: i32,
@@ -409,14 +411,13 @@ impl Published {
 
 impl Subscribed {
     pub(crate) fn new(track: usize, forwarder: Forwarder) -> Subscribed {
-        let (throttle, gaps) = (ReceiverThrottle::default(), Gaps::default());
-        Subscribed { track, forwarder, throttle, gaps, fraction_lost: 0, lost: 0 }
+        Subscribed { track, forwarder, throttle: ReceiverThrottle::default(), fraction_lost: 0, lost: 0 }
     }
 }
 
 impl Subscriber {
-    pub(crate) fn new(forwarders: Vec<Subscribed>, cname: String) -> Subscriber {
-        Subscriber { forwarders, cname, rtt_us: 0, reference_time: None }
+    pub(crate) fn new(forwarders: Vec<Subscribed>, cname: String, sending: Sending) -> Subscriber {
+        Subscriber { forwarders, cname, rtt_us: 0, reference_time: None, sending, gaps: Gaps::default() }
     }
 
     /// How the subscriber gets one of its sources; reports on others are nobody's business.
@@ -437,14 +438,9 @@ impl Subscriber {
         self.reference_time = Some((from_ssrc, rtcp::ntp_middle(ntp), now));
     }
 
-    /// When there is a catch-up to go on with, or a report to send, after that was done at `now`. A forwarder's first report is due with its
-    /// first packet.
-    pub(crate) fn next_poll(&self, now: Time) -> Time {
-        let of = |f: &Forwarder| match f.last_report {
-            _ if f.is_catching_up() => now,
-            Some(last) => last.plus_us(REPORT_US),
-            None => Time::MAX,
-        };
+    /// When there is a report to send, after that was done. A forwarder's first is due with its first packet.
+    pub(crate) fn next_report(&self) -> Time {
+        let of = |f: &Forwarder| f.last_report.map_or(Time::MAX, |last| last.plus_us(REPORT_US));
         self.forwarders.iter().map(|s| of(&s.forwarder)).min().unwrap_or(Time::MAX)
     }
 

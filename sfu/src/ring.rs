@@ -105,6 +105,11 @@ impl Ring {
         self.slots.iter().skip(skip.min(self.slots.len())).flatten()
     }
 
+    /// Payload bytes of the packets from `seq` on.
+    pub(crate) fn bytes_from(&self, seq: u64) -> usize {
+        self.from(seq).map(|p| p.payload.len()).sum()
+    }
+
     /// Whether a key frame starts at `key` and nothing is missing from there to the head.
     pub fn whole_from(&self, key: u64) -> bool {
         match key.checked_sub(self.first).and_then(|skip| usize::try_from(skip).ok()) {

@@ -8,20 +8,19 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use media::{Kind, Packet, Time};
-use metrics::{DropReason, PacketKind, ShardMetrics};
+use metrics::{DropReason, ShardMetrics};
 use rtc::rtcp;
 use rtc::session::{Input, Protocol};
 use rtc::stun;
 use slab::Slab;
 
-use crate::command::{
-    CloseReason, Command, Event, Mail, PeerId, PeerStats, ShardId, SourceId, TrackKey, bump,
-};
-use crate::forward::Sent;
+use crate::command::{CloseReason, Command, Event, Mail, PeerId, ShardId, SourceId, TrackKey, bump};
+use crate::forward::Way;
 use crate::handshakes::Handshakes;
-use crate::peer::{Peer, Role, Subscribed, packet_kind, push};
+use crate::peer::{Peer, Role, Subscriber, packet_kind, push};
 use crate::timers::Timers;
 use crate::track::{Incoming, Track, Upstream};
+use crate::wheel::Wheel;
 
 /// Where datagrams go: a batch that the caller sends. Packets are encrypted in place in what `reserve` gives.
 pub trait Egress {
@@ -40,6 +39,8 @@ pub struct ShardConfig {
     pub unix_us_at_zero: i64,
     /// Draws the RTCP SSRC; media SSRCs come with each session.
     pub seed: u64,
+    /// Frames are spread over some milliseconds instead of sent as they come.
+    pub pacer: bool,
 }
 
 /// Payload copies are carved from blocks of this size: one allocation for about fifty packets, none for each.
@@ -73,6 +74,7 @@ pub struct Shard {
     pub(crate) mail: Vec<(ShardId, Mail)>,
     pub(crate) events: Vec<Event>,
     pub(crate) timers: Timers,
+    wheel: Wheel,
     handshakes: Handshakes,
     next_tick: Time,
     pub(crate) current: Option<usize>,
@@ -98,6 +100,7 @@ impl Shard {
             mail: Vec::new(),
             events: Vec::new(),
             timers: Timers::default(),
+            wheel: Wheel::default(),
             handshakes: Handshakes::default(),
             next_tick: Time::ZERO,
             current: None,
@@ -302,37 +305,22 @@ impl Shard {
                 if !peer.session.is_connected() {
                     continue;
                 }
-                let Subscribed { forwarder, gaps, .. } = &mut subscriber.forwarders[at.forwarder];
-                let before = forwarder.sent;
-                for packet in track.fresh.iter().filter_map(|seq| track.ring.get(*seq)) {
-                    match forwarder.forward(packet, &mut peer.session, to, out) {
-                        Ok(()) => {}
-                        Err(DropReason::CodecNotNegotiated) => {
-                            doomed.push((at.peer, CloseReason::CodecNotNegotiated(packet.codec)));
-                            break;
-                        }
-                        Err(reason) => {
-                            self.metrics.dropped(reason);
-                            if packet.marker && track.key.kind == Kind::Video {
-                                bump(&peer.stats.frames_dropped, 1);
-                                self.metrics.subscriber_frames_dropped.increment();
-                            }
-                        }
-                    }
+                let before = subscriber.forwarders[at.forwarder].forwarder.mark();
+                let way = Way::new(&mut peer.session, to, &self.metrics, now, &mut *out);
+                match subscriber.fresh(at.forwarder, &track.ring, &track.fresh, way) {
+                    Ok(false) => {}
+                    Ok(true) => schedule(&mut self.wheel, subscriber, at.peer, now),
+                    Err(why) => doomed.push((at.peer, why)),
                 }
+                let forwarder = &subscriber.forwarders[at.forwarder].forwarder;
                 if forwarder.awaits_key_frame() {
                     track.key_frames.want();
                 }
                 if forwarder.owes_first_report() {
                     self.timers.sooner(at.peer, now);
                 }
-                let sent = forwarder.sent.since(before);
-                count_out(&self.metrics, &peer.stats, sent);
-                if let Some(freeze_us) = gaps.sent(sent.frames, now) {
-                    bump(&peer.stats.freezes, 1);
-                    bump(&peer.stats.freeze_us, freeze_us as u64);
-                    self.metrics.subscriber_freezes.increment();
-                }
+                let sent = forwarder.since(before);
+                subscriber.count(sent, &self.metrics, &peer.stats, now);
             }
             if !track.mirrors.is_empty() || track.tapped {
                 let packets: Vec<Packet> =
@@ -358,9 +346,15 @@ impl Shard {
         }
     }
 
-    /// Phase 5: what is due by time, of one session: NACKs, reports, catch-ups, time-outs. Returns whether there may be more: between two
+    /// Phase 5: what is due by time, of one session: the next slice of what waits, NACKs, reports, time-outs. Returns whether there may be more: between two
     /// the caller may look after media.
     pub fn handle_timeout<E: Egress>(&mut self, now: Time, out: &mut E) -> bool {
+        if let Some(slot) = self.wheel.pop(now) {
+            self.current = Some(slot);
+            self.pace(slot, now, out);
+            self.current = None;
+            return true;
+        }
         if let Some(slot) = self.timers.pop(now) {
             self.current = Some(slot);
             self.look_after(slot, now, out);
@@ -394,31 +388,35 @@ impl Shard {
                 due = due.min(publisher.next_poll(now));
             }
             Role::Subscribe(subscriber) => {
-                for subscribed in &mut subscriber.forwarders {
-                    let forwarder = &mut subscribed.forwarder;
-                    let Some(to) = session.remote().filter(|_| forwarder.is_catching_up()) else { continue };
-                    let track = &mut self.tracks[subscribed.track];
-                    let before = forwarder.sent;
-                    match forwarder.catch_up(&track.ring, session, to, out) {
-                        Ok(()) => {}
-                        Err(DropReason::CodecNotNegotiated) => {
-                            let codec = track.ring.key().and_then(|k| track.ring.get(k)).map(|p| p.codec);
-                            let why = codec.map_or(CloseReason::Internal, CloseReason::CodecNotNegotiated);
-                            return self.close(slot, why, now, out);
-                        }
-                        Err(reason) => metrics.dropped(reason),
-                    }
-                    if forwarder.awaits_key_frame() {
-                        track.key_frames.want();
-                    }
-                    count_out(metrics, &peer.stats, forwarder.sent.since(before));
-                    subscribed.gaps.caught_up(now);
-                }
                 subscriber.report(session, metrics, self.config.unix_us_at_zero, now, out);
-                due = due.min(subscriber.next_poll(now));
+                if subscriber.estimate(&mut self.tracks, &peer.stats, now) {
+                    schedule(&mut self.wheel, subscriber, slot, now);
+                }
+                due = due.min(subscriber.next_report()).min(subscriber.sending.next_poll());
             }
         }
         self.timers.set(slot, due.max(now.plus_us(STEP_US)));
+    }
+
+    /// The next slice of what waits for a subscriber.
+    fn pace<E: Egress>(&mut self, slot: usize, now: Time, out: &mut E) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Role::Subscribe(subscriber) = &mut peer.role else { return };
+        subscriber.sending.pacer.scheduled = false;
+        let Some(to) = peer.session.remote().filter(|_| peer.session.is_connected()) else { return };
+        let before = subscriber.mark();
+        let way = Way::new(&mut peer.session, to, &self.metrics, now, &mut *out);
+        let paced = subscriber.pace(&mut self.tracks, &peer.stats, way);
+        let sent = subscriber.since(before);
+        subscriber.count(sent, &self.metrics, &peer.stats, now);
+        match paced {
+            Ok(true) => schedule(&mut self.wheel, subscriber, slot, now),
+            Ok(false) => {}
+            Err(why) => return self.close(slot, why, now, out),
+        }
+        if subscriber.forwarders.iter().any(|s| s.forwarder.owes_first_report()) {
+            self.timers.sooner(slot, now);
+        }
     }
 
     fn tick<E: Egress>(&mut self, now: Time, out: &mut E) {
@@ -461,7 +459,7 @@ impl Shard {
         match (self.handshakes.is_empty(), self.peers.is_empty()) {
             (false, _) => Time::ZERO,
             (true, true) => Time::MAX,
-            (true, false) => self.next_tick.min(self.timers.next()),
+            (true, false) => self.next_tick.min(self.timers.next()).min(self.wheel.next()),
         }
     }
 
@@ -500,8 +498,11 @@ impl Shard {
             if subscribed.forwarder.start(&track.ring, now, replay) {
                 track.key_frames.want();
                 asked = Some(subscribed.track);
+            } else {
+                subscriber.sending.catch_up(&track.ring, now);
             }
         }
+        self.pace(slot, now, out);
         if let Some(track) = asked {
             self.poll_key_frame(track, now, out);
         }
@@ -554,11 +555,10 @@ impl Shard {
         out: &mut E,
     ) -> Result<(), DropReason> {
         let Some(peer) = self.peers.get_mut(slot) else { return Ok(()) };
-        let (stats, metrics, tracks, timers) =
-            (&peer.stats, &self.metrics, &mut self.tracks, &mut self.timers);
-        let mut asked = None;
+        let (stats, metrics, tracks) = (&peer.stats, &self.metrics, &mut self.tracks);
+        let (mut asked, mut paces, mut sooner) = (None, false, false);
         let unix_us = self.config.unix_us_at_zero + now.us();
-        let (session, role) = (&mut peer.session, &mut peer.role);
+        let role = &mut peer.role;
         let parsed = rtcp::parse(compound, |event| match (&mut *role, event) {
             (Role::Publish(publisher), rtcp::Event::SenderReport { ssrc, ntp, rtp, .. }) => {
                 if let Some((media, timestamp, capture)) = publisher.on_sender_report(ssrc, ntp, rtp, now) {
@@ -581,47 +581,37 @@ impl Shard {
                     subscriber.rtt_us = rtt_us;
                     stats.rtt_us.store(rtt_us.max(1), Ordering::Relaxed); // 0 is unknown
                 }
+                subscriber.report_about(about_ssrc, fraction_lost, now);
+            }
+            (Role::Subscribe(subscriber), rtcp::Event::Twcc { fci }) => {
+                if let Err(reason) = subscriber.sending.feedback(fci, now) {
+                    metrics.dropped(reason);
+                }
+            }
+            (Role::Subscribe(subscriber), rtcp::Event::Remb { bitrate_bps, .. }) => {
+                subscriber.sending.remb(bitrate_bps, now);
+                sooner = true;
             }
             (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {
-                let rtt_us = subscriber.rtt_us;
-                let wanted = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc);
-                let Some(subscribed) = wanted else { return };
-                let before = subscribed.forwarder.sent;
-                let ring = &tracks[subscribed.track].ring;
-                for seq in seqs.iter().copied() {
-                    bump(&stats.nacks_in, 1);
-                    metrics.nacks_in.add(1);
-                    match subscribed.forwarder.resend(seq, ring, rtt_us, now, session, out) {
-                        Ok(()) => {
-                            bump(&stats.resent, 1);
-                            metrics.retransmissions_out.add(1);
-                        }
-                        Err(reason) => {
-                            metrics.dropped(reason);
-                            let missed = reason == DropReason::ResendMissing;
-                            bump(if missed { &stats.nacks_missed } else { &stats.nacks_refused }, 1);
-                        }
-                    }
-                }
-                let sent = subscribed.forwarder.sent.since(before);
-                bump(&stats.resent_bytes, sent.wire_bytes);
-                metrics.retransmitted_bytes_out.add(sent.wire_bytes);
-                count_out(metrics, stats, sent);
+                bump(&stats.nacks_in, seqs.len() as u64);
+                metrics.nacks_in.add(seqs.len() as u64);
+                subscriber.nack(ssrc, seqs, tracks, metrics, stats, now);
+                paces |= !subscriber.sending.pacer.scheduled;
             }
             (Role::Subscribe(subscriber), rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. }) => {
                 bump(&stats.plis_in, 1);
                 metrics.plis_in.add(1);
-                let Some(subscribed) = subscriber.forwarders.iter_mut().find(|s| s.forwarder.ssrc == ssrc)
-                else {
-                    return;
-                };
+                let asks = subscriber.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc);
+                let Some(index) = asks.filter(|index| !subscriber.is_held(*index)) else { return };
+                let subscribed = &mut subscriber.forwarders[index];
                 if !subscribed.throttle.allow(now) {
                     return;
                 }
                 let track = &mut tracks[subscribed.track];
                 let replayed = !track.answers() && subscribed.forwarder.rewind(&track.ring);
                 if replayed {
-                    timers.sooner(slot, now);
+                    subscriber.sending.catch_up(&track.ring, now);
+                    paces |= !subscriber.sending.pacer.scheduled;
                 } else {
                     track.key_frames.want();
                     asked = Some(subscribed.track);
@@ -631,6 +621,12 @@ impl Shard {
         });
         if let Some(track) = asked {
             self.poll_key_frame(track, now, out);
+        }
+        if sooner {
+            self.timers.sooner(slot, now);
+        }
+        if paces {
+            self.pace(slot, now, out);
         }
         parsed.map_err(|_| DropReason::RtcpMalformed)
     }
@@ -658,11 +654,11 @@ impl Shard {
     }
 }
 
-fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
-    if sent.packets > 0 {
-        bump(&stats.packets_out, sent.packets);
-        bump(&stats.bytes_out, sent.wire_bytes);
-        metrics.sent_n(PacketKind::Rtp, sent.packets as usize, sent.wire_bytes as usize);
+fn schedule(wheel: &mut Wheel, subscriber: &mut Subscriber, slot: usize, now: Time) {
+    let pacer = &mut subscriber.sending.pacer;
+    if !pacer.scheduled {
+        pacer.scheduled = true;
+        wheel.push(slot, pacer.due(now), now);
     }
 }
 

@@ -5,7 +5,9 @@ use media::{Codec, Kind, Packet, Time};
 use metrics::DropReason;
 
 use crate::command::{ShardId, SourceId, TrackKey};
+use crate::forward::OVERHEAD_MAX;
 use crate::key_frame::SourceThrottle;
+use crate::meter::Meter;
 use crate::ring::{Ring, RingLimits};
 
 /// Numbers left free when a source changes, so that packets of the new one that come out of order before its first still have a place,
@@ -46,6 +48,8 @@ pub(crate) struct Track {
     /// Numbers that came since the last fan-out, in arrival order.
     pub(crate) fresh: Vec<u64>,
     pub(crate) key_frames: SourceThrottle,
+    /// What the source sends, as it would be sent on.
+    pub(crate) meter: Meter,
     /// On a mirror: what [`Track::answers`] is at home.
     pub(crate) home_answers: bool,
     source: SourceId,
@@ -107,6 +111,7 @@ impl Track {
             tapped: false,
             fresh: Vec::new(),
             key_frames: SourceThrottle::new(),
+            meter: Meter::default(),
             home_answers: true,
             source: SourceId::default(),
             numbering: Numbering::default(),
@@ -176,7 +181,9 @@ impl Track {
     pub(crate) fn store(&mut self, packet: Packet, now: Time) -> Result<(), DropReason> {
         let (seq, key_start) = (packet.seq, packet.key_start);
         let last = (seq, packet.timestamp, packet.arrival, packet.codec.clock_hz());
+        let len = packet.payload.len();
         self.ring.insert(packet, now)?;
+        self.meter.add(len + OVERHEAD_MAX, now);
         if self.numbering.last.is_none_or(|(highest, ..)| seq > highest) {
             self.numbering.last = Some(last);
         }

@@ -95,6 +95,8 @@ pub struct WebRtc {
     pub base_port: u16,
     /// Answer a publisher that offers H.264 with H.264 first.
     pub prefer_h264: bool,
+    /// Spread frames, estimate each viewer's bandwidth and keep within it.
+    pub pacer: bool,
     /// A session whose ICE and DTLS are not through by then is ended.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
@@ -226,6 +228,7 @@ impl Default for WebRtc {
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             base_port: 8000,
             prefer_h264: true,
+            pacer: true,
             // Browsers repeat their checks every 5 s at most and give up after 30 s (RFC 7675 section 5.1).
             connect_timeout: Duration::from_secs(10),
             sessions_max: 10_000,

@@ -146,7 +146,7 @@ pub fn negotiate(
                 video_ssrc: Some(video_ssrc),
                 video_rtx_ssrc: Some(video_rtx_ssrc),
                 stereo: true,
-                twcc: false,
+                twcc: node.config.webrtc.pacer,
             };
             (sdp::Role::Play(tracks), &play_first)
         }

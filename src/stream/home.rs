@@ -104,7 +104,8 @@ mod tests {
 
     fn homes(shards: usize) -> Arc<Homes> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let (handles, _) = media_plane::start(ip, 0, shards, Clock::start(), 1, &Arc::default()).unwrap();
+        let (handles, _) =
+            media_plane::start(ip, 0, shards, Clock::start(), 1, true, &Arc::default()).unwrap();
         Homes::new(handles)
     }
 

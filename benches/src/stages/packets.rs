@@ -233,6 +233,8 @@ pub(super) fn nack_service() -> Box<dyn Workload> {
         move |(world, out, _), nacks| {
             let before = out.packets;
             for nack in &mut *nacks {
+                // In a tick of its own: the pacer spreads what comes at once.
+                world.pass(1_000);
                 world.datagram(nack, viewer, out);
             }
             assert_eq!(out.packets - before, NACKS, "each is served");

@@ -186,7 +186,7 @@ impl Egress for Wire {
 
 impl World {
     fn new() -> World {
-        let config = ShardConfig { id: 0, unix_us_at_zero: 1_700_000_000_000_000, seed: 7 };
+        let config = ShardConfig { id: 0, unix_us_at_zero: 1_700_000_000_000_000, seed: 7, pacer: true };
         World {
             shard: Shard::new(config, Arc::new(ShardMetrics::default())),
             wire: Wire::default(),

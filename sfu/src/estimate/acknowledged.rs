@@ -29,8 +29,12 @@ pub(super) struct Acknowledged {
 #[derive(Debug, Default)]
 struct OwnClock {
     from: Option<Time>,
+    /// When the window's first packet arrived.
+    arrived_us: i64,
     bytes: u64,
     bps: u64,
+    /// The last window's packets took longer to arrive than to be sent, by a quarter.
+    stretched: bool,
 }
 
 impl Acknowledged {
@@ -44,8 +48,13 @@ impl Acknowledged {
         self.bps().map(|bps| bps.min(self.own.bps))
     }
 
+    /// Packets arrive slower than they were sent: that few do is the link's doing, however few were sent.
+    pub(super) fn falls_behind(&self) -> bool {
+        self.own.stretched
+    }
+
     pub(super) fn on_packet(&mut self, sent: Time, arrival_us: i64, bytes: usize) {
-        self.own.on_packet(sent, bytes);
+        self.own.on_packet(sent, arrival_us, bytes);
         let window_us = if self.kbps.is_some() { WINDOW_US } else { WINDOW_FIRST_US };
         // Reordered packets stand still in time.
         let step_us = self.last_us.map_or(0, |last| arrival_us.saturating_sub(last).max(0));
@@ -95,8 +104,11 @@ impl Acknowledged {
 }
 
 impl OwnClock {
-    fn on_packet(&mut self, sent: Time, bytes: usize) {
-        let from = *self.from.get_or_insert(sent);
+    fn on_packet(&mut self, sent: Time, arrival_us: i64, bytes: usize) {
+        let from = *self.from.get_or_insert_with(|| {
+            self.arrived_us = arrival_us;
+            sent
+        });
         let us = sent.since(from);
         // Described out of order: it would be counted into time in which it was not sent.
         if us < 0 {
@@ -104,7 +116,8 @@ impl OwnClock {
         }
         if us >= OWN_WINDOW_US {
             self.bps = self.bytes.saturating_mul(8_000_000) / us.unsigned_abs();
-            (self.from, self.bytes) = (Some(sent), 0);
+            self.stretched = arrival_us.saturating_sub(self.arrived_us) > us.saturating_mul(5) / 4;
+            (self.from, self.arrived_us, self.bytes) = (Some(sent), arrival_us, 0);
         }
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }

@@ -182,7 +182,7 @@ impl Estimator {
         }
         let rtt_us = self.rtt_us();
         let usage = self.trendline.usage();
-        let idle = self.application.is_idle(now);
+        let idle = self.application.is_idle(now) && !self.acknowledged.falls_behind();
         if !self.take_probe_result(now) {
             let input = aimd::Input {
                 usage,

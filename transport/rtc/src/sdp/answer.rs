@@ -364,14 +364,14 @@ impl Attributes {
             self.flag("rtcp-rsize");
         }
         for codec in &negotiated.codecs {
-            self.format(codec, section);
+            self.format(codec, section, params);
         }
         if let Role::Play(tracks) = params.role {
             self.sources(negotiated, &tracks);
         }
     }
 
-    fn format(&mut self, format: &NegotiatedCodec, section: &Accepted<'_>) {
+    fn format(&mut self, format: &NegotiatedCodec, section: &Accepted<'_>, params: &AnswerParams<'_>) {
         let NegotiatedCodec { pt, codec, .. } = format;
         let (name, clock_hz) = (codec.name(), codec.clock_hz());
         let channels = if *codec == Codec::Opus { "/2" } else { "" };
@@ -379,10 +379,14 @@ impl Attributes {
         if !format.fmtp.is_empty() {
             self.add("fmtp", format!("{pt} {}", format.fmtp));
         }
-        let offered_twcc = section.media.codecs.iter().any(|offered| offered.pt == *pt && offered.twcc);
-        let twcc = section.negotiated.twcc_ext_id.is_some() && offered_twcc;
+        let offered = section.media.codecs.iter().find(|offered| offered.pt == *pt);
+        let twcc = section.negotiated.twcc_ext_id.is_some() && offered.is_some_and(|offered| offered.twcc);
+        // A player that cannot say when packets arrived may say what it thinks fits.
+        let estimates = matches!(params.role, Role::Play(PlayTracks { twcc: true, .. }));
+        let remb = estimates && !twcc && offered.is_some_and(|offered| offered.remb);
         let feedback = [
             (twcc, "transport-cc"),
+            (remb, "goog-remb"),
             (format.fir, "ccm fir"),
             (format.nack, "nack"),
             (format.pli, "nack pli"),

@@ -208,6 +208,14 @@ fn chromium_plays() {
     assert!(text.contains("a=fmtp:111 minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1\r\n"));
     assert_eq!(negotiated.media(Kind::Video).unwrap().twcc_ext_id, Some(3));
     assert!(text.contains("a=rtcp-fb:96 transport-cc\r\n"));
+    assert!(!text.contains("goog-remb"), "one way to estimate is enough");
+
+    let older = CHROMIUM_WHEP.replace("transport-cc", "x-none");
+    let (text, negotiated) = checked_answer(&older, &params(Role::Play(tracks), &[]));
+    assert_eq!(negotiated.media(Kind::Video).unwrap().twcc_ext_id, None);
+    assert!(text.contains("a=rtcp-fb:96 goog-remb\r\n"));
+    let (text, _) = checked_answer(&older, &params(Role::Play(TRACKS), &[]));
+    assert!(!text.contains("goog-remb"), "nobody listens");
 }
 
 #[test]

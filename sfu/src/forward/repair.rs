@@ -1,0 +1,140 @@
+//! What is sent besides what is new: answers to NACKs, within a guard and a budget, and padding.
+
+use media::Time;
+use metrics::DropReason;
+
+use super::{Forwarder, Header, OVERHEAD_MAX, Way};
+use crate::pacer::Repair;
+use crate::ring::Ring;
+use crate::shard::Egress;
+
+/// Resend guard's table: one slot a number, by the low bits. 1024 is 2 s at 500 pps.
+const RESENT_SLOTS: usize = 1_024;
+/// A packet goes out again at most this often (LiveKit, JVB).
+const COPIES_MAX: u8 = 3;
+/// Resends may be this share of what is sent, counted in bytes over about a second, with a floor for sparse streams.
+pub(super) const RESEND_SHARE_PERCENT: u64 = 15;
+pub(super) const RESEND_FLOOR_BYTES: i64 = 30_000;
+/// Without a report yet, a resend is repeated no sooner.
+const RTT_UNKNOWN_US: i64 = 50_000;
+/// A packet of padding: as much as its count can say (RFC 3550 section 5.1), the count in the last byte.
+const PADDING: [u8; 255] = {
+    let mut padding = [0; 255];
+    padding[254] = 255;
+    padding
+};
+
+impl Forwarder {
+    /// A NACK for one number: what is to be sent again, when the guard allows it. Its cost is taken from the budget, which may be short then.
+    pub(crate) fn repair_for(
+        &mut self,
+        asked: u16,
+        ring: &Ring,
+        rtt_us: i64,
+        now: Time,
+        index: u8,
+    ) -> Result<Repair, DropReason> {
+        let highest = self.highest.ok_or(DropReason::ResendMissing)?;
+        // The number nearest to the highest sent, by signed 16-bit difference.
+        let back = (highest as u16).wrapping_sub(asked) as i16;
+        let out_seq = highest.checked_add_signed(-i64::from(back)).ok_or(DropReason::ResendMissing)?;
+        if out_seq > highest || out_seq < self.key_out {
+            return Err(DropReason::ResendRefused);
+        }
+        let (_, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
+        let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
+        if self.choice.is_some_and(|c| c.rtx_payload_type.is_none() && c.twcc.is_some()) {
+            return Err(DropReason::ResendRefused); // another header under the same number would repeat a nonce
+        }
+
+        if self.resent.is_empty() {
+            self.resent = vec![(0, 0, 0); RESENT_SLOTS];
+        }
+        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
+        let now_ms = now.ms() as u32;
+        let guard_us = if rtt_us > 0 { rtt_us * 9 / 10 } else { RTT_UNKNOWN_US };
+        if slot.0 == out_seq as u32 && slot.2 > 0 {
+            let since_us = i64::from(now_ms.wrapping_sub(slot.1)) * 1_000;
+            if since_us < guard_us || slot.2 >= COPIES_MAX {
+                return Err(DropReason::ResendRefused);
+            }
+        } else {
+            *slot = (out_seq as u32, now_ms, 0);
+        }
+        let cost = packet.payload.len() + OVERHEAD_MAX;
+        (slot.1, slot.2) = (now_ms, slot.2 + 1);
+        self.budget -= cost as i64;
+        Ok(Repair { out_seq, forwarder: index, cost: cost as u16 })
+    }
+
+    /// Whether more retransmissions wait than the budget has.
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.budget < 0
+    }
+
+    /// A retransmission is not sent after all: it is no copy, and its bytes are another's.
+    pub(crate) fn give_up(&mut self, repair: Repair) {
+        self.budget += i64::from(repair.cost);
+        let slot = &mut self.resent[repair.out_seq as usize % RESENT_SLOTS];
+        if slot.0 == repair.out_seq as u32 {
+            (slot.1, slot.2) = (0, slot.2.saturating_sub(1));
+        }
+    }
+
+    /// Sends a packet again.
+    pub(crate) fn repair<E: Egress>(
+        &mut self,
+        repair: Repair,
+        ring: &Ring,
+        way: &mut Way<'_, E>,
+    ) -> Result<(), DropReason> {
+        let out_seq = repair.out_seq;
+        let (range, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
+        let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
+        let choice = self.choice.filter(|c| c.codec == packet.codec).ok_or(DropReason::ResendMissing)?;
+        let time = range.out_time(packet.timestamp) as u32;
+        let header = match choice.rtx_payload_type {
+            Some(payload_type) => {
+                let (seq, ssrc) = (self.rtx_seq, self.rtx_ssrc);
+                self.rtx_seq += 1;
+                Header { seq, time, payload_type, ssrc, original: Some(out_seq as u16) }
+            }
+            // Same number, same bytes: under SRTP the same ciphertext again.
+            None => {
+                let (payload_type, ssrc) = (choice.payload_type, self.ssrc);
+                Header { seq: out_seq, time, payload_type, ssrc, original: None }
+            }
+        };
+        let before = self.sent.wire_bytes;
+        self.write(packet, range, header, way)?;
+        self.sent.resent += 1;
+        self.sent.resent_bytes += self.sent.wire_bytes - before;
+        Ok(())
+    }
+
+    /// Sends a packet of padding, whose bytes on the wire it returns; 0 when it cannot now. In a stream of its own with RTX, which no decoder
+    /// sees; else between frames, with a number of theirs.
+    pub(crate) fn pad<E: Egress>(&mut self, way: &mut Way<'_, E>) -> Result<usize, DropReason> {
+        let (Some(choice), Some(highest)) = (self.choice, self.highest) else { return Ok(0) };
+        let time = self.last_time as u32;
+        let header = match choice.rtx_payload_type {
+            Some(payload_type) => {
+                let seq = self.rtx_seq;
+                self.rtx_seq += 1;
+                Header { seq, time, payload_type, ssrc: self.rtx_ssrc, original: None }
+            }
+            None if self.frame_open || choice.twcc.is_none() => return Ok(0),
+            None => {
+                let (seq, payload_type) = (highest + 1, choice.payload_type);
+                self.ranges.pad(seq, self.highest_in + 1);
+                self.highest = Some(seq);
+                Header { seq, time, payload_type, ssrc: self.ssrc, original: None }
+            }
+        };
+        let before = self.sent.wire_bytes;
+        self.write_out(&PADDING, false, true, header, way)?;
+        let bytes = self.sent.wire_bytes - before;
+        self.sent.padding_bytes += bytes;
+        Ok(bytes as usize)
+    }
+}

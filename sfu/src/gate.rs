@@ -1,0 +1,78 @@
+//! Which frames of a source without layers a subscriber gets when its link takes fewer than there are: whole ones. Frames that no other
+//! refers to are left out first, then all up to the next key frame.
+
+use media::{Packet, Time};
+use metrics::DropReason;
+
+/// What waits longer than this is not worth waiting for: with what is on the link it is what a receiver's jitter buffer grows to.
+const QUEUE_US_MAX: i64 = 400_000;
+
+/// What a forwarder lets through.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Gate {
+    /// All frames.
+    #[default]
+    Open,
+    /// Those that others refer to.
+    References,
+    /// The next key frame.
+    KeyFrame,
+}
+
+impl Gate {
+    /// Whether the frame that begins with `packet` is left out, and why. `newer_key`: a later key frame waits too. `limited`: the link takes
+    /// less than the source sends.
+    pub(crate) fn refuses(
+        &mut self,
+        packet: &Packet,
+        newer_key: bool,
+        limited: bool,
+        now: Time,
+    ) -> Option<DropReason> {
+        let too_old = now.since(packet.arrival) > QUEUE_US_MAX;
+        *self = match *self {
+            _ if packet.key_start && !(too_old && newer_key) => Gate::Open,
+            Gate::KeyFrame => Gate::KeyFrame,
+            _ if too_old => Gate::KeyFrame,
+            _ => Gate::Open,
+        };
+        if *self == Gate::Open && limited {
+            *self = Gate::References;
+        }
+        match self {
+            Gate::KeyFrame => Some(DropReason::CongestedToKeyFrame),
+            Gate::References if packet.discardable => Some(DropReason::CongestedDiscardable),
+            Gate::References | Gate::Open => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::tests::packet;
+
+    #[test]
+    fn references_are_kept_longer_than_the_rest_and_then_a_key_frame_is_waited_for() {
+        let mut gate = Gate::Open;
+        let at = Time::from_ms;
+        let discardable = |ms| Packet { discardable: true, ..packet(1, ms, false) };
+        assert_eq!(gate.refuses(&discardable(0), false, false, at(399)), None);
+        assert_eq!(gate.refuses(&packet(1, 0, false), false, true, at(399)), None);
+        assert_eq!(gate.refuses(&discardable(0), false, true, at(1)), Some(DropReason::CongestedDiscardable));
+        let to_key_frame = Some(DropReason::CongestedToKeyFrame);
+        assert_eq!(gate.refuses(&packet(1, 0, false), false, true, at(401)), to_key_frame);
+        assert_eq!(
+            gate.refuses(&packet(1, 401, false), false, false, at(401)),
+            to_key_frame,
+            "however young"
+        );
+        assert_eq!(
+            gate.refuses(&packet(1, 0, true), true, false, at(401)),
+            to_key_frame,
+            "a newer one waits"
+        );
+        assert_eq!(gate.refuses(&packet(1, 0, true), false, false, at(401)), None, "the newest, however old");
+        assert_eq!(gate, Gate::Open);
+    }
+}

@@ -1,0 +1,385 @@
+//! The send side of a subscriber: what the track has is sent at once or waits in the ring, what was lost waits for its turn, and the pacer
+//! says when.
+
+use std::sync::atomic::Ordering;
+
+use media::{Kind, Time};
+use metrics::{DropReason, PacketKind, ShardMetrics};
+use slab::Slab;
+
+use crate::command::{CloseReason, PeerStats, bump};
+use crate::estimate::{Estimator, START_BPS};
+use crate::forward::{Sent, Way};
+use crate::pacer::{Pacer, REPAIRS_MAX};
+use crate::peer::{Subscribed, Subscriber};
+use crate::ring::Ring;
+use crate::shard::Egress;
+use crate::track::Track;
+
+/// Of a GOP from the ring so much goes at once, so that a key frame of ordinary size shows without waiting: 50 ms of a 10 Mbit/s link.
+const FIRST_BYTES: usize = 64 * 1024;
+/// The rest in about this time, where that is no more than this rate: soon enough to be live at once, slow enough for a last mile's queue.
+const CATCH_UP_US: u64 = 250_000;
+const CATCH_UP_BPS: u64 = 10_000_000;
+const CATCH_UP_BPS_MIN: u64 = 1_000_000;
+/// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time.
+const CATCH_UP_RATE: u64 = 3;
+
+/// Under congestion the pacer sends so much of the estimate: what waits drains.
+const LIMIT_PERCENT: u64 = 110;
+/// The link takes all again when the estimate is so much of what the source sends, and probes go so far.
+const ENOUGH_PERCENT: u64 = 115;
+const DEMAND_PERCENT: u64 = 130;
+
+/// A viewer whose link takes less than a browser sends costs that browser, and all who watch it, a key frame no more often.
+const KEY_FRAME_US: i64 = 4_000_000;
+
+/// A subscriber's pacer and what it goes by.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) pacer: Pacer,
+    /// The rate of the catch-up that is under way.
+    catch_up_bps: Option<u64>,
+    /// One for all that goes to the peer: made with transport-wide numbers, or with the first REMB.
+    estimator: Option<Box<Estimator>>,
+    numbered: bool,
+    /// The link takes less than the source sends.
+    limited: bool,
+    /// What the source sends, and what the estimate was last.
+    needs_bps: u64,
+    target_bps: u64,
+    /// Something is left for the next slice.
+    waits: bool,
+    /// When a key frame was last asked for although the link takes less than the source sends.
+    asked: Time,
+}
+
+impl Sending {
+    /// `numbered`: packets carry transport-wide numbers.
+    pub(crate) fn new(paced: bool, numbered: bool, now: Time) -> Sending {
+        Sending {
+            pacer: Pacer::new(paced),
+            catch_up_bps: None,
+            estimator: numbered.then(|| Box::new(Estimator::new(now))),
+            numbered,
+            limited: false,
+            needs_bps: 0,
+            target_bps: START_BPS,
+            waits: false,
+            asked: now,
+        }
+    }
+
+    /// A forwarder begins to send the ring's last GOP.
+    pub(crate) fn catch_up(&mut self, ring: &Ring, now: Time) {
+        let Some(first) = ring.key().and_then(|key| ring.get(key)) else { return };
+        let bits = ring.bytes_from(first.seq) as u64 * 8;
+        let soon = (bits * 1_000_000 / CATCH_UP_US).clamp(CATCH_UP_BPS_MIN, CATCH_UP_BPS);
+        let took_us = now.since(first.arrival).max(1_000_000) as u64;
+        self.catch_up_bps = Some(soon.max(bits * 1_000_000 / took_us * CATCH_UP_RATE));
+        self.limit(now);
+        self.pacer.grant(FIRST_BYTES);
+    }
+
+    /// Transport-wide feedback.
+    pub(crate) fn feedback(&mut self, fci: &[u8], now: Time) -> Result<(), DropReason> {
+        if let Some(estimator) = &mut self.estimator {
+            estimator.on_feedback(fci, now).map_err(|_| DropReason::RtcpMalformed)?;
+            self.judge(now);
+        }
+        Ok(())
+    }
+
+    /// A receiver's own estimate.
+    pub(crate) fn remb(&mut self, bps: u64, now: Time) {
+        if self.pacer.is_on() {
+            self.estimator.get_or_insert_with(|| Box::new(Estimator::new(now))).on_remb(bps, now);
+            self.judge(now);
+        }
+    }
+
+    /// When the estimator wants to be asked again.
+    pub(crate) fn next_poll(&self) -> Time {
+        self.estimator.as_ref().map_or(Time::MAX, |estimator| estimator.next_poll())
+    }
+
+    /// Whether the link takes less than the source sends.
+    fn judge(&mut self, now: Time) {
+        let Some(estimator) = &self.estimator else { return };
+        let (target_bps, needs_bps) = (estimator.target_bps(), self.needs_bps);
+        // Until something was seen to be too much, the estimate is a guess.
+        let seen = estimator.congested() || target_bps < self.target_bps;
+        self.target_bps = target_bps;
+        self.limited = match self.limited {
+            false => seen && target_bps < needs_bps,
+            // What waited meanwhile goes under the limit, too.
+            true => self.waits || target_bps < needs_bps * ENOUGH_PERCENT / 100,
+        };
+        self.limit(now);
+    }
+
+    fn limit(&mut self, now: Time) {
+        let target_bps = self.estimator.as_ref().filter(|_| self.limited).map(|e| e.target_bps());
+        let link = target_bps.map(|bps| (bps * LIMIT_PERCENT / 100).max(1));
+        let limit = match (link, self.catch_up_bps) {
+            (Some(link), Some(catch_up)) => Some(link.min(catch_up)),
+            (link, catch_up) => link.or(catch_up),
+        };
+        self.pacer.limit(limit, now);
+    }
+}
+
+impl Subscriber {
+    /// What a track just got, for the forwarder at `index`: sent, or left for the pacer. Returns whether [`Subscriber::pace`] is due.
+    pub(crate) fn fresh<E: Egress>(
+        &mut self,
+        index: usize,
+        ring: &Ring,
+        fresh: &[u64],
+        way: Way<'_, E>,
+    ) -> Result<bool, CloseReason> {
+        let Sending { pacer, limited, estimator, numbered, .. } = &mut self.sending;
+        let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
+        let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
+        let forwarder = &mut self.forwarders[index].forwarder;
+        let sound = forwarder.media.kind == Kind::Audio;
+        let behind = forwarder.is_behind();
+        let passes = sound || (!behind && pacer.repairs.is_empty() && pacer.pass(fresh.len(), way.now));
+        for packet in fresh.iter().filter_map(|seq| ring.get(*seq)) {
+            let sent = match forwarder.admit(packet) {
+                Ok(false) => continue,
+                Ok(true) if !passes => {
+                    let interval_us = forwarder.interval_us(packet);
+                    if forwarder.wait(packet) {
+                        pacer.begin(interval_us, way.now);
+                        continue;
+                    }
+                    forwarder.send(packet, way)
+                }
+                Ok(true) => forwarder.send(packet, way),
+                Err(why) => Err(why),
+            };
+            match sent {
+                Ok(()) => pacer.spend(packet.payload.len()),
+                Err(DropReason::CodecNotNegotiated) => {
+                    return Err(CloseReason::CodecNotNegotiated(packet.codec));
+                }
+                Err(reason) => {
+                    way.metrics.dropped(reason);
+                    forwarder.sent.frames_dropped += u64::from(packet.marker && !sound);
+                }
+            }
+        }
+        if !forwarder.is_behind() || pacer.scheduled || !pacer.repairs.is_empty() {
+            return Ok(forwarder.is_behind());
+        }
+        pacer.open(forwarder.waiting(ring), way.now);
+        match forwarder.advance(ring, pacer, *limited, way) {
+            Ok(()) => {}
+            Err(DropReason::CodecNotNegotiated) => {
+                return Err(not_negotiated(ring));
+            }
+            Err(reason) => way.metrics.dropped(reason),
+        }
+        Ok(forwarder.waiting(ring) > 0)
+    }
+
+    /// The next slice: retransmissions, then video. Returns whether something is left.
+    pub(crate) fn pace<E: Egress>(
+        &mut self,
+        tracks: &mut Slab<Track>,
+        stats: &PeerStats,
+        way: Way<'_, E>,
+    ) -> Result<bool, CloseReason> {
+        let now = way.now;
+        let Sending { pacer, limited, estimator, numbered, .. } = &mut self.sending;
+        let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
+        let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
+        let waiting = |s: &Subscribed| s.forwarder.waiting(&tracks[s.track].ring);
+        let media: usize = self.forwarders.iter().map(waiting).sum();
+        pacer.open(media + pacer.repairs.len(), way.now);
+        while pacer.has_room() {
+            let Some(repair) = pacer.repairs.pop_front() else { break };
+            let subscribed = &mut self.forwarders[usize::from(repair.forwarder)];
+            pacer.spend(usize::from(repair.cost));
+            let sent = subscribed.forwarder.repair(repair, &tracks[subscribed.track].ring, way);
+            if let Err(reason) = sent {
+                way.metrics.dropped(reason);
+            }
+        }
+        let mut left = !pacer.repairs.is_empty();
+        let mut catching_up = false;
+        for subscribed in &mut self.forwarders {
+            let (forwarder, track) = (&mut subscribed.forwarder, &mut tracks[subscribed.track]);
+            if !forwarder.is_behind() {
+                continue;
+            }
+            match forwarder.advance(&track.ring, pacer, *limited, way) {
+                Ok(()) => {}
+                Err(DropReason::CodecNotNegotiated) => {
+                    return Err(not_negotiated(&track.ring));
+                }
+                Err(reason) => way.metrics.dropped(reason),
+            }
+            if forwarder.awaits_key_frame() {
+                track.key_frames.want();
+            }
+            left |= forwarder.waiting(&track.ring) > 0;
+            catching_up |= forwarder.is_catching_up();
+            let waits = forwarder.oldest(&track.ring).map_or(0, |oldest| way.now.since(oldest.arrival));
+            stats.queue_us.store(waits, Ordering::Relaxed);
+        }
+        while pacer.wants_padding() {
+            let video =
+                self.forwarders.iter_mut().map(|s| &mut s.forwarder).find(|f| f.media.kind == Kind::Video);
+            match video.map(|forwarder| forwarder.pad(way)) {
+                Some(Ok(bytes)) if bytes > 0 => pacer.probed(bytes),
+                _ => pacer.end_probe(),
+            }
+        }
+        self.sending.waits = left;
+        left |= self.sending.pacer.probe().is_some();
+        if !catching_up && self.sending.catch_up_bps.take().is_some() {
+            self.sending.limit(now);
+        }
+        Ok(left)
+    }
+
+    /// A NACK: what is worth it waits for its turn. The oldest give way when the budget is short.
+    pub(crate) fn nack(
+        &mut self,
+        ssrc: u32,
+        seqs: &[u16],
+        tracks: &Slab<Track>,
+        metrics: &ShardMetrics,
+        stats: &PeerStats,
+        now: Time,
+    ) {
+        let Some(index) = self.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc) else { return };
+        let (subscribed, pacer) = (&mut self.forwarders[index], &mut self.sending.pacer);
+        let forwarder = &mut subscribed.forwarder;
+        for &seq in seqs {
+            match forwarder.repair_for(seq, &tracks[subscribed.track].ring, self.rtt_us, now, index as u8) {
+                Ok(repair) => pacer.repairs.push_back(repair),
+                Err(reason) => {
+                    metrics.dropped(reason);
+                    let missed = reason == DropReason::ResendMissing;
+                    bump(if missed { &stats.nacks_missed } else { &stats.nacks_refused }, 1);
+                }
+            }
+            while forwarder.is_over_budget() || pacer.repairs.len() > REPAIRS_MAX {
+                let oldest = pacer.repairs.iter().position(|r| usize::from(r.forwarder) == index);
+                let Some(oldest) = oldest.and_then(|at| pacer.repairs.remove(at)) else { break };
+                forwarder.give_up(oldest);
+                metrics.dropped(DropReason::ResendRefused);
+                bump(&stats.nacks_refused, 1);
+            }
+        }
+        if !pacer.repairs.is_empty() {
+            pacer.begin(0, now);
+        }
+    }
+
+    /// A report block. Sound is sent in spite of everything, so the loss of pictures is what counts.
+    pub(crate) fn report_about(&mut self, ssrc: u32, fraction_lost: u8, now: Time) {
+        let about = self.forwarders.iter().find(|s| s.forwarder.ssrc == ssrc);
+        let counts =
+            about.is_some_and(|s| s.forwarder.media.kind == Kind::Video) || self.forwarders.len() == 1;
+        if let Some(estimator) = self.sending.estimator.as_mut().filter(|_| counts && self.rtt_us > 0) {
+            estimator.on_report(fraction_lost, self.rtt_us, now);
+        }
+    }
+
+    /// What the estimator does by time, and what follows from it. Returns whether [`Subscriber::pace`] is due.
+    pub(crate) fn estimate(&mut self, tracks: &mut Slab<Track>, stats: &PeerStats, now: Time) -> bool {
+        let sending = &mut self.sending;
+        let Some(estimator) = &mut sending.estimator else { return false };
+        sending.needs_bps = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
+        estimator.set_demand(sending.needs_bps * DEMAND_PERCENT / 100);
+        let probe = estimator.poll(now);
+        if let Some(probe) = probe {
+            sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);
+        }
+        stats.estimate_bps.store(estimator.target_bps(), Ordering::Relaxed);
+        sending.judge(now);
+        let mut resumes = false;
+        for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {
+            let track = &mut tracks[subscribed.track];
+            let again = now.since(sending.asked) >= KEY_FRAME_US;
+            if track.answers() && (!sending.limited || again) {
+                track.key_frames.want();
+                sending.asked = now;
+            }
+            // An RTMP source cannot be asked: its picture comes back from the ring.
+            if !track.answers() && !sending.limited && subscribed.forwarder.rewind(&track.ring) {
+                sending.catch_up(&track.ring, now);
+                resumes = true;
+            }
+        }
+        resumes || probe.is_some()
+    }
+
+    /// Whether a request for a key frame has to wait until the link takes one.
+    pub(crate) fn is_held(&self, index: usize) -> bool {
+        self.sending.limited && self.forwarders[index].forwarder.holds_for_key_frame()
+    }
+
+    /// What its forwarders have sent so far, and whether it is the GOP of the ring.
+    pub(crate) fn mark(&self) -> (Sent, bool) {
+        self.forwarders.iter().map(|s| s.forwarder.mark()).fold((Sent::default(), false), |a, b| {
+            (a.0.plus(b.0), a.1 | b.1)
+        })
+    }
+
+    /// The same of what was sent after `before`.
+    pub(crate) fn since(&self, before: (Sent, bool)) -> (Sent, bool) {
+        let now = self.mark();
+        (now.0.since(before.0), now.1 | before.1)
+    }
+
+    /// Counts what was sent. A GOP of the ring is out of the rhythm of the pictures.
+    pub(crate) fn count(
+        &mut self,
+        (sent, catching_up): (Sent, bool),
+        metrics: &ShardMetrics,
+        stats: &PeerStats,
+        now: Time,
+    ) {
+        count_out(metrics, stats, sent);
+        if catching_up {
+            self.gaps.caught_up(now);
+        } else if let Some(freeze_us) = self.gaps.sent(sent.frames, now) {
+            bump(&stats.freezes, 1);
+            bump(&stats.freeze_us, freeze_us as u64);
+            metrics.subscriber_freezes.increment();
+        }
+    }
+}
+
+fn not_negotiated(ring: &Ring) -> CloseReason {
+    let newest = ring.key().and_then(|key| ring.get(key));
+    newest.map_or(CloseReason::Internal, |packet| CloseReason::CodecNotNegotiated(packet.codec))
+}
+
+fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
+    if sent.packets > 0 {
+        bump(&stats.packets_out, sent.packets);
+        bump(&stats.bytes_out, sent.wire_bytes);
+        metrics.sent_n(PacketKind::Rtp, sent.packets as usize, sent.wire_bytes as usize);
+    }
+    if sent.resent > 0 {
+        bump(&stats.resent, sent.resent);
+        bump(&stats.resent_bytes, sent.resent_bytes);
+        metrics.retransmissions_out.add(sent.resent);
+        metrics.retransmitted_bytes_out.add(sent.resent_bytes);
+    }
+    let frames_dropped = sent.frames_left_out + sent.frames_dropped;
+    if frames_dropped > 0 {
+        bump(&stats.frames_dropped, frames_dropped);
+        bump(&stats.frames_congested, sent.frames_left_out);
+        metrics.subscriber_frames_dropped.add(frames_dropped);
+    }
+    if sent.padding_bytes > 0 {
+        bump(&stats.padding_bytes_out, sent.padding_bytes);
+    }
+}
