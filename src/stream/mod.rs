@@ -408,7 +408,7 @@ impl Stream {
     /// A frame viewer joined: if the newest key frame is old, a WebRTC publisher is asked for another.
     pub fn want_key_frame(&self) {
         if self.publisher().is_some_and(|p| p.ingest == Ingest::Whip) {
-            let key = TrackKey { stream: self.id, kind: Kind::Video };
+            let key = TrackKey::new(self.id, Kind::Video);
             let _ = self.home.order(Order::Shard(Command::RequestKeyFrame(key)));
         }
     }

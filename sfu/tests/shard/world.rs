@@ -28,8 +28,8 @@ static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Microseconds of the Unix epoch at `Time::ZERO`.
 pub const UNIX_US: i64 = 1_700_000_000_000_000;
 pub const STREAM: StreamId = StreamId(1);
-pub const VIDEO: TrackKey = TrackKey { stream: STREAM, kind: Kind::Video };
-pub const AUDIO: TrackKey = TrackKey { stream: STREAM, kind: Kind::Audio };
+pub const VIDEO: TrackKey = TrackKey::new(STREAM, Kind::Video);
+pub const AUDIO: TrackKey = TrackKey::new(STREAM, Kind::Audio);
 
 /// Collects what a shard sends.
 #[derive(Default)]
