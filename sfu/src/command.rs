@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use media::{Codec, Kind, Packet};
 
-use crate::allocate::{LayerReason, LayerRequest, Layers};
+use crate::allocate::{LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
 
 /// A shard's number: also its UDP port's offset from the base port.
 pub type ShardId = usize;
@@ -251,6 +251,8 @@ pub struct PeerStats {
     pub fraction_lost: AtomicU64,
     /// A viewer's encoding, its height, why, and how often it changed: see [`PeerStats::layer`].
     layer: AtomicU64,
+    /// A publisher's encodings: see [`PeerStats::encodings`].
+    encodings: [AtomicU64; LAYERS_MAX],
 }
 
 /// Which encoding a viewer gets.
@@ -276,6 +278,28 @@ impl PeerStats {
             height: u32::from(u16::from_be_bytes([height0, height1])),
             reason: LayerReason::from_number(reason),
             switches: u32::from_be_bytes(switches),
+        }
+    }
+
+    /// A publisher's encodings as they are measured, by index; their rate in whole kbit/s.
+    pub fn encodings(&self) -> Layers {
+        self.encodings.each_ref().map(|packed| {
+            let [flags, _, height0, height1, kbps @ ..] = packed.load(Ordering::Relaxed).to_be_bytes();
+            Layer {
+                rate_bps: u64::from(u32::from_be_bytes(kbps)) * 1_000,
+                height: u32::from(u16::from_be_bytes([height0, height1])),
+                flows: flags & 1 != 0,
+                live: flags & 2 != 0,
+            }
+        })
+    }
+
+    pub(crate) fn set_encoding(&self, index: usize, layer: &Layer) {
+        let [height0, height1] = (layer.height.min(u32::from(u16::MAX)) as u16).to_be_bytes();
+        let [a, b, c, d] = ((layer.rate_bps / 1_000).min(u64::from(u32::MAX)) as u32).to_be_bytes();
+        let flags = u8::from(layer.flows) | u8::from(layer.live) << 1;
+        if let Some(figure) = self.encodings.get(index) {
+            figure.store(u64::from_be_bytes([flags, 0, height0, height1, a, b, c, d]), Ordering::Relaxed);
         }
     }
 

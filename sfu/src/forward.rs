@@ -252,9 +252,9 @@ impl Forwarder {
         matches!(self.state, State::CatchUp { .. })
     }
 
-    /// Whether it has sent nothing yet.
+    /// Whether it has sent nothing yet, and does not know what it will.
     pub(crate) fn is_unused(&self) -> bool {
-        self.highest.is_none()
+        self.ranges.is_empty()
     }
 
     /// Whether it waits for a key frame.

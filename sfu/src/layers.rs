@@ -205,6 +205,7 @@ impl Shard {
             set.next = now.plus_us(EVERY_US);
             if is_home {
                 self.tell_mirrors(stream, &tracks);
+                self.tell_publisher(stream, &tracks);
                 self.move_tap(stream, &tracks);
             }
             self.choose_for_all(stream, now);
@@ -218,6 +219,17 @@ impl Shard {
         shards.sort_unstable();
         shards.dedup();
         self.mail.extend(shards.into_iter().map(|shard| (shard, Mail::Layers { stream, layers })));
+    }
+
+    fn tell_publisher(&self, stream: StreamId, tracks: &[Option<usize>; LAYERS_MAX]) {
+        let Some(set) = self.layers.get(&stream) else { return };
+        for (index, (slot, layer)) in tracks.iter().zip(&set.layers).enumerate() {
+            if let Some(Upstream::Peer(peer)) = slot.map(|slot| self.tracks[slot].upstream)
+                && let Some(peer) = self.peers.get(peer)
+            {
+                peer.stats.set_encoding(index, layer);
+            }
+        }
     }
 
     /// The home shard says what a stream's encodings are like.
