@@ -187,8 +187,10 @@ impl Allocator {
             }
             Some(at) if !moved && !changed => at,
             at => {
-                self.considered = Some((budget_bps, now));
                 let held = self.forced.is_some_and(|forced| now.since(forced) < HOLD_US);
+                if !held {
+                    self.considered = Some((budget_bps, now));
+                }
                 let roomy = wanted.iter().rposition(|l| fits(l, UP_PERCENT));
                 match at {
                     Some(at) if held => at,

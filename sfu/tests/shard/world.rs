@@ -474,7 +474,8 @@ impl World {
 
     /// An RTP packet as the client would send it.
     pub fn seal(&mut self, peer: usize, packet: &Rtp) -> Vec<u8> {
-        let mut buffer = vec![0; 12 + packet.payload.len() + TAG_LEN_MAX];
+        let extension = packet.rid.map(|(id, rid)| (id, rid.as_bytes()));
+        let mut buffer = vec![0; 12 + 24 + packet.payload.len() + TAG_LEN_MAX];
         let header_len = rtc::rtp::write_header(
             &mut buffer,
             &rtc::rtp::Fields {
@@ -483,11 +484,11 @@ impl World {
                 sequence_number: packet.seq as u16,
                 timestamp: packet.timestamp,
                 ssrc: packet.ssrc,
-                extensions: &[],
+                extensions: extension.as_slice(),
             },
         );
-        buffer[12..12 + packet.payload.len()].copy_from_slice(&packet.payload);
-        let (len, roc) = (12 + packet.payload.len(), (packet.seq >> 16) as u32);
+        buffer[header_len..header_len + packet.payload.len()].copy_from_slice(&packet.payload);
+        let (len, roc) = (header_len + packet.payload.len(), (packet.seq >> 16) as u32);
         let len = self.peers[peer].client.protect_rtp(&mut buffer, len, header_len, roc).unwrap();
         buffer.truncate(len);
         buffer
