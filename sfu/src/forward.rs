@@ -4,6 +4,8 @@
 
 mod backlog;
 mod repair;
+mod switch;
+mod vp8;
 
 use std::net::SocketAddr;
 
@@ -152,6 +154,14 @@ pub(crate) struct Forwarder {
     /// The time stamp of the key frame at `key_out`: parameter sets and first slice both say that it starts.
     key_time: Option<i64>,
     newest: Option<(i64, Time)>,
+    newest_arrival: Time,
+    /// Ticks that switches put time off by, beyond capture time; the same for what was sent last.
+    ahead: i64,
+    newest_ahead: i64,
+    /// Key frames that a switch left out, one after another.
+    refused: u8,
+    /// Of a track that is one of several encodings.
+    picture_ids: Option<vp8::PictureIds>,
     rtx_seq: u64,
     resent: Vec<(u32, u32, u8)>,
     budget: i64,
@@ -197,6 +207,11 @@ impl Forwarder {
             key_out: 0,
             key_time: None,
             newest: None,
+            newest_arrival: Time::ZERO,
+            ahead: 0,
+            newest_ahead: 0,
+            refused: 0,
+            picture_ids: None,
             rtx_seq: (mixed >> 40 & 0x7fff) + 1,
             resent: Vec::new(),
             budget: RESEND_FLOOR_BYTES,
@@ -236,8 +251,13 @@ impl Forwarder {
             self.state = State::AwaitKeyFrame;
             return Err(DropReason::AwaitKeyFrame);
         }
-        self.choose(packet)?;
-        self.join_live(packet);
+        if self.picture_ids.is_some() {
+            // It may have been elsewhere since.
+            self.switch(packet)?;
+        } else {
+            self.choose(packet)?;
+            self.join_live(packet);
+        }
         Ok(true)
     }
 
@@ -288,6 +308,11 @@ impl Forwarder {
     /// Whether a catch-up is under way.
     pub(crate) fn is_catching_up(&self) -> bool {
         matches!(self.state, State::CatchUp { .. })
+    }
+
+    /// Whether it has sent nothing yet, and does not know what it will.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.ranges.is_empty()
     }
 
     /// Whether it waits for a key frame.
@@ -404,6 +429,9 @@ impl Forwarder {
     /// A new range that starts live at `packet`.
     fn join_live(&mut self, packet: &Packet) {
         self.push_live_range(packet);
+        if let Some(ids) = self.picture_ids.as_mut().filter(|_| packet.codec == Codec::Vp8) {
+            ids.switch(&packet.payload);
+        }
         self.key_out = self.ranges.last().map_or(0, |r| r.out_first);
         self.key_time = Some(packet.timestamp);
         self.forget_left_out();
@@ -475,6 +503,7 @@ impl Forwarder {
             }
             if range.squeeze.is_none() {
                 self.newest = Some((packet.timestamp, packet.capture));
+                (self.newest_arrival, self.newest_ahead) = (packet.arrival, self.ahead);
             }
             if packet.key_start && video && self.key_time != Some(packet.timestamp) {
                 (self.key_out, self.key_time) = (seq, Some(packet.timestamp));
@@ -543,7 +572,13 @@ impl Forwarder {
             buffer[len..len + 2].copy_from_slice(&original.to_be_bytes());
             len += 2;
         }
-        buffer[len..len + payload.len()].copy_from_slice(payload);
+        let body = &mut buffer[len..len + payload.len()];
+        body.copy_from_slice(payload);
+        let vp8 = self.choice.is_some_and(|c| c.codec == Codec::Vp8) && !padding;
+        if let Some(ids) = self.picture_ids.as_mut().filter(|_| vp8) {
+            let is_newest = header.original.is_none() && self.highest == Some(header.seq);
+            ids.rewrite(body, is_newest);
+        }
         len += payload.len();
         let sealed = way.session.protect_rtp(buffer, len, header_len, (header.seq >> 16) as u32)?;
         way.out.commit(sealed, way.to);

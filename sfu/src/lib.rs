@@ -5,6 +5,7 @@
 //! `take_mail` and `take_events` give the rest. There is no IO, clock, lock, thread or await in this crate; `now` and seeds are arguments.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod command;
 mod estimate;
 mod forward;
@@ -12,6 +13,7 @@ mod gaps;
 mod gate;
 mod handshakes;
 mod key_frame;
+mod layers;
 mod membership;
 mod meter;
 mod pacer;
@@ -22,13 +24,15 @@ mod ring;
 mod round_trip;
 mod sending;
 mod shard;
+mod tap;
 mod timers;
 mod track;
 mod wheel;
 
+pub use allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
 pub use command::{
-    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId, SourceId, StreamId,
-    TrackKey,
+    CloseReason, Command, Event, LayerShown, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId,
+    SourceId, StreamId, TrackKey,
 };
 pub use ring::{Ring, RingLimits};
 pub use shard::{Egress, Shard, ShardConfig};

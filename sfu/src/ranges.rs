@@ -46,6 +46,16 @@ impl Ranges {
         self.0.push_back(range);
     }
 
+    /// Nothing was sent that counts any more.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The newest.
     pub(crate) fn last(&self) -> Option<Range> {
         self.0.back().copied()

@@ -290,17 +290,25 @@ impl Subscriber {
         }
     }
 
-    /// What the estimator does by time, and what follows from it. Returns whether [`Subscriber::pace`] is due.
-    pub(crate) fn estimate(&mut self, tracks: &mut Slab<Track>, stats: &PeerStats, now: Time) -> bool {
+    /// What the estimator does by time, and what follows from it. `best_bps` is what the richest encoding of the source takes, where there are
+    /// several: it is probed for. Returns whether [`Subscriber::pace`] is due.
+    pub(crate) fn estimate(
+        &mut self,
+        tracks: &mut Slab<Track>,
+        best_bps: u64,
+        stats: &PeerStats,
+        now: Time,
+    ) -> bool {
         let sending = &mut self.sending;
         let Some(estimator) = &mut sending.estimator else { return false };
         sending.needs_bps = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
-        estimator.set_demand(sending.needs_bps * DEMAND_PERCENT / 100);
+        estimator.set_demand(sending.needs_bps.max(best_bps) * DEMAND_PERCENT / 100);
         let probe = estimator.poll(now);
         if let Some(probe) = probe {
             sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);
         }
         stats.estimate_bps.store(estimator.target_bps(), Ordering::Relaxed);
+        self.layers.estimate_bps = estimator.target_bps();
         sending.judge(now);
         let mut resumes = false;
         for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {

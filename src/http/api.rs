@@ -227,6 +227,7 @@ fn describe_client(node: &Node, client: &Client) -> Value {
             "rtt_ms": known(&peer.rtt_us).map(|us| us as f64 / 1000.0),
             "fraction_lost": read(&peer.fraction_lost) as f64 / 256.0,
             "connected_s": known(&peer.connected_us).map(|us| (now.us() - us) as f64 / 1e6),
+            "layer": super::layer::describe(node, client),
         });
         object.insert("rtc".into(), rtc);
     }

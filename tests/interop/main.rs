@@ -7,6 +7,7 @@ mod ffmpeg_only;
 mod firefox;
 mod flv_player;
 mod moving;
+mod layers;
 mod pages;
 mod reconnect;
 mod skew;

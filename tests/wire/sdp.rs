@@ -65,6 +65,16 @@ fn firefox_publishes() {
 }
 
 #[test]
+fn chromium_publishes_three_encodings() {
+    check("chromium-whip-simulcast-3", Role::Publish);
+}
+
+#[test]
+fn firefox_publishes_three_encodings() {
+    check("firefox-whip-simulcast-3", Role::Publish);
+}
+
+#[test]
 fn firefox_plays() {
     check("firefox-whep-max-bundle", Role::Play(TRACKS));
 }

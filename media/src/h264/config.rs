@@ -103,6 +103,11 @@ pub fn profile_level_id(sps: &[u8]) -> Option<[u8; 3]> {
     Some([*profile, *constraints, *level])
 }
 
+/// Width and height in pixels, after cropping, that an SPS tells. `None` when it is broken.
+pub fn size(sps: &[u8]) -> Option<(u32, u32)> {
+    Facts::read(sps).ok().map(|facts| (facts.width, facts.height))
+}
+
 /// The parameter sets of a record, in its order. Sets that are empty are left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ParameterSets<'a> {

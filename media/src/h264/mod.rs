@@ -9,7 +9,7 @@ pub(crate) mod bits;
 mod config;
 pub mod nal;
 
-pub use config::{ParameterSets, avcc_length_size, profile_level_id};
+pub use config::{ParameterSets, avcc_length_size, profile_level_id, size};
 pub use nal::{SliceStart, annexb_nals, avcc_nals, nal_ref_idc, nal_type};
 
 /// Most NAL units in one access unit. Encoders make one to a few dozen slices; a 1 MiB body of empty NAL units would

@@ -51,13 +51,18 @@ pub fn packetize(frame: &Frame, payload_len_max: usize, out: &mut Vec<RtpPayload
 
 /// profile_idc, constraint bits and level_idc of the SPS that a payload carries whole, alone or in a STAP-A.
 pub fn profile_level_id(payload: &[u8]) -> Option<[u8; 3]> {
+    sps(payload).and_then(h264::profile_level_id)
+}
+
+/// The SPS that a payload carries whole, alone or in a STAP-A.
+pub(super) fn sps(payload: &[u8]) -> Option<&[u8]> {
     let (&header, aggregated) = payload.split_first()?;
     match header & 0x1f {
-        nal::SPS => h264::profile_level_id(payload),
+        nal::SPS => Some(payload),
         // RFC 6184 section 5.7.1: NAL units behind 16-bit lengths.
         STAP_A => {
             let mut nals = avcc_nals(aggregated, 2).map_while(Result::ok);
-            nals.find(|unit| h264::nal_type(unit) == nal::SPS).and_then(h264::profile_level_id)
+            nals.find(|unit| h264::nal_type(unit) == nal::SPS)
         }
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! Whether a payload begins a key frame, and whether its frame can be dropped: without state, from its first bytes.
 
+use super::vp8::Descriptor;
 use crate::h264::{self, SliceStart};
 use crate::{Codec, Kind};
 
@@ -98,27 +99,12 @@ fn h265_key_start(payload: &[u8]) -> Option<bool> {
 
 /// RFC 7741 sections 4.2 and 4.3.
 fn vp8_key_start(payload: &[u8]) -> Option<bool> {
-    // X R N S R PID
-    let (descriptor, mut rest) = payload.split_first()?;
-    if descriptor & 0x10 == 0 || descriptor & 0x07 != 0 {
-        return Some(false); // not the start of a partition, or not the first partition
-    }
-    if descriptor & 0x80 != 0 {
-        // I L T K
-        let (extension, after) = rest.split_first()?;
-        rest = after;
-        if extension & 0x80 != 0 {
-            rest = rest.get(if rest.first()? & 0x80 != 0 { 2 } else { 1 }..)?; // PictureID, 7 or 15 bits
-        }
-        if extension & 0x40 != 0 {
-            rest = rest.get(1..)?; // TL0PICIDX
-        }
-        if extension & 0x30 != 0 {
-            rest = rest.get(1..)?; // TID, Y, KEYIDX
-        }
+    let descriptor = Descriptor::parse(payload)?;
+    if !descriptor.starts_frame {
+        return Some(false);
     }
     // section 4.3: "P: Inverse key frame flag. When set to 0, the current frame is a key frame."
-    Some(rest.first()? & 0x01 == 0)
+    Some(payload.get(descriptor.len)? & 0x01 == 0)
 }
 
 /// RFC 9628 section 4.2.

@@ -6,9 +6,10 @@ use media::{Codec, Kind};
 use sdp_types::{AddrType, Attribute, NetType, Origin, Session};
 
 use super::fmtp::{self, Profile};
+use super::simulcast;
 use super::{
-    Direction, EXTENSION_MID, EXTENSION_TWCC, Error, Media, Negotiated, NegotiatedCodec, NegotiatedMedia,
-    Offer, OfferCodec, Setup,
+    Direction, EXTENSION_MID, EXTENSION_REPAIRED_RID, EXTENSION_RID, EXTENSION_TWCC, Error, Media,
+    Negotiated, NegotiatedCodec, NegotiatedMedia, Offer, OfferCodec, Setup,
 };
 
 /// Ids of one-byte header extensions end here, and we write no other form.
@@ -65,13 +66,20 @@ pub struct PlayTracks<'a> {
 }
 
 /// Header extensions this server takes part in, and when. All others are left out of answers.
-const EXTENSIONS: [(&str, When); 2] = [(EXTENSION_MID, When::Always), (EXTENSION_TWCC, When::Twcc)];
+const EXTENSIONS: [(&str, When); 4] = [
+    (EXTENSION_MID, When::Always),
+    (EXTENSION_TWCC, When::Twcc),
+    (EXTENSION_RID, When::Simulcast),
+    (EXTENSION_REPAIRED_RID, When::Simulcast),
+];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
     Always,
     /// With transport-wide feedback.
     Twcc,
+    /// With encodings.
+    Simulcast,
 }
 
 /// Answers an offer: the text for the client, and what was agreed for us.
@@ -163,6 +171,11 @@ fn accept<'a>(
     }
     let extension_id = |uri| media.extension_id(uri).filter(|id| *id <= EXTENSION_ID_MAX);
     let twcc = twcc_wanted && formats.iter().any(|format| format.twcc);
+    let rid_ext_id = extension_id(EXTENSION_RID);
+    let rids = match (params.role, kind) {
+        (Role::Publish, Kind::Video) if rid_ext_id.is_some() => simulcast::encodings(media),
+        _ => Vec::new(),
+    };
     let negotiated = NegotiatedMedia {
         index,
         mid: media.mid.clone(),
@@ -170,6 +183,9 @@ fn accept<'a>(
         codecs: formats.into_iter().filter_map(|format| negotiate(format, params)).collect(),
         mid_ext_id: extension_id(EXTENSION_MID),
         twcc_ext_id: extension_id(EXTENSION_TWCC).filter(|_| twcc),
+        rid_ext_id: rid_ext_id.filter(|_| !rids.is_empty()),
+        repaired_rid_ext_id: extension_id(EXTENSION_REPAIRED_RID).filter(|_| !rids.is_empty()),
+        rids,
         ssrcs: media.ssrcs.clone(),
         rtx_of: media.rtx_of.clone(),
         rtcp_rsize: media.rtcp_rsize,
@@ -349,7 +365,11 @@ impl Attributes {
     fn media(&mut self, section: &Accepted<'_>, params: &AnswerParams<'_>) {
         let negotiated = &section.negotiated;
         for (uri, when) in EXTENSIONS {
-            let wanted = when == When::Always || negotiated.twcc_ext_id.is_some();
+            let wanted = match when {
+                When::Always => true,
+                When::Twcc => negotiated.twcc_ext_id.is_some(),
+                When::Simulcast => !negotiated.rids.is_empty(),
+            };
             if let Some(id) = section.media.extension_id(uri).filter(|id| wanted && *id <= EXTENSION_ID_MAX) {
                 self.add("extmap", format!("{id} {uri}"));
             }
@@ -365,6 +385,12 @@ impl Attributes {
         }
         for codec in &negotiated.codecs {
             self.format(codec, section, params);
+        }
+        if !negotiated.rids.is_empty() {
+            for rid in &negotiated.rids {
+                self.add("rid", format!("{rid} recv"));
+            }
+            self.add("simulcast", format!("recv {}", negotiated.rids.join(";")));
         }
         if let Role::Play(tracks) = params.role {
             self.sources(negotiated, &tracks);

@@ -13,6 +13,7 @@ mod fmtp;
 mod fragment;
 mod negotiated;
 mod offer;
+mod simulcast;
 
 pub use answer::{AnswerParams, PlayTracks, Role, answer};
 pub use client::{
@@ -21,6 +22,7 @@ pub use client::{
 pub use fragment::{Fragment, RestartAnswer, parse_fragment, restart_fragment};
 pub use negotiated::{Negotiated, NegotiatedCodec, NegotiatedMedia};
 pub use offer::{Extension, Media, Offer, OfferCodec};
+pub use simulcast::ENCODINGS_MAX;
 
 /// Longest description, in bytes. A browser's is 10 KiB; ten medias with every candidate stay below 100.
 pub const TEXT_LEN_MAX: usize = 128 * 1024;
@@ -31,6 +33,10 @@ pub const ATTRIBUTES_MAX: usize = 4096;
 
 /// URI of the MID header extension (RFC 8843 section 15.1).
 pub const EXTENSION_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+/// URI of the RID header extension: which encoding a packet is of (RFC 8852 section 4.1).
+pub const EXTENSION_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+/// URI of the RID of what a retransmission repeats (RFC 8852 section 4.2).
+pub const EXTENSION_REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 /// URI of the transport-wide sequence number (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 2).
 pub const EXTENSION_TWCC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 

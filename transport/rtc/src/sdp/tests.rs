@@ -1,6 +1,6 @@
 //! Offers of real clients against the answers they get, hostile descriptions, and the client's half.
 //!
-//! `fixtures/chromium-*` are what Chromium 156 wrote (addresses replaced by an mDNS name), `janus-*` what Janus 1.1.2
+//! `fixtures/chromium-*` are what Chromium 156 wrote (addresses replaced by an mDNS name, or left out), `firefox-whip-simulcast-3` what Firefox 140 did, `janus-*` what Janus 1.1.2
 //! did; the others are written by hand in the shape of the program in their name.
 
 use media::{Codec, Kind};
@@ -10,6 +10,8 @@ use super::*;
 
 const CHROMIUM_WHIP: &str = include_str!("fixtures/chromium-whip.sdp");
 const CHROMIUM_SIMULCAST: &str = include_str!("fixtures/chromium-whip-simulcast.sdp");
+const CHROMIUM_SIMULCAST_3: &str = include_str!("fixtures/chromium-whip-simulcast-3.sdp");
+const FIREFOX_SIMULCAST_3: &str = include_str!("fixtures/firefox-whip-simulcast-3.sdp");
 const CHROMIUM_WHEP: &str = include_str!("fixtures/chromium-whep.sdp");
 const CHROMIUM_DATA: &str = include_str!("fixtures/chromium-whep-datachannel.sdp");
 const FIREFOX_WHIP: &str = include_str!("fixtures/firefox-whip.sdp");
@@ -263,14 +265,46 @@ fn data_channels_and_second_sections_are_rejected() {
 }
 
 #[test]
-fn simulcast_is_heard_but_not_answered() {
-    let offer = Offer::parse(CHROMIUM_SIMULCAST).unwrap();
-    assert_eq!(offer.medias[1].rids, ["h", "l"]);
-    assert_eq!(offer.medias[1].simulcast.as_deref(), Some("send h;l"));
-    let (text, negotiated) = publish(CHROMIUM_SIMULCAST, &[Codec::H264]);
-    assert!(!text.contains("simulcast") && !text.contains("a=rid"));
-    assert!(negotiated.media(Kind::Video).unwrap().ssrcs.is_empty());
-    assert!(negotiated.media(Kind::Video).unwrap().mid_ext_id.is_some());
+fn simulcast_of_browsers_is_answered() {
+    for (text, rids, ids) in [
+        (CHROMIUM_SIMULCAST, "h;l", (10, 11)),
+        (CHROMIUM_SIMULCAST_3, "q;h;f", (10, 11)),
+        (FIREFOX_SIMULCAST_3, "q;h;f", (9, 10)),
+    ] {
+        let (answer, negotiated) = publish(text, &[Codec::H264]);
+        let video = negotiated.media(Kind::Video).unwrap();
+        assert_eq!(video.rids.join(";"), rids);
+        assert_eq!((video.rid_ext_id, video.repaired_rid_ext_id), (Some(ids.0), Some(ids.1)));
+        assert!(answer.contains(&format!("a=simulcast:recv {rids}\r\n")), "{answer}");
+        for rid in &video.rids {
+            assert!(answer.contains(&format!("a=rid:{rid} recv\r\n")), "{answer}");
+        }
+        assert!(answer.contains(&format!("a=extmap:{} {EXTENSION_RID}\r\n", ids.0)));
+        assert!(answer.contains(&format!("a=extmap:{} {EXTENSION_REPAIRED_RID}\r\n", ids.1)));
+        assert!(negotiated.media(Kind::Audio).unwrap().rids.is_empty());
+    }
+    let (answer, _) = publish(CHROMIUM_WHIP, &[]);
+    assert!(!answer.contains("simulcast") && !answer.contains("rid:") && !answer.contains(EXTENSION_RID));
+}
+
+#[test]
+fn simulcast_that_cannot_be_taken() {
+    let with = |simulcast: &str| {
+        let text = CHROMIUM_SIMULCAST_3.replace("a=simulcast:send q;h;f", simulcast);
+        publish(&text, &[]).1.media(Kind::Video).unwrap().rids.join(";")
+    };
+    assert_eq!(with("a=simulcast:recv x send ~q,h;f"), "q;f", "the first alternative, paused or not");
+    assert_eq!(with("a=simulcast:send q;unknown;f;f"), "q;f");
+    assert_eq!(with("a=simulcast:recv q;h;f"), "");
+    assert_eq!(with("a=simulcast:send"), "");
+    let many = ["a=rid:1 send", "a=rid:2 send", "a=rid:3 send", "a=simulcast:send 1;2;3;q;h;f"].join("\r\n");
+    assert_eq!(with(&many), "1;2;3;q", "at most four");
+    let long = format!("a=rid:{0} send\r\na=simulcast:send {0};q", "x".repeat(17));
+    assert_eq!(with(&long), "q");
+    // Without the header extension nothing says which encoding a packet is of.
+    let without = CHROMIUM_SIMULCAST_3.replace("sdes:rtp-stream-id", "sdes:other");
+    let (answer, negotiated) = publish(&without, &[]);
+    assert!(negotiated.media(Kind::Video).unwrap().rids.is_empty() && !answer.contains("simulcast"));
 }
 
 #[test]
@@ -492,11 +526,11 @@ proptest! {
     /// A real offer with lines dropped, doubled, swapped and bytes changed: an error or an answer that parses.
     #[test]
     fn mangled_offers_never_panic(
-        which in 0_usize..9,
+        which in 0_usize..11,
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4, any::<prop::sample::Index>(), "[ -~]{0,3}"), 0..6),
         playing: bool,
     ) {
-        let all = [CHROMIUM_WHIP, CHROMIUM_SIMULCAST, CHROMIUM_WHEP, CHROMIUM_DATA, FIREFOX_WHIP, FIREFOX_WHEP, OBS, FFMPEG, GSTREAMER];
+        let all = [CHROMIUM_WHIP, CHROMIUM_SIMULCAST, CHROMIUM_WHEP, CHROMIUM_DATA, FIREFOX_WHIP, FIREFOX_WHEP, OBS, FFMPEG, GSTREAMER, CHROMIUM_SIMULCAST_3, FIREFOX_SIMULCAST_3];
         let mut lines: Vec<String> = all[which].lines().map(str::to_owned).collect();
         for (line, edit, at, text) in edits {
             let line = line.index(lines.len());

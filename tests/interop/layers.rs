@@ -1,0 +1,150 @@
+//! Chromium publishes three encodings; viewers get the best, ask for another, and get it.
+use serde_json::{Value, json};
+use std::time::Duration;
+use support::browser::Browser;
+use support::netns::Namespace;
+use support::wait::alone;
+use support::{Node, need, unique, until};
+
+/// An encoder needs a while for its third encoding, and a layer is live after 2 s.
+const ARRIVES: Duration = Duration::from_secs(30);
+/// From the request to a decoded picture of the other height.
+const SWITCH_MS_MAX: f64 = 2000.0;
+
+fn encodings() -> Value {
+    json!([
+        {"rid": "q", "scaleResolutionDownBy": 4, "maxBitrate": 150_000},
+        {"rid": "h", "scaleResolutionDownBy": 2, "maxBitrate": 500_000},
+        {"rid": "f", "maxBitrate": 1_500_000},
+    ])
+}
+
+fn publish(browser: &mut Browser, node: &Node, name: &str, codec: &str) {
+    let video = json!({"width": {"exact": 1280}, "height": {"exact": 720}});
+    let options = json!({"codec": codec, "source": "camera", "video": video, "encodings": encodings()});
+    let published = browser.publish("publisher", &node.whip_url(name), options);
+    let answer = published["answer"].as_str().expect("an answer");
+    assert!(answer.contains("a=simulcast:recv q;h;f"), "{answer}");
+}
+
+/// Waits for a picture of that height, after asking for something.
+#[track_caller]
+fn height(browser: &mut Browser, page: &str, wish: Value, height: u32, limit: Duration) -> Value {
+    let arguments = json!({"id": "main", "wish": wish, "height": height, "ms": limit.as_millis() as u64});
+    let result = browser.run(page, "untilHeight", arguments);
+    assert_eq!(result["enough"], true, "no picture of height {height} in {limit:?}: {result:#}");
+    result
+}
+
+fn through(codec: &str) {
+    let mut node = Node::start();
+    let name = unique("layers");
+    let mut browser = Browser::start();
+    publish(&mut browser, &node, &name, codec);
+    let played = browser.play("viewer", &node.whep_url(&name), json!({}));
+    assert!(played["link"].as_str().is_some_and(|it| it.contains("ext:core:layer")), "{played:#}");
+    let best = height(&mut browser, "viewer", Value::Null, 720, ARRIVES);
+    println!("{codec}: the best after {} ms", best["took"]);
+    until("all three are measured", ARRIVES, || {
+        let layers = browser.run("viewer", "layer", json!({"id": "main"}));
+        let heights: Vec<_> = layers["encodings"].as_array()?.iter().map(|it| it["height"].clone()).collect();
+        (heights == [180, 360, 720].map(|it| json!(it))).then_some(())
+    });
+    for (wish, wanted) in [
+        (json!({"mediaId": "0", "encodingId": "q"}), 180),
+        (json!({"encodingId": "f"}), 720),
+        (json!({"maxHeight": 400}), 360),
+        (json!({}), 720),
+    ] {
+        let result = height(&mut browser, "viewer", wish.clone(), wanted, ARRIVES);
+        let took = result["took"].as_f64().expect("a number");
+        println!("{codec}: {wish} -> {wanted} after {took:.0} ms");
+        assert_eq!(result["asked"], 200, "{result:#}");
+        assert!(took < SWITCH_MS_MAX, "{wish}: {took} ms, {:#}", result["layer"]);
+        let shown = &result["layer"];
+        assert_eq!(shown["height"], wanted, "{shown:#}");
+    }
+    // No jump back, and no freeze worth the name.
+    let line = browser.run("viewer", "timeline", json!({"id": "main"}));
+    println!("{codec}: {line}");
+    assert!(line["back"] == 0 && line["jump"].as_f64() < Some(500.0), "{line}");
+    node.assert_well();
+}
+
+#[test]
+fn vp8_layers_are_chosen_by_request() {
+    need!(Browser);
+    let _lane = alone();
+    through("VP8");
+}
+
+#[test]
+fn h264_layers_are_chosen_by_request() {
+    need!(Browser);
+    let _lane = alone();
+    through("H264");
+}
+
+fn goto(browser: &mut Browser, page: &str, url: &str) {
+    let answer = browser.operation(json!({"op": "goto", "page": page, "url": url})).expect("the page loads");
+    assert_eq!(answer["status"], 200, "{url}");
+}
+
+fn eval(browser: &mut Browser, page: &str, script: &str) -> Value {
+    browser.operation(json!({"op": "eval", "page": page, "script": script})).expect("the page has it")
+}
+
+/// The node's own pages: one publishes in three sizes, the other shows which comes and lets one choose.
+fn by_the_pages(browser: &mut Browser, node: &Node, codec: &str) {
+    let name = unique("layers");
+    let url = node.url(&format!("/publish/live/{name}?auto=1&codec={codec}&simulcast=1"));
+    goto(browser, "publisher", &url);
+    node.wait_live(&name);
+    goto(browser, "viewer", &node.url(&format!("/play/live/{name}?via=webrtc")));
+    let decoded = |browser: &mut Browser, script: &str| eval(browser, "viewer", script).as_u64().unwrap_or(0);
+    let height = "window.millrace.stats().then(it => it.video?.height ?? 0)";
+    let options = "[...document.getElementById('height').options].map(it => Number(it.value))";
+    let offered = until("three heights are offered", ARRIVES, || {
+        let offered: Vec<u64> =
+            eval(browser, "viewer", options).as_array()?.iter().filter_map(Value::as_u64).collect();
+        (offered.len() == 4).then_some(offered)
+    });
+    let (best, least) = (offered[1], offered[3]);
+    until("the best is shown", ARRIVES, || (decoded(browser, height) == best).then_some(()));
+    let choose = |value: &str| {
+        format!(
+            "const it = document.getElementById('height'); it.value = '{value}'; it.dispatchEvent(new Event('change'))"
+        )
+    };
+    for (value, wanted) in [(least.to_string(), least), (String::new(), best)] {
+        let start = std::time::Instant::now();
+        eval(browser, "viewer", &format!("{{{}}}", choose(&value)));
+        until("the chosen height is shown", ARRIVES, || (decoded(browser, height) == wanted).then_some(()));
+        println!("{codec} by the pages: {wanted} after {:?}", start.elapsed());
+    }
+    until("the page says which it is", ARRIVES, || {
+        let said = eval(browser, "viewer", "document.querySelector('[data-figure=layer]').textContent");
+        said.as_str()?.contains(&format!("{best}p")).then_some(())
+    });
+}
+
+#[test]
+fn the_pages_publish_and_choose_layers() {
+    need!(Browser);
+    let _lane = alone();
+    let mut node = Node::start();
+    let mut browser = Browser::start();
+    by_the_pages(&mut browser, &node, "h264");
+    node.assert_well();
+}
+
+#[test]
+fn firefox_publishes_and_chooses_layers() {
+    need!(Firefox);
+    let _lane = alone();
+    let network = Namespace::create().expect("`need!` has made one");
+    let mut node = Node::start_on(network.outside, &[]);
+    let mut browser = Browser::start_firefox(&network);
+    by_the_pages(&mut browser, &node, "vp8");
+    node.assert_well();
+}
