@@ -231,6 +231,8 @@ impl Estimator {
 
     /// What is due: silence is answered by sending less; a probe is returned.
     pub(crate) fn poll(&mut self, now: Time) -> Option<Probe> {
+        // Nothing was sent up to now: what was last sent does not fill the estimate for ever.
+        self.application.on_sent(0, self.target_bps(), now);
         if self.silence().is_some_and(|due| now >= due) {
             self.aimd.set(self.target_bps() / 2, now);
             (self.unanswered, self.silent) = (Some(now), true);
@@ -240,7 +242,8 @@ impl Estimator {
         let filled = |bps: u64| bps >= target.saturating_mul(FILLED_PERCENT) / 100;
         let wish = Wish {
             estimate_bps: target,
-            filled: self.acknowledged.bps().is_some_and(filled),
+            // A stream that is held sends nothing, and what it sent before fills nothing now.
+            filled: self.acknowledged.bps().is_some_and(filled) && !self.application.is_limited(),
             demand_bps: self.demand_bps,
             held: self.congested() || self.loss.is_limiting() || self.silent,
             rtt_us: self.rtt_us(),
