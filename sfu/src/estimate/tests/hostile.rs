@@ -138,7 +138,7 @@ proptest! {
             let target = estimator.target_bps();
             prop_assert!(target <= most.max(START_BPS).max(probe_bps), "{} beyond {}", target, most);
             prop_assert!((MIN_BPS..=MAX_BPS).contains(&target));
-            prop_assert!(estimator.history.heap_bytes() <= 64 << 10);
+            prop_assert!(estimator.outgoing.history.heap_bytes() <= 64 << 10);
             let figures = estimator.figures();
             prop_assert!((0.0..=1.0).contains(&figures.loss));
             prop_assert!(figures.rtt_us >= 0);
