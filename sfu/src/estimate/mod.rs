@@ -74,6 +74,10 @@ struct Outgoing {
     application: ApplicationLimited,
     /// Since when packets are on the way and no feedback came.
     unanswered: Option<Time>,
+    /// A transport-wide feedback came: from then on reports and REMB are not listened to.
+    heard: bool,
+    /// Sent since the last report, while none came.
+    unheard_bytes: usize,
 }
 
 /// The estimator of one subscriber's session.
@@ -88,8 +92,6 @@ pub(crate) struct Estimator {
     prober: Prober,
     fallback: Fallback,
     demand_bps: u64,
-    /// A transport-wide feedback came: from then on reports and REMB are not listened to.
-    heard: bool,
     reported: bool,
     /// Receiver's clock of the last packet, unwrapped.
     arrival_us: Option<i64>,
@@ -106,6 +108,8 @@ impl Estimator {
                 history: History::default(),
                 application: ApplicationLimited::new(START_BPS, now),
                 unanswered: None,
+                heard: false,
+                unheard_bytes: 0,
             },
             inter_arrival: InterArrival::default(),
             trendline: Trendline::default(),
@@ -115,7 +119,6 @@ impl Estimator {
             prober: Prober::new(),
             fallback: Fallback::new(START_BPS, now),
             demand_bps: 0,
-            heard: false,
             reported: false,
             arrival_us: None,
             rtt_us: None,
@@ -125,8 +128,8 @@ impl Estimator {
 
     /// Notes a packet of `bytes`, of probe `probe` if it belongs to one, and returns the transport-wide number to write into it.
     pub(crate) fn on_sent(&mut self, bytes: usize, probe: Option<u8>, now: Time) -> u16 {
-        if !self.heard {
-            self.fallback.on_sent(bytes);
+        if !self.outgoing.heard {
+            self.outgoing.unheard_bytes = self.outgoing.unheard_bytes.saturating_add(bytes);
         }
         self.outgoing.application.on_sent(bytes, now);
         self.outgoing.unanswered.get_or_insert(now);
@@ -176,8 +179,8 @@ impl Estimator {
     }
 
     fn after_feedback(&mut self, newest: Option<Time>, now: Time) {
-        if !self.heard {
-            self.heard = true;
+        if !self.outgoing.heard {
+            self.outgoing.heard = true;
             self.prober.begin(now);
         }
         if std::mem::take(&mut self.silent) {
@@ -224,6 +227,7 @@ impl Estimator {
     pub(crate) fn on_report(&mut self, fraction_lost: u8, rtt_us: i64, now: Time) {
         self.reported = true;
         self.smooth_rtt(rtt_us);
+        self.fallback.on_sent(std::mem::take(&mut self.outgoing.unheard_bytes));
         self.fallback.on_report(fraction_lost, now);
         self.outgoing.application.set_target(self.target_bps());
     }
@@ -270,7 +274,7 @@ impl Estimator {
 
     /// What may be sent, media and retransmissions and all.
     pub(crate) fn target_bps(&self) -> u64 {
-        if !self.heard {
+        if !self.outgoing.heard {
             return self.fallback.bps();
         }
         self.aimd.bps().min(self.loss.bps()).max(MIN_BPS)
@@ -289,15 +293,15 @@ impl Estimator {
             delay_based_bps: self.aimd.bps(),
             loss_based_bps: self.loss.bps(),
             rtt_us: self.rtt_us.unwrap_or(0),
-            loss: if self.heard { self.loss.loss() } else { self.fallback.loss() },
+            loss: if self.outgoing.heard { self.loss.loss() } else { self.fallback.loss() },
             state: self.state(),
         }
     }
 
     fn state(&self) -> &'static str {
         match self.aimd.state() {
-            _ if !self.heard && !self.reported => "start",
-            _ if !self.heard => "reports",
+            _ if !self.outgoing.heard && !self.reported => "start",
+            _ if !self.outgoing.heard => "reports",
             _ if self.congested() => "decrease",
             _ if self.loss.is_limiting() => "loss",
             _ if self.outgoing.application.is_limited() => "application-limited",
@@ -308,7 +312,7 @@ impl Estimator {
     }
 
     fn silence(&self) -> Option<Time> {
-        let since = self.outgoing.unanswered.filter(|_| self.heard)?;
+        let since = self.outgoing.unanswered.filter(|_| self.outgoing.heard)?;
         Some(since.plus_us(self.rtt_us()).plus_us(SILENCE_US))
     }
 
