@@ -284,7 +284,7 @@ impl Bench {
                 let mut iv = [0; 12];
                 iv[..8].copy_from_slice(&nonce.to_le_bytes());
                 let (header, body) = datagram.split_at_mut(HEADER_LEN);
-                let (payload, tag_room) = body.split_at_mut(PACKET_LEN - HEADER_LEN);
+                let (payload, tag_room) = body.split_at_mut(PACKET_OUT_LEN - HEADER_LEN);
                 let key = &gcm[number / burst];
                 let tag = key.seal_in_place_separate_tag(
                     Nonce::assume_unique_for_key(iv),

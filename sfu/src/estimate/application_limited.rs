@@ -18,6 +18,8 @@ const END: f64 = 0.5;
 pub(super) struct ApplicationLimited {
     /// Microseconds of sending left over, at the rate of the share.
     left_us: f64,
+    /// How long a byte takes at that rate.
+    byte_us: f64,
     updated: Time,
     limited: bool,
     /// When less than the share was last sent.
@@ -27,14 +29,20 @@ pub(super) struct ApplicationLimited {
 }
 
 impl ApplicationLimited {
-    pub(super) fn new(now: Time) -> ApplicationLimited {
-        ApplicationLimited { left_us: 0.0, updated: now, limited: false, idle: now, resumed: None }
+    pub(super) fn new(target_bps: u64, now: Time) -> ApplicationLimited {
+        let byte_us = byte_us(target_bps);
+        ApplicationLimited { left_us: 0.0, byte_us, updated: now, limited: false, idle: now, resumed: None }
     }
 
-    pub(super) fn on_sent(&mut self, bytes: usize, target_bps: u64, now: Time) {
+    /// The estimate is another one.
+    pub(super) fn set_target(&mut self, target_bps: u64) {
+        self.byte_us = byte_us(target_bps);
+    }
+
+    pub(super) fn on_sent(&mut self, bytes: usize, now: Time) {
         let elapsed_us = now.since(self.updated).max(0) as f64;
         self.updated = now;
-        let packet_us = bytes as f64 * 8e6 / (USED_SHARE * target_bps.max(1) as f64);
+        let packet_us = bytes as f64 * self.byte_us;
         self.left_us = (self.left_us + elapsed_us - packet_us).clamp(-DEBT_US, WINDOW_US);
         let fill = self.left_us / WINDOW_US;
         let limited = if self.limited { fill >= END } else { fill > BEGIN };
@@ -60,4 +68,8 @@ impl ApplicationLimited {
     pub(super) fn is_limited(&self) -> bool {
         self.limited
     }
+}
+
+fn byte_us(target_bps: u64) -> f64 {
+    8e6 / (USED_SHARE * target_bps.max(1) as f64)
 }

@@ -11,6 +11,8 @@ const ENTRIES_MAX: usize = 8192;
 const ENTRIES_MAX_UNHEARD: usize = 512;
 /// Older than this nothing is known: the deepest buffers hold some 2 s.
 const AGE_US_MAX: i64 = 4_000_000;
+/// Packets sent until what is too old is looked for.
+const TRIM_EACH: u16 = 64;
 /// So far behind the newest described packet an entry still waits to be described, or to arrive after all.
 const BEHIND_US_MAX: i64 = 1_000_000;
 
@@ -67,7 +69,10 @@ impl History {
         if self.entries.len() >= max {
             self.entries.pop_front();
         }
-        self.trim(now);
+        // The other end of the entries is not in a cache.
+        if self.next.is_multiple_of(TRIM_EACH) {
+            self.trim(now);
+        }
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
         self.entries.push_back(Entry { sent: now.us() as u32, bytes, probe, state: State::InFlight });
         let seq = self.next;

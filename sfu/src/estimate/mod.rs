@@ -67,27 +67,35 @@ pub(crate) struct Figures {
     pub(crate) state: &'static str,
 }
 
+/// What each packet touches, side by side: with thousands of subscribers the rest is not in a cache.
+#[derive(Debug)]
+struct Outgoing {
+    history: History,
+    application: ApplicationLimited,
+    /// Since when packets are on the way and no feedback came.
+    unanswered: Option<Time>,
+    /// A transport-wide feedback came: from then on reports and REMB are not listened to.
+    heard: bool,
+    /// Sent since the last report, while none came.
+    unheard_bytes: usize,
+}
+
 /// The estimator of one subscriber's session.
 #[derive(Debug)]
 pub(crate) struct Estimator {
-    history: History,
+    outgoing: Outgoing,
     inter_arrival: InterArrival,
     trendline: Trendline,
     acknowledged: Acknowledged,
     aimd: Aimd,
     loss: LossBased,
     prober: Prober,
-    application: ApplicationLimited,
     fallback: Fallback,
     demand_bps: u64,
-    /// A transport-wide feedback came: from then on reports and REMB are not listened to.
-    heard: bool,
     reported: bool,
     /// Receiver's clock of the last packet, unwrapped.
     arrival_us: Option<i64>,
     rtt_us: Option<i64>,
-    /// Since when packets are on the way and no feedback came.
-    unanswered: Option<Time>,
     /// The estimate was halved for that, and no feedback came since.
     silent: bool,
 }
@@ -96,33 +104,36 @@ impl Estimator {
     /// Begins at [`START_BPS`]; probes once feedback comes and more is wanted.
     pub(crate) fn new(now: Time) -> Estimator {
         Estimator {
-            history: History::default(),
+            outgoing: Outgoing {
+                history: History::default(),
+                application: ApplicationLimited::new(START_BPS, now),
+                unanswered: None,
+                heard: false,
+                unheard_bytes: 0,
+            },
             inter_arrival: InterArrival::default(),
             trendline: Trendline::default(),
             acknowledged: Acknowledged::default(),
             aimd: Aimd::new(START_BPS, now),
             loss: LossBased::new(START_BPS),
             prober: Prober::new(),
-            application: ApplicationLimited::new(now),
             fallback: Fallback::new(START_BPS, now),
             demand_bps: 0,
-            heard: false,
             reported: false,
             arrival_us: None,
             rtt_us: None,
-            unanswered: None,
             silent: false,
         }
     }
 
     /// Notes a packet of `bytes`, of probe `probe` if it belongs to one, and returns the transport-wide number to write into it.
     pub(crate) fn on_sent(&mut self, bytes: usize, probe: Option<u8>, now: Time) -> u16 {
-        if !self.heard {
-            self.fallback.on_sent(bytes);
+        if !self.outgoing.heard {
+            self.outgoing.unheard_bytes = self.outgoing.unheard_bytes.saturating_add(bytes);
         }
-        self.application.on_sent(bytes, self.target_bps(), now);
-        self.unanswered.get_or_insert(now);
-        self.history.push(bytes, probe.unwrap_or(0), now)
+        self.outgoing.application.on_sent(bytes, now);
+        self.outgoing.unanswered.get_or_insert(now);
+        self.outgoing.history.push(bytes, probe.unwrap_or(0), now)
     }
 
     /// A transport-wide feedback. On an error those packets count that it described before.
@@ -131,7 +142,7 @@ impl Estimator {
         let mut newest = None;
         let read = twcc::decode(fci, |seq, arrival_us| {
             let arrival_us = arrival_us.map(|at| self.unwrap_arrival(at));
-            let Some(packet) = self.history.describe(seq, arrival_us.is_some(), now) else { return };
+            let Some(packet) = self.outgoing.history.describe(seq, arrival_us.is_some(), now) else { return };
             described = described.saturating_add(1);
             self.loss.on_packet(packet.sent, packet.bytes, packet.arrived, packet.late);
             if packet.probe != 0 {
@@ -143,7 +154,7 @@ impl Estimator {
             }
         });
         if described > 0 {
-            self.history.trim(now);
+            self.outgoing.history.trim(now);
             self.after_feedback(newest, now);
         }
         read.map(|_| ())
@@ -161,34 +172,34 @@ impl Estimator {
         if packet.gap {
             self.acknowledged.on_gap();
         }
-        if self.application.take_resumed(packet.sent) {
+        if self.outgoing.application.take_resumed(packet.sent) {
             self.acknowledged.on_change();
         }
         self.acknowledged.on_packet(packet.sent, arrival_us, packet.bytes);
     }
 
     fn after_feedback(&mut self, newest: Option<Time>, now: Time) {
-        if !self.heard {
-            self.heard = true;
+        if !self.outgoing.heard {
+            self.outgoing.heard = true;
             self.prober.begin(now);
         }
         if std::mem::take(&mut self.silent) {
             self.prober.restart(now);
         }
-        self.unanswered = None;
+        self.outgoing.unanswered = None;
         // The time of a feedback is the round trip and the receiver's wait; reports, if any, know better.
         if let Some(sent) = newest.filter(|_| !self.reported) {
             self.smooth_rtt(now.since(sent));
         }
         let rtt_us = self.rtt_us();
         let usage = self.trendline.usage();
-        let idle = self.application.is_idle(now) && !self.acknowledged.falls_behind();
+        let idle = self.outgoing.application.is_idle(now) && !self.acknowledged.falls_behind();
         if !self.take_probe_result(now) {
             let input = aimd::Input {
                 usage,
                 acknowledged_bps: self.acknowledged.bps(),
                 confirmed_bps: self.acknowledged.confirmed_bps(),
-                application_limited: self.application.is_limited(),
+                application_limited: self.outgoing.application.is_limited(),
                 idle,
                 rtt_us,
             };
@@ -199,6 +210,7 @@ impl Estimator {
         }
         self.loss.update(self.aimd.bps(), self.acknowledged.bps());
         self.prober.on_estimate(self.target_bps(), now);
+        self.outgoing.application.set_target(self.target_bps());
     }
 
     /// A probe raises the estimate, never lowers it: that is overuse's to do, which sees more than one run.
@@ -215,12 +227,15 @@ impl Estimator {
     pub(crate) fn on_report(&mut self, fraction_lost: u8, rtt_us: i64, now: Time) {
         self.reported = true;
         self.smooth_rtt(rtt_us);
+        self.fallback.on_sent(std::mem::take(&mut self.outgoing.unheard_bytes));
         self.fallback.on_report(fraction_lost, now);
+        self.outgoing.application.set_target(self.target_bps());
     }
 
     /// A REMB: what the receiver thinks fits. Only peers without transport-wide feedback are asked.
     pub(crate) fn on_remb(&mut self, bps: u64, now: Time) {
         self.fallback.on_remb(bps, now);
+        self.outgoing.application.set_target(self.target_bps());
     }
 
     /// The most that is wanted now (best layer of all tracks): no probes once the estimate is above, none of more than
@@ -231,16 +246,20 @@ impl Estimator {
 
     /// What is due: silence is answered by sending less; a probe is returned.
     pub(crate) fn poll(&mut self, now: Time) -> Option<Probe> {
+        // Nothing was sent up to now: what was last sent does not fill the estimate for ever.
+        self.outgoing.application.on_sent(0, now);
         if self.silence().is_some_and(|due| now >= due) {
             self.aimd.set(self.target_bps() / 2, now);
-            (self.unanswered, self.silent) = (Some(now), true);
+            (self.outgoing.unanswered, self.silent) = (Some(now), true);
         }
         self.take_probe_result(now);
         let target = self.target_bps();
+        self.outgoing.application.set_target(target);
         let filled = |bps: u64| bps >= target.saturating_mul(FILLED_PERCENT) / 100;
         let wish = Wish {
             estimate_bps: target,
-            filled: self.acknowledged.bps().is_some_and(filled),
+            // A stream that is held sends nothing, and what it sent before fills nothing now.
+            filled: self.acknowledged.bps().is_some_and(filled) && !self.outgoing.application.is_limited(),
             demand_bps: self.demand_bps,
             held: self.congested() || self.loss.is_limiting() || self.silent,
             rtt_us: self.rtt_us(),
@@ -255,7 +274,7 @@ impl Estimator {
 
     /// What may be sent, media and retransmissions and all.
     pub(crate) fn target_bps(&self) -> u64 {
-        if !self.heard {
+        if !self.outgoing.heard {
             return self.fallback.bps();
         }
         self.aimd.bps().min(self.loss.bps()).max(MIN_BPS)
@@ -274,18 +293,18 @@ impl Estimator {
             delay_based_bps: self.aimd.bps(),
             loss_based_bps: self.loss.bps(),
             rtt_us: self.rtt_us.unwrap_or(0),
-            loss: if self.heard { self.loss.loss() } else { self.fallback.loss() },
+            loss: if self.outgoing.heard { self.loss.loss() } else { self.fallback.loss() },
             state: self.state(),
         }
     }
 
     fn state(&self) -> &'static str {
         match self.aimd.state() {
-            _ if !self.heard && !self.reported => "start",
-            _ if !self.heard => "reports",
+            _ if !self.outgoing.heard && !self.reported => "start",
+            _ if !self.outgoing.heard => "reports",
             _ if self.congested() => "decrease",
             _ if self.loss.is_limiting() => "loss",
-            _ if self.application.is_limited() => "application-limited",
+            _ if self.outgoing.application.is_limited() => "application-limited",
             aimd::State::Decrease => "decrease",
             aimd::State::Hold => "hold",
             aimd::State::Increase => "increase",
@@ -293,7 +312,7 @@ impl Estimator {
     }
 
     fn silence(&self) -> Option<Time> {
-        let since = self.unanswered.filter(|_| self.heard)?;
+        let since = self.outgoing.unanswered.filter(|_| self.outgoing.heard)?;
         Some(since.plus_us(self.rtt_us()).plus_us(SILENCE_US))
     }
 

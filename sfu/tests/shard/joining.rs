@@ -341,3 +341,32 @@ fn one_session_cannot_fill_the_queue_of_handshakes() {
     world.run(2_000);
     assert!(world.peers[1].client.is_connected());
 }
+
+#[test]
+fn thirty_joins_in_a_second_cost_the_browser_two_key_frames() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], true) }, 1);
+    let mut video = Video::vp8(500, 100);
+    let mut answered = 0;
+    let mut frame = |world: &mut World, first: bool| {
+        let asked = world.peers[publisher].plis();
+        let frame = video.frame(first || asked > answered);
+        answered = asked;
+        world.send(publisher, frame);
+        world.run(FRAME_MS);
+    };
+    (0..60).for_each(|index| frame(&mut world, index == 0));
+    let mut viewers = Vec::new();
+    for _ in 0..30 {
+        viewers.push(world.add_subscriber(Wish::on(0)));
+        frame(&mut world, false);
+    }
+    (0..15).for_each(|_| frame(&mut world, false));
+    let asked = world.peers[publisher].plis();
+    assert!((1..=2).contains(&asked), "{asked}");
+    for viewer in viewers {
+        let got = world.peers[viewer].video();
+        assert_contiguous(&got);
+        assert!(got.len() >= 15 * 3 && got[0].payload[..2] == [0x10, 0x00], "{} packets", got.len());
+    }
+}

@@ -134,11 +134,11 @@ proptest! {
                     now = now.plus_us((1200 * 8_000_000 / probe.bps) as i64);
                 }
             }
-            let most = sent.most_bps(!estimator.heard) * 3 / 2 + 10_000;
+            let most = sent.most_bps(!estimator.outgoing.heard) * 3 / 2 + 10_000;
             let target = estimator.target_bps();
             prop_assert!(target <= most.max(START_BPS).max(probe_bps), "{} beyond {}", target, most);
             prop_assert!((MIN_BPS..=MAX_BPS).contains(&target));
-            prop_assert!(estimator.history.heap_bytes() <= 64 << 10);
+            prop_assert!(estimator.outgoing.history.heap_bytes() <= 64 << 10);
             let figures = estimator.figures();
             prop_assert!((0.0..=1.0).contains(&figures.loss));
             prop_assert!(figures.rtt_us >= 0);
