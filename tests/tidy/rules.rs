@@ -16,9 +16,9 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     // a model of a path, and its emulator: knows nothing of what it carries
     ("link", &["media"]),
     // the test programs look at the node from outside; rtc has the client side of WebRTC, and wire/ checks formats
-    ("tests", &["media", "rtc", "rtmp"]),
+    ("tests", &["media", "rtc", "rtmp", "link"]),
     ("xtask", &[]),
-    ("benches", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"]),
+    ("benches", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "link", "millrace"]),
     ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"]),
 ];
 
