@@ -1,6 +1,6 @@
 //! What sockets meet on the path.
 use crate::traffic::{HEADERS, Sink, assert_accounts, echo, ping, quantile, send, start, tcp, udp};
-use link::emulator::{Emulator, Options, Side};
+use link::emulator::{Emulator, Options, Side, WAITING_MAX};
 use link::{Config, Loss};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -203,6 +203,22 @@ fn after_an_outage_udp_and_tcp_go_on() {
     let longest = gaps.max().unwrap();
     assert!((980..1_200).contains(&longest.as_millis()), "{longest:?}");
     assert!(assert_accounts(&emulator, Side::A).outage >= 50);
+}
+
+#[test]
+fn what_is_on_the_way_is_bounded_and_the_rest_counted() {
+    need!(Link);
+    let _lane = alone();
+    let emulator = start([Config { delay_us: 600_000_000, ..WIRE }, WIRE]);
+    let [a, _b] = udp(&emulator);
+    let count = WAITING_MAX as u32 + 2_000;
+    send(&a, count, 100, MS / 50);
+    let figures = until("all have entered", Duration::from_secs(5), || {
+        let figures = emulator.figures(Side::A);
+        (figures.link.packets + figures.missed >= count.into()).then_some(figures)
+    });
+    assert!(figures.overflow > 0, "{figures:?}");
+    assert_eq!((figures.delivered, figures.link.carried - figures.overflow), (0, WAITING_MAX as u64));
 }
 
 #[test]
