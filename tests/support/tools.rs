@@ -1,6 +1,7 @@
 //! Which outside programs are here. A test that lacks one says so by name and is counted as skipped, by the line
 //! `SKIPPED name: why` on standard error, which `cargo xtask test` counts.
 use crate::netns::Namespace;
+use link::emulator::{Emulator, Options};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +15,8 @@ pub enum Tool {
     Browser,
     /// Firefox, Node.js, puppeteer-core, and the right to make a network namespace for it.
     Firefox,
+    /// TUN devices, and the right to make them and network namespaces.
+    Link,
 }
 
 impl Tool {
@@ -32,8 +35,9 @@ impl Tool {
             Tool::Browser => absent.extend(no_browser(&chromium(), "CHROMIUM", "playwright-core")),
             Tool::Firefox => {
                 absent.extend(no_browser(&firefox(), "FIREFOX", "puppeteer-core"));
-                absent.extend(Namespace::create().err());
+                absent.extend(Namespace::create().err().map(|error| error.to_string()));
             }
+            Tool::Link => absent.extend(Emulator::start(&Options::default()).err().map(|it| it.to_string())),
         }
         (!absent.is_empty()).then(|| absent.join(", "))
     }

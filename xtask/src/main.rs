@@ -3,6 +3,7 @@ mod bench;
 mod check;
 mod count;
 mod fuzz;
+mod link;
 mod peers;
 mod run;
 mod test;
@@ -29,6 +30,10 @@ cargo xtask VERB
   bench peers [OPTIONS]
                  this node beside Janus and nginx-rtmp, by the same clients: installs those where it may, and runs
                  `millrace-bench peers OPTIONS`
+  link [OPTIONS] [-- COMMAND ...]
+                 a bad network between two network namespaces (root, TUN devices): --delay 50ms --loss 2% --bursts 8
+                 --rate 4mbit --queue 200ms --jitter 10ms --reorder --outage-at 5s,1s --seed N; --help has them all.
+                 Runs COMMAND in the first namespace, or until Ctrl-C, and prints what became of the packets
   help           this text
 
 `check` and `test` close with a line `N passed, N failed, N skipped`, and fail when something failed.
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
     });
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let good = match words[..] {
+        ["link", ref arguments @ ..] => link::run(arguments),
         [_, "--help" | "-h"] | [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             true
