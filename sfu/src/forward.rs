@@ -19,8 +19,9 @@ pub(crate) const OVERHEAD_MAX: usize = 12 + 2 + 16;
 const RANGES_MAX: usize = 16;
 /// Resend guard's table: one slot a number, by the low bits. 1024 is 2 s at 500 pps.
 const RESENT_SLOTS: usize = 1_024;
-/// A packet goes out again at most this often (LiveKit, JVB).
-const COPIES_MAX: u8 = 3;
+/// A packet goes out again at most this often: as often as browsers ask. With 3 (LiveKit, JVB) a path that loses 10 % lost a packet for good every
+/// half minute, and with it the picture up to the next key frame.
+const COPIES_MAX: u8 = 10;
 /// Resends may be this share of what is sent, counted in bytes over about a second, with a floor for sparse streams.
 const RESEND_SHARE_PERCENT: u64 = 15;
 const RESEND_FLOOR_BYTES: i64 = 30_000;
