@@ -15,6 +15,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("sfu", &["media", "metrics", "rtc"]),
     // a model of a path, and its emulator: knows nothing of what it carries
     ("link", &["media"]),
+    // runs shards and sessions in a world of its own; nothing that is shipped imports it
+    ("sim", &["media", "metrics", "rtc", "sfu", "link"]),
     // the test programs look at the node from outside; rtc has the client side of WebRTC, and wire/ checks formats
     ("tests", &["media", "rtc", "rtmp"]),
     ("xtask", &[]),
@@ -22,7 +24,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "millrace"]),
 ];
 
-const OURS: &[&str] = &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "link", "millrace"];
+const OURS: &[&str] = &["media", "metrics", "udp", "rtc", "rtmp", "sfu", "link", "sim", "millrace"];
 
 /// Crates where time, chance and bytes are arguments.
 pub const CORE: &[&str] =
