@@ -1,7 +1,7 @@
 //! A track: its source, its numbering, its ring and who takes it. Whatever the source does (restart, other SSRC, other codec,
 //! another protocol), the track's numbers and time go on.
 
-use media::{Codec, Kind, Packet, Time};
+use media::{Codec, Kind, Packet, Time, payload};
 use metrics::DropReason;
 
 use crate::command::{ShardId, SourceId, TrackKey};
@@ -157,6 +157,7 @@ impl Track {
         }
         let Some(seq) = incoming.seq.checked_add_signed(n.seq_delta) else { return Err(DropReason::TooOld) };
         let timestamp = n.time(incoming.seq, seq, incoming.timestamp, now);
+        let key_start = self.can_start_at(&incoming, seq, timestamp);
         let capture = match incoming.capture {
             Some(capture) => capture,
             None => self.clock.capture(timestamp, clock_hz, now),
@@ -169,13 +170,32 @@ impl Track {
                 capture,
                 codec: incoming.codec,
                 marker: incoming.marker,
-                key_start: incoming.key_start,
+                key_start,
                 discardable: incoming.discardable,
                 fresh_source,
                 payload: incoming.payload,
             },
             now,
         )
+    }
+
+    /// Whether who has nothing yet can be given the track from this packet on. Not when it is late, for the frame's others have passed; nor where an H.264
+    /// key frame lacks its parameter sets. Another key frame is asked for then, if somebody waits.
+    fn can_start_at(&self, incoming: &Incoming, seq: u64, timestamp: i64) -> bool {
+        if !incoming.key_start || incoming.codec.kind() == Kind::Audio {
+            return incoming.key_start;
+        }
+        if self.numbering.last.is_some_and(|(highest, ..)| seq < highest) {
+            return false;
+        }
+        if incoming.codec != Codec::H264 || payload::h264::profile_level_id(&incoming.payload).is_some() {
+            return true;
+        }
+        // A slice: of the frame that started with its sets, or of a sender that gives them elsewhere.
+        let started =
+            || self.ring.key().and_then(|key| self.ring.get(key)).is_some_and(|p| p.timestamp == timestamp);
+        let before = seq.checked_sub(1).and_then(|before| self.ring.get(before));
+        before.is_some_and(|p| p.timestamp != timestamp || started())
     }
 
     /// Puts a packet that already has the track's numbers (a mirror's) into the ring.
@@ -304,6 +324,36 @@ mod tests {
         assert_eq!(after.seq, before.seq + SOURCE_GAP);
         assert!((89_999..=90_000).contains(&(after.timestamp - before.timestamp)), "one second passed");
         assert!(after.fresh_source && !before.fresh_source);
+    }
+
+    #[test]
+    fn a_key_frame_that_is_late_or_lacks_its_parameter_sets_is_no_start() {
+        let sets: &[u8] = &[0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 0xce];
+        let (idr, p): (&[u8], &[u8]) = (&[0x65, 0x88, 0x84], &[0x41, 0x9a]);
+        let packet = |seq: u64, timestamp: i64, payload: &'static [u8]| Incoming {
+            codec: Codec::H264,
+            key_start: payload::key_start(Codec::H264, payload),
+            payload: Bytes::from_static(payload),
+            ..incoming(seq, timestamp)
+        };
+        let starts = |packets: &[(u64, i64, &'static [u8])]| {
+            let mut track = track();
+            track.adopt(SourceId(1), Upstream::External);
+            for (seq, timestamp, payload) in packets {
+                track.ingest(packet(*seq, *timestamp, payload), Time::ZERO).unwrap();
+            }
+            track.ring.from(0).filter(|p| p.key_start).map(|p| p.payload[0]).collect::<Vec<u8>>()
+        };
+        assert_eq!(starts(&[(1, 0, p), (2, 9, sets), (3, 9, idr), (4, 12, p)]), [0x78, 0x65]);
+        assert_eq!(starts(&[(1, 0, p), (3, 9, idr), (4, 12, p)]), [], "lost");
+        assert_eq!(starts(&[(1, 0, p), (3, 9, idr), (2, 9, sets)]), [], "too late");
+        assert_eq!(
+            starts(&[(1, 0, p), (2, 9, sets), (4, 9, &[0x7c, 0x45]), (3, 9, idr)]),
+            [0x78],
+            "others have passed"
+        );
+        assert_eq!(starts(&[(1, 0, p), (3, 9, &[0x68, 0xce]), (4, 9, idr)]), [], "half of them");
+        assert_eq!(starts(&[(1, 0, p), (2, 9, idr)]), [0x65], "a sender that gives them elsewhere");
     }
 
     #[test]
