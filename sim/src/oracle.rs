@@ -1,7 +1,7 @@
 //! What holds for every stream that the node sends, at every packet, whatever the path does. An oracle sees what leaves the node, before the path,
 //! and what reached the node of the peer's requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
 use media::{Codec, Kind, Time, payload};
@@ -101,6 +101,8 @@ pub struct Oracle {
     video: Stream,
     audio: Stream,
     rtx: Stream,
+    /// Asked for, and never sent: the node did not have them.
+    asked_unsent: BTreeSet<u64>,
     key_frames: BTreeMap<i64, KeyFrame>,
     resend_bytes: i64,
     rtt_known: bool,
@@ -112,6 +114,8 @@ pub struct Oracle {
     pub numbers_asked: u64,
     /// Of those, answers.
     pub numbers_answered: u64,
+    /// The number that was answered last.
+    pub last_answer: Option<u16>,
 }
 
 impl Oracle {
@@ -123,6 +127,7 @@ impl Oracle {
             video: Stream::default(),
             audio: Stream::default(),
             rtx: Stream::default(),
+            asked_unsent: BTreeSet::new(),
             key_frames: BTreeMap::new(),
             resend_bytes: RESEND_START_BYTES,
             rtt_known: false,
@@ -130,6 +135,7 @@ impl Oracle {
             key_frames_asked: 0,
             numbers_asked: 0,
             numbers_answered: 0,
+            last_answer: None,
         }
     }
 
@@ -162,6 +168,25 @@ impl Oracle {
         let stream = if kind == Kind::Video { &mut self.video } else { &mut self.audio };
         let highest = stream.unwrapper.seq_highest();
         let seq = stream.unwrapper.seq(header.sequence_number);
+        if self.facts.in_order
+            && highest.is_some_and(|highest| seq < highest)
+            && !stream.sent.contains_key(&seq)
+        {
+            return Err(format!("{kind:?} number {seq} behind {}", highest.unwrap_or(0)));
+        }
+        self.fits(kind, seq, header, body, now)
+    }
+
+    /// A number's first packet, in its place among the others.
+    fn fits(
+        &mut self,
+        kind: Kind,
+        seq: u64,
+        header: &Header<'_>,
+        body: &[u8],
+        now: Time,
+    ) -> Result<(), Breach> {
+        let stream = if kind == Kind::Video { &mut self.video } else { &mut self.audio };
         let time = stream.unwrapper.timestamp(header.timestamp);
         let packet = Packet {
             time,
@@ -174,9 +199,6 @@ impl Oracle {
         if let Some(before) = stream.sent.insert(seq, packet) {
             let bytes = if before.hash == packet.hash { "" } else { ", with other bytes" };
             return Err(format!("{kind:?} number {seq} twice{bytes}"));
-        }
-        if self.facts.in_order && highest.is_some_and(|highest| seq < highest) {
-            return Err(format!("{kind:?} number {seq} behind {}", highest.unwrap_or(0)));
         }
         let before = stream.sent.range(..seq).next_back().map(|(s, p)| (*s, *p));
         let after = stream.sent.range(seq + 1..).next().map(|(s, p)| (*s, *p));
@@ -284,7 +306,11 @@ impl Oracle {
     fn again(&mut self, seq: u64, header: &Header<'_>, body: &[u8], now: Time) -> Result<(), Breach> {
         let time = { self.video.unwrapper }.timestamp(header.timestamp);
         let Some(packet) = self.video.sent.get_mut(&seq) else {
-            return Err(format!("number {seq} sent again that was never sent"));
+            if !self.asked_unsent.remove(&seq) {
+                return Err(format!("number {seq} sent again that was neither sent nor asked for"));
+            }
+            // It came to the node when the viewer's stream had passed its place.
+            return self.fits(Kind::Video, seq, header, body, now);
         };
         if (packet.hash, packet.time, packet.marker) != (hash(body), time, header.marker) {
             return Err(format!("number {seq} sent again with other bytes"));
@@ -299,6 +325,7 @@ impl Oracle {
         }
         packet.answered = Some(now);
         self.numbers_answered += 1;
+        self.last_answer = Some(seq as u16);
         self.resend_bytes -= body.len() as i64;
         if self.resend_bytes < 0 {
             return Err(format!("resends are {} bytes beyond their budget", -self.resend_bytes));
@@ -346,8 +373,9 @@ impl Oracle {
         self.numbers_asked += asked.len() as u64;
         for seq in asked {
             let seq = { self.video.unwrapper }.seq(seq);
-            if let Some(packet) = self.video.sent.get_mut(&seq) {
-                packet.asked = true;
+            match self.video.sent.get_mut(&seq) {
+                Some(packet) => packet.asked = true,
+                None => _ = self.asked_unsent.insert(seq),
             }
         }
         self.rtt_known = rtt_known;

@@ -13,6 +13,7 @@ use metrics::{DropReason, ShardMetrics};
 use rtc::client::{Client, ClientConfig};
 use rtc::dtls::{Identity, Role};
 use rtc::ice::Credentials;
+use rtc::rtcp;
 use rtc::sdp::Negotiated;
 use rtc::session::{CONNECT_TIMEOUT_MS, Input, Protocol, SessionConfig};
 use sfu::{
@@ -435,6 +436,7 @@ impl World {
         let rtp: Vec<Vec<u8>> = out.rtp.iter().map(|rtp| rtp.seal(&mut p.client)).collect();
         raw.into_iter().chain(rtp).for_each(|bytes| self.carry_up(peer, bytes, None));
         for compound in out.rtcp.into_iter().filter(|c| !c.is_empty()) {
+            self.say_rtcp(&format!("peer {peer}"), &compound);
             let mut sealed = Vec::new();
             let client = &mut self.peers[peer].client;
             client.send_rtcp(&compound, &mut |_, b| sealed = b.to_vec()).expect("connected");
@@ -458,10 +460,14 @@ impl World {
         for (to, sealed) in std::mem::take(&mut node.out.sent) {
             let Some(peer) = peer_at(to).filter(|peer| !self.peers[*peer].gone) else { continue };
             let datagram = Rc::new(Datagram { sealed, clear: OnceCell::new() });
+            let answered = self.peers[peer].oracle.numbers_answered;
             self.open(peer, &datagram);
             let p = &mut self.peers[peer];
             let carried = p.down.carry(path_len(&datagram.sealed), self.now);
             p.note_path(&datagram.sealed, carried, self.now);
+            if let Some(number) = p.oracle.last_answer.filter(|_| p.oracle.numbers_answered > answered) {
+                self.say(|| format!("the node sends {number} again to peer {peer}: {carried:?}"));
+            }
             for at in carried.times() {
                 self.put(at, Happening::ToPeer(peer, datagram.clone()));
             }
@@ -496,6 +502,10 @@ impl World {
                 return self.breach(peer, Err(format!("a datagram that its peer cannot read: {other:?}")));
             }
         };
+        if protocol == Protocol::Rtcp {
+            self.say_rtcp(&format!("the node, of peer {peer},"), &clear);
+        }
+        let p = &mut self.peers[peer];
         let seen = if protocol == Protocol::Rtp {
             p.remember(&datagram.sealed, &clear);
             p.oracle.sent_rtp(&clear, self.now)
@@ -524,6 +534,50 @@ impl World {
         }
     }
 
+    fn say_rtcp(&self, who: &str, compound: &[u8]) {
+        if !self.log {
+            return;
+        }
+        let _ = rtcp::parse(compound, |event| match event {
+            rtcp::Event::Nack { seqs, .. } => self.say(|| format!("{who} asks for {seqs:?}")),
+            rtcp::Event::Pli { .. } | rtcp::Event::Fir { .. } => {
+                self.say(|| format!("{who} asks for a key frame"))
+            }
+            _ => {}
+        });
+    }
+
+    /// Says what each viewer saw, at the end of a run.
+    fn say_views(&self) {
+        for (peer, p) in self.peers.iter().enumerate() {
+            if let Model::Receiver(receiver) = &p.model {
+                let seen = &receiver.buffer.seen;
+                self.say(|| {
+                    format!(
+                        "viewer {peer}: {} frames whole, {} played, {} numbers and {} key frames asked for, buffer {} us, {:?}, {:?}",
+                        seen.complete.len(),
+                        seen.played.len(),
+                        receiver.nacked,
+                        receiver.plis,
+                        receiver.buffer.delay_us(),
+                        p.oracle.bytes,
+                        p.down.figures(),
+                    )
+                });
+                for freeze in &seen.freezes {
+                    self.say(|| {
+                        format!("viewer {peer}: froze at {} us for {} us", freeze.from.us(), freeze.len_us)
+                    });
+                }
+            }
+        }
+        for node in &self.nodes {
+            let drops =
+                DropReason::ALL.iter().map(|why| (why, node.metrics.drops(*why))).filter(|(_, n)| *n > 0);
+            self.say(|| format!("a shard dropped {:?}", drops.collect::<Vec<_>>()));
+        }
+    }
+
     fn put(&mut self, at: Time, what: Happening) {
         self.queued += 1;
         self.queue.insert((at, self.queued), what);
@@ -535,6 +589,15 @@ fn peer_at(address: SocketAddr) -> Option<usize> {
     match address.ip() {
         IpAddr::V4(ip) => (u32::from(ip) ^ PEERS_NET).checked_sub(1).map(|index| index as usize),
         IpAddr::V6(_) => None,
+    }
+}
+
+/// A run with a log ends with what everybody saw.
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.log {
+            self.say_views();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Viewers that come.
 
-use link::{Config, Random};
+use link::{Config, Loss, Random};
 use media::Time;
 
 use super::{Figure, Goal, Scenario, Value, gate, shown};
@@ -16,6 +16,11 @@ pub(super) const ALL: &[Scenario] = &[
         name: "join-rtmp",
         about: "10 viewers join an RTMP source with a GOP of 4 s at any moment of it, RTT 4 ms",
         run: rtmp,
+    },
+    Scenario {
+        name: "join-lossy",
+        about: "10 viewers with 5 % loss and RTT 60 ms join a browser's stream, whose publisher has the same path",
+        run: lossy,
     },
     Scenario { name: "join-storm", about: "20 viewers join a browser's stream within a second", run: storm },
 ];
@@ -59,6 +64,44 @@ fn rtmp(seed: u64, log: bool) -> Vec<Figure> {
             Goal::Most(2_000.0),
         ),
         shown("age of the picture after 3 s, p95, ms", Value::Percentile(95, age_ms)),
+    ]
+}
+
+fn lossy(seed: u64, log: bool) -> Vec<Figure> {
+    let mut w = World::new(seed, 2, log);
+    let publisher = w.publisher(1, Features::default(), Settings::default());
+    w.run_s(2);
+    let loss = Loss::Random { per_mille: 50 };
+    let path = Config { delay_us: 30_000, loss, ..Config::default() };
+    w.path(publisher, path, path);
+    let mut random = Random(seed);
+    let (mut first_ms, mut asked_before) = (Vec::new(), 0);
+    let mut most_asked = 0;
+    for n in 0..10 {
+        w.run_us(random.below(1_300_000) as i64);
+        let joined = w.now;
+        let viewer = w.joining(1, n % 2, Features::default());
+        w.out_of_order();
+        w.path(viewer, path, path);
+        w.run_s(3);
+        let seen = &w.peers[viewer].receiver().buffer.seen;
+        first_ms.push(seen.first_decoded.map_or(f64::INFINITY, |at| at.since(joined) as f64 / 1_000.0));
+        let asked = w.peers[publisher].oracle.key_frames_asked;
+        most_asked = most_asked.max(asked - asked_before);
+        asked_before = asked;
+    }
+    vec![
+        gate(
+            "from the first check to the first picture, p50, ms",
+            Value::Percentile(50, first_ms.clone()),
+            Goal::Most(800.0),
+        ),
+        gate(
+            "from the first check to the first picture, p95, ms",
+            Value::Percentile(95, first_ms),
+            Goal::Most(2_000.0),
+        ),
+        shown("key frames asked of the publisher, join to join", Value::Most(f64::from(most_asked))),
     ]
 }
 

@@ -52,6 +52,11 @@ pub(super) const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "loss-5-far",
+        about: "viewer's path: 5 % random loss both ways, RTT 240 ms: a browser asks again before the answer can be there",
+        run: far,
+    },
+    Scenario {
         name: "bursts",
         about: "viewer's path: 2 % lost in bursts of 8 on average, RTT 100 ms",
         run: |seed, log| {
@@ -69,6 +74,29 @@ pub(super) const ALL: &[Scenario] = &[
         run: uplink,
     },
 ];
+
+fn far(seed: u64, log: bool) -> Vec<Figure> {
+    let mut w = World::new(seed, 1, log);
+    let publisher = w.publisher(1, Features::default(), Settings::default());
+    let viewer = w.viewer(1, 0, Features::default());
+    let loss = Loss::Random { per_mille: 50 };
+    let path = Config { delay_us: 120_000, loss, ..Config::default() };
+    w.path(viewer, path, path);
+    w.run_s(3);
+    let (from, to) = (w.now, w.now.plus_ms(20_000));
+    w.run_s(22);
+    let sent = std::mem::take(&mut w.peers[publisher].publisher().sent);
+    let view = View::of(&w, viewer, &sent, from, to);
+    let oracle = &w.peers[viewer].oracle;
+    let per_number = Value::Share(oracle.numbers_answered, oracle.numbers_asked);
+    vec![
+        // A browser gives up after a second, which is three answers: one packet in 8000 is lost four times.
+        gate("frames played, %", Value::Share(view.played, view.frames), Goal::Least(98.0)),
+        gate("retransmissions, % of the rest", resent_share(&w, viewer), Goal::Most(8.0)),
+        shown("requests that were answered, %", per_number),
+        shown("longest freeze, ms", Value::Most(view.freeze_ms())),
+    ]
+}
 
 /// 30 s behind a lossy path. Gives figures, the share of retransmissions and the longest freeze.
 fn viewer(
