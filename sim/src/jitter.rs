@@ -305,3 +305,6 @@ impl JitterBuffer {
         shown.min(self.jump_at).min(self.stands_since.max(self.asked).plus_us(wait))
     }
 }
+
+#[cfg(test)]
+mod tests;

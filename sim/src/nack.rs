@@ -73,3 +73,32 @@ impl Nacks {
         self.next.unwrap_or(Time::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_asked_for_at_once_then_each_round_trip_and_given_up_after_ten() {
+        let mut nacks = Nacks::default();
+        assert_eq!(nacks.arrived(10, Time::ZERO), (vec![], false));
+        assert_eq!(nacks.arrived(13, Time::ZERO), (vec![11, 12], false));
+        nacks.arrived(12, Time::from_ms(50));
+        let (mut asked, mut given_up) = (Vec::new(), None);
+        while nacks.next() < Time::MAX {
+            let now = nacks.next();
+            let (again, gave_up) = nacks.poll(now);
+            asked.extend(again.iter().map(|seq| (now.ms(), *seq)));
+            given_up = given_up.or(gave_up.then_some(now.ms()));
+        }
+        let expect: Vec<(i64, u64)> = (1..10).map(|n| (n * 100, 11)).collect();
+        assert_eq!((asked, given_up), (expect, Some(1_000)));
+    }
+
+    #[test]
+    fn too_much_is_not_asked_for() {
+        let mut nacks = Nacks::default();
+        nacks.arrived(10, Time::ZERO);
+        assert_eq!(nacks.arrived(2_000, Time::ZERO), (vec![], true));
+    }
+}

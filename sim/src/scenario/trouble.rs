@@ -72,11 +72,11 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "pause",
-        about: "the camera is off for 3 s, the sound goes on",
+        about: "the camera is off for 2 s, the sound goes on; what follows refers to what was before",
         run: |seed, log| {
-            trouble(seed, log, 100.0, 3_200.0, |w, p| {
+            trouble(seed, log, 100.0, 2_200.0, |w, p| {
                 w.peers[p].publisher().pause(true);
-                w.at(w.now.plus_ms(3_000), move |w| w.peers[p].publisher().pause(false));
+                w.at(w.now.plus_ms(2_000), move |w| w.peers[p].publisher().pause(false));
             })
         },
     },
