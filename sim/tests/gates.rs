@@ -39,6 +39,8 @@ scenarios! {
     loss_10: "loss-10",
     loss_10_both_ways: "loss-10-both-ways",
     loss_5_far: "loss-5-far",
+    loss_5_rtmp: "loss-5-rtmp",
+    outage: "outage",
     bursts: "bursts",
     uplink_5: "uplink-5",
     join_rtmp: "join-rtmp",

@@ -52,9 +52,10 @@ fn slow_one(seed: u64, log: bool) -> Vec<Figure> {
         let sent = std::mem::take(&mut w.peers[publisher].publisher().sent);
         let asked = w.peers[publisher].oracle.key_frames_asked;
         let others = viewers[1..].iter().map(|v| View::of(&w, *v, &sent, from, to));
-        (others.collect::<Vec<View>>(), asked)
+        let nacked: u64 = viewers[1..].iter().map(|v| w.peers[*v].receiver().nacked).sum();
+        (others.collect::<Vec<View>>(), asked, nacked)
     };
-    let ((others, asked), (without, _)) = (run(true), run(false));
+    let ((others, asked, nacked), (without, ..)) = (run(true), run(false));
     let p95 = |views: &[View]| {
         let mut all: Vec<f64> = views.iter().flat_map(|v| v.latency_ms.iter().copied()).collect();
         all.sort_by(f64::total_cmp);
@@ -63,6 +64,7 @@ fn slow_one(seed: u64, log: bool) -> Vec<Figure> {
     let (whole, frames) = others.iter().fold((0, 0), |(a, b), v| (a + v.complete, b + v.frames));
     vec![
         gate("frames whole, of the others, %", Value::Share(whole, frames), Goal::Least(100.0)),
+        gate("packets lost by the others", Value::Most(nacked as f64), Goal::Most(0.0)),
         gate(
             "more latency for the others, p95, ms",
             Value::Most((p95(&others) - p95(&without)).max(0.0)),

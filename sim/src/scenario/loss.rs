@@ -3,17 +3,21 @@
 use link::{Config, Loss};
 
 use super::{Figure, Goal, Scenario, Value, View, gate, later, resent_share, shown};
+use crate::Sent;
 use crate::offer::Features;
+use crate::peer::Model;
 use crate::video::Settings;
 use crate::world::World;
+
+const LOSS_5: Loss = Loss::Random { per_mille: 50 };
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "loss-5",
         about: "viewer's path: 5 % random loss both ways, RTT 100 ms; 2 Mbit/s from a browser",
         run: |seed, log| {
-            let loss = Loss::Random { per_mille: 50 };
-            let (mut figures, resent, _) = viewer(seed, log, (loss, loss), Features::default(), (99.9, true));
+            let (mut figures, resent, _) =
+                viewer(seed, log, (LOSS_5, LOSS_5), Features::default(), (99.9, true));
             figures.push(gate("retransmissions, % of the rest", resent, Goal::Most(8.0)));
             figures
         },
@@ -22,9 +26,8 @@ pub(super) const ALL: &[Scenario] = &[
         name: "loss-5-plain",
         about: "the same with a viewer that knows no RTX",
         run: |seed, log| {
-            let loss = Loss::Random { per_mille: 50 };
             let features = Features { rtx: false, ..Features::default() };
-            let (mut figures, resent, _) = viewer(seed, log, (loss, loss), features, (99.9, true));
+            let (mut figures, resent, _) = viewer(seed, log, (LOSS_5, LOSS_5), features, (99.9, true));
             figures.push(gate("retransmissions, % of the rest", resent, Goal::Most(8.0)));
             figures
         },
@@ -55,6 +58,28 @@ pub(super) const ALL: &[Scenario] = &[
         name: "loss-5-far",
         about: "viewer's path: 5 % random loss both ways, RTT 240 ms: a browser asks again before the answer can be there",
         run: far,
+    },
+    Scenario {
+        name: "loss-5-rtmp",
+        about: "viewer's path: 5 % random loss both ways, RTT 100 ms; an RTMP source with a GOP of 4 s",
+        run: |seed, log| {
+            let mut w = World::new(seed, 1, log);
+            w.source(1, Settings { gop: 120, ..Settings::default() });
+            let view = behind(&mut w, Features::default(), (LOSS_5, LOSS_5));
+            let viewer = w.peers.len() - 1;
+            let live = Value::Share(view.live, view.frames);
+            // The node repairs nothing older than the last key frame that it sent: the last round trip of each GOP.
+            vec![
+                later("frames whole within 400 ms of capture, %", live, Goal::Least(99.9)),
+                later("frames played, %", Value::Share(view.played, view.frames), Goal::Least(99.9)),
+                gate("retransmissions, % of the rest", resent_share(&w, viewer), Goal::Most(8.0)),
+            ]
+        },
+    },
+    Scenario {
+        name: "outage",
+        about: "viewers' paths carry nothing for 1.5 s, RTT 50 ms: of a browser's stream, and of an RTMP source with a GOP of 4 s",
+        run: outage,
     },
     Scenario {
         name: "bursts",
@@ -102,21 +127,15 @@ fn far(seed: u64, log: bool) -> Vec<Figure> {
 fn viewer(
     seed: u64,
     log: bool,
-    (up, down): (Loss, Loss),
+    loss: (Loss, Loss),
     features: Features,
     (goal, is_gate): (f64, bool),
 ) -> (Vec<Figure>, Value, f64) {
     let mut w = World::new(seed, 1, log);
-    let publisher = w.publisher(1, Features::default(), Settings::default());
-    let viewer = w.viewer(1, 0, features);
-    w.run_s(1);
-    let path = |loss| Config { delay_us: 50_000, loss, ..Config::default() };
-    w.path(viewer, path(up), path(down));
-    let (from, to) = (w.now, w.now.plus_ms(30_000));
-    w.run_s(32);
-    let sent = std::mem::take(&mut w.peers[publisher].publisher().sent);
+    w.publisher(1, Features::default(), Settings::default());
+    let view = behind(&mut w, features, loss);
+    let viewer = w.peers.len() - 1;
     let receiver = w.peers[viewer].receiver();
-    let view = View::of(&w, viewer, &sent, from, to);
     let live = Value::Share(view.live, view.frames);
     let make = if is_gate { gate } else { later };
     let figures = vec![
@@ -126,6 +145,53 @@ fn viewer(
         shown("key frames asked for by the viewer", Value::Most(f64::from(receiver.plis))),
     ];
     (figures, resent_share(&w, viewer), view.freeze_ms())
+}
+
+/// What a viewer has in 30 s, once its path loses: towards the node, from the node.
+fn behind(w: &mut World, features: Features, (up, down): (Loss, Loss)) -> View {
+    let viewer = w.viewer(1, 0, features);
+    w.run_s(1);
+    let path = |loss| Config { delay_us: 50_000, loss, ..Config::default() };
+    w.path(viewer, path(up), path(down));
+    let (from, to) = (w.now, w.now.plus_ms(30_000));
+    w.run_s(32);
+    View::of(w, viewer, &sent(w), from, to)
+}
+
+/// Every frame captured.
+fn sent(w: &World) -> Vec<Sent> {
+    let of_peers = w.peers.iter().filter_map(|p| match &p.model {
+        Model::Publisher(publisher) => Some(&publisher.sent),
+        _ => None,
+    });
+    of_peers.chain(w.sources.iter().map(|s| &s.sent)).flatten().copied().collect()
+}
+
+fn outage(seed: u64, log: bool) -> Vec<Figure> {
+    let run = |rtmp: bool| {
+        let mut w = World::new(seed, 1, log);
+        if rtmp {
+            w.source(1, Settings { gop: 120, ..Settings::default() });
+        } else {
+            w.publisher(1, Features::default(), Settings::default());
+        }
+        let viewer = w.viewer(1, 0, Features::default());
+        let path = Config { delay_us: 25_000, ..Config::default() };
+        w.path(viewer, path, path);
+        w.run_us(3_000_000 + seed as i64 * 700_000);
+        let dead = Config { outage: true, ..path };
+        w.path(viewer, dead, dead);
+        let from = w.now.plus_ms(-100);
+        w.run_us(1_500_000);
+        w.path(viewer, path, path);
+        w.run_s(8);
+        View::of(&w, viewer, &sent(&w), from, w.now).freeze_ms() - 1_500.0
+    };
+    let what = "from its end to a moving picture, RTMP source, ms";
+    vec![
+        gate("from its end to a moving picture, browser, ms", Value::Most(run(false)), Goal::Most(1_000.0)),
+        gate(what, Value::Most(run(true)), Goal::Most(1_000.0)),
+    ]
 }
 
 fn uplink(seed: u64, log: bool) -> Vec<Figure> {
