@@ -191,11 +191,11 @@ impl Track {
         if incoming.codec != Codec::H264 || payload::h264::profile_level_id(&incoming.payload).is_some() {
             return true;
         }
-        // A slice: of the frame that started with its sets, or of a sender that gives them elsewhere.
+        // A slice: of the frame that started with its sets, or of a sender that gives them elsewhere, as one that begins with a slice does.
         let started =
             || self.ring.key().and_then(|key| self.ring.get(key)).is_some_and(|p| p.timestamp == timestamp);
         let before = seq.checked_sub(1).and_then(|before| self.ring.get(before));
-        before.is_some_and(|p| p.timestamp != timestamp || started())
+        before.map_or(self.numbering.last.is_none(), |p| p.timestamp != timestamp || started())
     }
 
     /// Puts a packet that already has the track's numbers (a mirror's) into the ring.
@@ -353,7 +353,9 @@ mod tests {
             "others have passed"
         );
         assert_eq!(starts(&[(1, 0, p), (3, 9, &[0x68, 0xce]), (4, 9, idr)]), [], "half of them");
-        assert_eq!(starts(&[(1, 0, p), (2, 9, idr)]), [0x65], "a sender that gives them elsewhere");
+        for elsewhere in [&[(1, 0, p), (2, 9, idr)][..], &[(1, 0, idr), (2, 9, p)]] {
+            assert_eq!(starts(elsewhere), [0x65], "a sender that gives them elsewhere");
+        }
     }
 
     #[test]
