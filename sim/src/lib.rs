@@ -1,5 +1,6 @@
 //! A world to test the forwarding core in: the real shards and the real sessions, DTLS and SRTP and all, under a virtual clock, with model publishers
-//! and viewers at the ends of paths that delay, lose and queue. One seed gives one run, to the microsecond.
+//! and viewers at the ends of paths that delay, lose and queue. One seed gives one run, to the microsecond, as long as no handshake loses a
+//! datagram: the timers of DTLS draw chance of their own.
 //!
 //! [`world::World`] is the clock and the paths, [`oracle`] what must hold at every packet, [`scenario`] what is tried and what must come of it,
 //! [`scoreboard`] the text that says how it went.

@@ -63,7 +63,7 @@ scenarios! {
 /// Chance, order and time come from the seed alone.
 #[test]
 fn a_seed_gives_the_same_run_each_time() {
-    for name in ["loss-10", "replaced"] {
+    for name in ["loss-10", "join-lossy", "replaced"] {
         let scenario = scenario::all().find(|it| it.name == name).expect("a scenario of this name");
         assert_eq!(scenario.run(7, false), scenario.run(7, false), "{name}");
         assert_ne!(scenario.run(7, false), scenario.run(8, false), "{name}");
