@@ -45,7 +45,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "loss-10-both-ways",
         // A request and its answer come through in 81 of 100 cases, and 400 ms have room for three.
-        about: "the same loss both ways: a browser's three requests in time fail for 0.6 % of frames, whatever the node does",
+        about: "the same loss both ways: a browser's three requests in time, each answered once, fail for 0.6 % of frames",
         run: |seed, log| {
             let loss = Loss::Random { per_mille: 100 };
             let (mut figures, resent, _) =
