@@ -317,11 +317,14 @@ impl Oracle {
         }
         let rtt_us = self.facts.rtt_us * RESEND_RTT_PERCENT / 100;
         let spacing = if self.rtt_known { rtt_us } else { rtt_us.min(RESEND_UNKNOWN_US) };
-        let too_soon = packet.answered.is_some_and(|last| now.since(last) < spacing);
-        if too_soon || !std::mem::take(&mut packet.asked) {
+        if let Some(last) = packet.answered.filter(|last| now.since(*last) < spacing) {
             return Err(format!(
-                "number {seq} sent again twice within a round trip, or without being asked for"
+                "number {seq} sent again twice within a round trip: after {} us",
+                now.since(last)
             ));
+        }
+        if !std::mem::take(&mut packet.asked) {
+            return Err(format!("number {seq} sent again without being asked for"));
         }
         packet.answered = Some(now);
         self.numbers_answered += 1;
