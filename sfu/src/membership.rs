@@ -26,7 +26,10 @@ impl Shard {
         };
         let slot = self.peers.vacant_key();
         let medias = config.negotiated.medias;
-        let numbered = medias.iter().any(|m| m.twcc_ext_id.is_some());
+        // Pictures that cannot carry numbers (see `Forwarder::choose`) are most of what is sent: the rest says nothing of the link.
+        let pictures = medias.iter().filter(|m| m.kind == Kind::Video).flat_map(|m| &m.codecs);
+        let numbered = medias.iter().any(|m| m.twcc_ext_id.is_some())
+            && pictures.into_iter().all(|codec| codec.rtx_pt.is_some() || !codec.nack);
         let role = match config.role {
             PeerRole::Publish { source, .. } => {
                 let mut published = Vec::new();

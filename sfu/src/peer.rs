@@ -234,7 +234,7 @@ impl Publisher {
         // A packet of padding alone goes on, empty: its number would otherwise be a loss to everybody behind us.
         let key_start = payload::key_start(codec, body);
         if key_start && codec.kind() == Kind::Video {
-            receive.nack.key_frame(seq);
+            receive.nack.key_frame(seq, codec);
         }
         if header.marker && codec.kind() == Kind::Video && arrival == Arrival::New {
             bump(&stats.frames_in, 1);

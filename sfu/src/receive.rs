@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use media::Time;
+use media::{Codec, Time};
 
 /// First NACK this long after the gap was seen: reordering on the way is not loss (mediasoup#511 was too eager).
 const FIRST_WAIT_US: i64 = 10_000;
@@ -17,6 +17,8 @@ const GIVE_UP_US: i64 = 1_000_000;
 const TRIES_MAX: u8 = 10;
 /// More missing than this is no loss to repair but a hole to jump over: forget them, ask for a key frame.
 const MISSING_MAX: usize = 1_000;
+/// Packets that the first slice of an H.264 or H.265 key frame may be preceded by: VPS, SPS, PPS, SEI. Each may be what is missing.
+const SETS_MAX: u64 = 4;
 /// Numbers per NACK message: 1000 would not fit a datagram.
 const NACK_BATCH_MAX: usize = 128;
 
@@ -77,9 +79,10 @@ impl NackGenerator {
         Arrival::New
     }
 
-    /// A key frame starts at `seq`: nothing before it is worth asking for.
-    pub(crate) fn key_frame(&mut self, seq: u64) {
-        self.missing = self.missing.split_off(&seq);
+    /// A key frame starts at `seq`, or, where parameter sets have packets of their own, just before: nothing older is worth asking for.
+    pub(crate) fn key_frame(&mut self, seq: u64, codec: Codec) {
+        let sets = if matches!(codec, Codec::H264 | Codec::H265) { SETS_MAX } else { 0 };
+        self.missing = self.missing.split_off(&seq.saturating_sub(sets));
     }
 
     /// Appends the numbers to ask for now; returns how many were given up. `measured_us` is the round trip, where it is known otherwise.
@@ -263,8 +266,19 @@ mod tests {
         nack.arrived(1, Time::ZERO);
         assert_eq!(nack.arrived(5_000, Time::ZERO), Arrival::Hole);
         nack.arrived(5_010, Time::ZERO);
-        nack.key_frame(5_010);
+        nack.key_frame(5_010, Codec::Vp8);
         assert!(!nack.is_waiting());
+    }
+
+    #[test]
+    fn parameter_sets_right_before_a_key_frame_are_asked_for() {
+        let mut nack = NackGenerator::default();
+        nack.arrived(1, Time::ZERO);
+        nack.arrived(20, Time::ZERO);
+        nack.key_frame(20, Codec::H264);
+        let mut ask = Vec::new();
+        nack.poll(Time::from_ms(20), None, &mut ask);
+        assert_eq!(ask, [16, 17, 18, 19]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use metrics::{DropReason, PacketKind, ShardMetrics};
 use slab::Slab;
 
 use crate::command::{CloseReason, PeerStats, bump};
-use crate::estimate::{Estimator, START_BPS};
+use crate::estimate::{Estimator, LOSS_MAX};
 use crate::forward::{Sent, Way};
 use crate::pacer::{Pacer, REPAIRS_MAX};
 use crate::peer::{Subscribed, Subscriber};
@@ -20,16 +20,23 @@ use crate::track::Track;
 const FIRST_BYTES: usize = 64 * 1024;
 /// The rest in about this time, where that is no more than this rate: soon enough to be live at once, slow enough for a last mile's queue.
 const CATCH_UP_US: u64 = 250_000;
-const CATCH_UP_BPS: u64 = 10_000_000;
+const CATCH_UP_BPS: u64 = 32_000_000;
 const CATCH_UP_BPS_MIN: u64 = 1_000_000;
 /// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time.
 const CATCH_UP_RATE: u64 = 3;
 
 /// Under congestion the pacer sends so much of the estimate: what waits drains.
 const LIMIT_PERCENT: u64 = 110;
-/// The link takes all again when the estimate is so much of what the source sends, and probes go so far.
-const ENOUGH_PERCENT: u64 = 115;
+/// The link takes less than the source sends when the estimate is below this share of what would arrive of it, and takes all again above that one.
+/// Probes go further.
+const SHORT_PERCENT: u64 = 95;
+const ENOUGH_PERCENT: u64 = 100;
+/// Below this share a queue that grows is answered at once; else when it has grown for so long: a path may also just have become longer.
+const FAR_SHORT_PERCENT: u64 = 65;
+const GROWS_US: i64 = 1_000_000;
 const DEMAND_PERCENT: u64 = 130;
+/// Loss that lasts so long is a path that takes less, without a queue.
+const LOSSY_US: i64 = 3_000_000;
 
 /// A viewer whose link takes less than a browser sends costs that browser, and all who watch it, a key frame no more often.
 const KEY_FRAME_US: i64 = 4_000_000;
@@ -45,11 +52,13 @@ pub(crate) struct Sending {
     numbered: bool,
     /// The link takes less than the source sends.
     limited: bool,
-    /// What the source sends, and what the estimate was last.
+    /// What the source sends.
     needs_bps: u64,
-    target_bps: u64,
     /// Something is left for the next slice.
     waits: bool,
+    /// Since when the link's queue grows, and more is lost than chance loses.
+    grows: Option<Time>,
+    lossy: Option<Time>,
     /// When a key frame was last asked for although the link takes less than the source sends.
     asked: Time,
 }
@@ -64,8 +73,9 @@ impl Sending {
             numbered,
             limited: false,
             needs_bps: 0,
-            target_bps: START_BPS,
             waits: false,
+            grows: None,
+            lossy: None,
             asked: now,
         }
     }
@@ -106,12 +116,18 @@ impl Sending {
     /// Whether the link takes less than the source sends.
     fn judge(&mut self, now: Time) {
         let Some(estimator) = &self.estimator else { return };
-        let (target_bps, needs_bps) = (estimator.target_bps(), self.needs_bps);
-        // Until something was seen to be too much, the estimate is a guess.
-        let seen = estimator.congested() || target_bps < self.target_bps;
-        self.target_bps = target_bps;
+        // What a path loses by chance it does not lack.
+        let arrives = 1.0 - estimator.loss().clamp(0.0, 0.5);
+        let (target_bps, needs_bps) = (estimator.target_bps(), (self.needs_bps as f64 * arrives) as u64);
+        // Until something was seen to be too much, the estimate is a guess: a queue that grows, or loss that lasts. An outage is neither.
+        let lossy = estimator.loss() >= LOSS_MAX;
+        self.lossy = if lossy { self.lossy.or(Some(now)) } else { None };
+        self.grows = if estimator.congested() { self.grows.or(Some(now)) } else { None };
+        let lasts = |since: Option<Time>, us: i64| since.is_some_and(|since| now.since(since) >= us);
+        let far_short = target_bps < needs_bps * FAR_SHORT_PERCENT / 100;
+        let seen = lasts(self.grows, if far_short { 0 } else { GROWS_US }) || lasts(self.lossy, LOSSY_US);
         self.limited = match self.limited {
-            false => seen && target_bps < needs_bps,
+            false => seen && target_bps < needs_bps * SHORT_PERCENT / 100,
             // What waited meanwhile goes under the limit, too.
             true => self.waits || target_bps < needs_bps * ENOUGH_PERCENT / 100,
         };
@@ -245,7 +261,8 @@ impl Subscriber {
         Ok(left)
     }
 
-    /// A NACK: what is worth it waits for its turn. The oldest give way when the budget is short.
+    /// A NACK: what is worth it waits for its turn. The oldest give way when the budget is short; a picture needs those, so then it is the
+    /// forwarder's index that is returned: a key frame is what helps.
     pub(crate) fn nack(
         &mut self,
         ssrc: u32,
@@ -254,8 +271,9 @@ impl Subscriber {
         metrics: &ShardMetrics,
         stats: &PeerStats,
         now: Time,
-    ) {
-        let Some(index) = self.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc) else { return };
+    ) -> Option<usize> {
+        let index = self.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc)?;
+        let mut gave_up = false;
         let (subscribed, pacer) = (&mut self.forwarders[index], &mut self.sending.pacer);
         let forwarder = &mut subscribed.forwarder;
         for &seq in seqs {
@@ -271,6 +289,7 @@ impl Subscriber {
                 let oldest = pacer.repairs.iter().position(|r| usize::from(r.forwarder) == index);
                 let Some(oldest) = oldest.and_then(|at| pacer.repairs.remove(at)) else { break };
                 forwarder.give_up(oldest);
+                gave_up = true;
                 metrics.dropped(DropReason::ResendRefused);
                 bump(&stats.nacks_refused, 1);
             }
@@ -278,6 +297,7 @@ impl Subscriber {
         if !pacer.repairs.is_empty() {
             pacer.begin(0, now);
         }
+        (gave_up && forwarder.media.kind == Kind::Video).then_some(index)
     }
 
     /// A report block. Sound is sent in spite of everything, so the loss of pictures is what counts.
@@ -300,17 +320,18 @@ impl Subscriber {
         now: Time,
     ) -> bool {
         let sending = &mut self.sending;
-        let Some(estimator) = &mut sending.estimator else { return false };
-        sending.needs_bps = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
-        estimator.set_demand(sending.needs_bps.max(best_bps) * DEMAND_PERCENT / 100);
-        let probe = estimator.poll(now);
-        if let Some(probe) = probe {
-            sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);
-        }
-        stats.estimate_bps.store(estimator.target_bps(), Ordering::Relaxed);
-        self.layers.estimate_bps = estimator.target_bps();
-        sending.judge(now);
         let mut resumes = false;
+        if let Some(estimator) = &mut sending.estimator {
+            sending.needs_bps = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
+            estimator.set_demand(sending.needs_bps.max(best_bps) * DEMAND_PERCENT / 100);
+            if let Some(probe) = estimator.poll(now) {
+                sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);
+                resumes = true;
+            }
+            stats.estimate_bps.store(estimator.target_bps(), Ordering::Relaxed);
+            self.layers.estimate_bps = estimator.target_bps();
+            sending.judge(now);
+        }
         for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {
             let track = &mut tracks[subscribed.track];
             let again = now.since(sending.asked) >= KEY_FRAME_US;
@@ -324,12 +345,30 @@ impl Subscriber {
                 resumes = true;
             }
         }
-        resumes || probe.is_some()
+        resumes
     }
 
-    /// Whether a request for a key frame has to wait until the link takes one.
-    pub(crate) fn is_held(&self, index: usize) -> bool {
-        self.sending.limited && self.forwarders[index].forwarder.holds_for_key_frame()
+    /// The receiver has no picture: the ring's GOP is shown again where the source cannot be asked; else the track is returned whose source is
+    /// to be asked. Each receiver is heard as often as its throttle allows, and one whose link takes less than a key frame waits.
+    pub(crate) fn lost_picture(
+        &mut self,
+        index: usize,
+        tracks: &mut Slab<Track>,
+        now: Time,
+    ) -> Option<usize> {
+        let subscribed = &mut self.forwarders[index];
+        if (self.sending.limited && subscribed.forwarder.holds_for_key_frame())
+            || !subscribed.throttle.allow(now)
+        {
+            return None;
+        }
+        let track = &mut tracks[subscribed.track];
+        if !track.answers() && subscribed.forwarder.rewind(&track.ring) {
+            self.sending.catch_up(&track.ring, now);
+            return None;
+        }
+        track.key_frames.want();
+        Some(subscribed.track)
     }
 
     /// What its forwarders have sent so far, and whether it is the GOP of the ring.

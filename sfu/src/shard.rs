@@ -666,27 +666,18 @@ impl Shard {
             (Role::Subscribe(subscriber), rtcp::Event::Nack { ssrc, seqs }) => {
                 bump(&stats.nacks_in, seqs.len() as u64);
                 metrics.nacks_in.add(seqs.len() as u64);
-                subscriber.nack(ssrc, seqs, tracks, metrics, stats, now);
+                let gave_up = subscriber.nack(ssrc, seqs, tracks, metrics, stats, now);
+                asked = gave_up.and_then(|index| subscriber.lost_picture(index, tracks, now)).or(asked);
                 paces |= !subscriber.sending.pacer.scheduled;
             }
             (Role::Subscribe(subscriber), rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. }) => {
                 bump(&stats.plis_in, 1);
                 metrics.plis_in.add(1);
-                let asks = subscriber.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc);
-                let Some(index) = asks.filter(|index| !subscriber.is_held(*index)) else { return };
-                let subscribed = &mut subscriber.forwarders[index];
-                if !subscribed.throttle.allow(now) {
+                let Some(index) = subscriber.forwarders.iter().position(|s| s.forwarder.ssrc == ssrc) else {
                     return;
-                }
-                let track = &mut tracks[subscribed.track];
-                let replayed = !track.answers() && subscribed.forwarder.rewind(&track.ring);
-                if replayed {
-                    subscriber.sending.catch_up(&track.ring, now);
-                    paces |= !subscriber.sending.pacer.scheduled;
-                } else {
-                    track.key_frames.want();
-                    asked = Some(subscribed.track);
-                }
+                };
+                asked = subscriber.lost_picture(index, tracks, now).or(asked);
+                paces |= !subscriber.sending.pacer.scheduled;
             }
             _ => {}
         });

@@ -1,7 +1,7 @@
 //! A track: its source, its numbering, its ring and who takes it. Whatever the source does (restart, other SSRC, other codec,
 //! another protocol), the track's numbers and time go on.
 
-use media::{Codec, Kind, Packet, Time};
+use media::{Codec, Kind, Packet, Time, payload};
 use metrics::DropReason;
 
 use crate::command::{ShardId, SourceId, TrackKey};
@@ -14,6 +14,10 @@ use crate::ring::{Ring, RingLimits};
 /// Numbers left free when a source changes, so that packets of the new one that come out of order before its first still have a place,
 /// and no number is used twice.
 const SOURCE_GAP: u64 = 64;
+
+/// A source's time that goes back by more than B-frames do, or ahead of the clock by more than any queue holds, is on another line.
+const BACK_US: i64 = 1_000_000;
+const AHEAD_US: i64 = 5_000_000;
 
 /// Where key-frame requests of a track go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +72,8 @@ struct Numbering {
     rebase: bool,
     seq_delta: i64,
     time_delta: i64,
+    /// The source's time jumped at this number of it: what `time_delta` was for those before.
+    jumped: Option<(u64, i64)>,
     /// The source's numbers below this have no place: the track's before them are another source's.
     floor: u64,
     /// The newest packet's: number, time stamp, arrival, clock.
@@ -181,12 +187,13 @@ impl Track {
         if fresh_source {
             self.rebase(&incoming, clock_hz, now);
         }
-        let n = &self.numbering;
+        let n = &mut self.numbering;
         if incoming.seq < n.floor {
             return Err(DropReason::TooOld);
         }
         let Some(seq) = incoming.seq.checked_add_signed(n.seq_delta) else { return Err(DropReason::TooOld) };
-        let timestamp = incoming.timestamp.wrapping_add(n.time_delta);
+        let timestamp = n.time(incoming.seq, seq, incoming.timestamp, now);
+        let key_start = self.can_start_at(&incoming, seq, timestamp);
         if let Some(meter) = &mut self.encoding {
             meter.packet(incoming.codec, timestamp, &incoming.payload, incoming.key_start, now);
         }
@@ -202,13 +209,32 @@ impl Track {
                 capture,
                 codec: incoming.codec,
                 marker: incoming.marker,
-                key_start: incoming.key_start,
+                key_start,
                 discardable: incoming.discardable,
                 fresh_source,
                 payload: incoming.payload,
             },
             now,
         )
+    }
+
+    /// Whether who has nothing yet can be given the track from this packet on. Not when it is late, for the frame's others have passed; nor where an H.264
+    /// key frame lacks its parameter sets. Another key frame is asked for then, if somebody waits.
+    fn can_start_at(&self, incoming: &Incoming, seq: u64, timestamp: i64) -> bool {
+        if !incoming.key_start || incoming.codec.kind() == Kind::Audio {
+            return incoming.key_start;
+        }
+        if self.numbering.last.is_some_and(|(highest, ..)| seq < highest) {
+            return false;
+        }
+        if incoming.codec != Codec::H264 || payload::h264::profile_level_id(&incoming.payload).is_some() {
+            return true;
+        }
+        // A slice: of the frame that started with its sets, or of a sender that gives them elsewhere, as one that begins with a slice does.
+        let started =
+            || self.ring.key().and_then(|key| self.ring.get(key)).is_some_and(|p| p.timestamp == timestamp);
+        let before = seq.checked_sub(1).and_then(|before| self.ring.get(before));
+        before.map_or(self.numbering.last.is_none(), |p| p.timestamp != timestamp || started())
     }
 
     /// Puts a packet that already has the track's numbers (a mirror's) into the ring.
@@ -230,8 +256,13 @@ impl Track {
 
     /// A sender report tied the source's RTP time (extended, in its own numbering) to a capture time on our line.
     pub(crate) fn sender_report(&mut self, source: SourceId, timestamp: i64, capture: Time) {
-        if source == self.source && !self.numbering.rebase {
-            self.clock.anchor = Some((timestamp.wrapping_add(self.numbering.time_delta), capture));
+        let timestamp = timestamp.wrapping_add(self.numbering.time_delta);
+        // One from the other side of a jump says nothing about this one.
+        let is_far = |(_, last, _, hz): (u64, i64, Time, u32)| {
+            Time::from_ticks(timestamp.saturating_sub(last), hz).us().abs() > AHEAD_US
+        };
+        if source == self.source && !self.numbering.rebase && !self.numbering.last.is_some_and(is_far) {
+            self.clock.anchor = Some((timestamp, capture));
         }
     }
 
@@ -259,7 +290,7 @@ impl Track {
 
     fn rebase(&mut self, incoming: &Incoming, clock_hz: u32, now: Time) {
         let n = &mut self.numbering;
-        n.rebase = false;
+        (n.rebase, n.jumped) = (false, None);
         n.floor = (incoming.seq + 1).saturating_sub(SOURCE_GAP);
         let Some((seq, timestamp, arrival, last_hz)) = n.last else {
             n.seq_delta = SOURCE_GAP as i64;
@@ -271,6 +302,29 @@ impl Track {
         let passed = Time(now.since(arrival).max(1)).ticks(clock_hz).max(1);
         n.seq_delta = (seq + SOURCE_GAP) as i64 - incoming.seq as i64;
         n.time_delta = before.wrapping_add(passed).wrapping_sub(incoming.timestamp);
+    }
+}
+
+impl Numbering {
+    /// The track's time for a packet of the source, `source_seq` there and `seq` here. Where the source's time jumps, the track's goes on by what
+    /// passed on the clock.
+    fn time(&mut self, source_seq: u64, seq: u64, timestamp: i64, now: Time) -> i64 {
+        if let Some((_, delta)) = self.jumped.filter(|(at, _)| source_seq < *at) {
+            return timestamp.wrapping_add(delta);
+        }
+        let mapped = timestamp.wrapping_add(self.time_delta);
+        let Some((_, last, arrival, clock_hz)) = self.last.filter(|(highest, ..)| seq > *highest) else {
+            return mapped;
+        };
+        let (ahead, passed) =
+            (Time::from_ticks(mapped.saturating_sub(last), clock_hz), now.since(arrival).max(1));
+        if ahead.us() >= -BACK_US && ahead.us() <= passed.saturating_add(AHEAD_US) {
+            return mapped;
+        }
+        let goes_on = last.wrapping_add(Time(passed).ticks(clock_hz).max(1));
+        self.jumped = Some((source_seq, self.time_delta));
+        self.time_delta = goes_on.wrapping_sub(timestamp);
+        goes_on
     }
 }
 
@@ -314,6 +368,65 @@ mod tests {
     }
 
     #[test]
+    fn a_key_frame_that_is_late_or_lacks_its_parameter_sets_is_no_start() {
+        let sets: &[u8] = &[0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 0xce];
+        let (idr, p): (&[u8], &[u8]) = (&[0x65, 0x88, 0x84], &[0x41, 0x9a]);
+        let packet = |seq: u64, timestamp: i64, payload: &'static [u8]| Incoming {
+            codec: Codec::H264,
+            key_start: payload::key_start(Codec::H264, payload),
+            payload: Bytes::from_static(payload),
+            ..incoming(seq, timestamp)
+        };
+        let starts = |packets: &[(u64, i64, &'static [u8])]| {
+            let mut track = track();
+            track.adopt(SourceId(1), Upstream::External);
+            for (seq, timestamp, payload) in packets {
+                track.ingest(packet(*seq, *timestamp, payload), Time::ZERO).unwrap();
+            }
+            track.ring.from(0).filter(|p| p.key_start).map(|p| p.payload[0]).collect::<Vec<u8>>()
+        };
+        assert_eq!(starts(&[(1, 0, p), (2, 9, sets), (3, 9, idr), (4, 12, p)]), [0x78, 0x65]);
+        assert_eq!(starts(&[(1, 0, p), (3, 9, idr), (4, 12, p)]), [], "lost");
+        assert_eq!(starts(&[(1, 0, p), (3, 9, idr), (2, 9, sets)]), [], "too late");
+        assert_eq!(
+            starts(&[(1, 0, p), (2, 9, sets), (4, 9, &[0x7c, 0x45]), (3, 9, idr)]),
+            [0x78],
+            "others have passed"
+        );
+        assert_eq!(starts(&[(1, 0, p), (3, 9, &[0x68, 0xce]), (4, 9, idr)]), [], "half of them");
+        for elsewhere in [&[(1, 0, p), (2, 9, idr)][..], &[(1, 0, idr), (2, 9, p)]] {
+            assert_eq!(starts(elsewhere), [0x65], "a sender that gives them elsewhere");
+        }
+    }
+
+    #[test]
+    fn time_goes_on_when_the_sources_time_jumps() {
+        let hour = 3_600 * 90_000;
+        for jump in [hour, -hour, 6 * 90_000, -2 * 90_000] {
+            let mut track = track();
+            track.adopt(SourceId(1), Upstream::External);
+            let times: Vec<i64> = [(1, 0), (2, 3_000), (4, 9_000 + jump), (3, 6_000), (5, 12_000 + jump)]
+                .into_iter()
+                .map(|(seq, timestamp)| {
+                    track.ingest(incoming(seq, timestamp), Time::from_ms(seq as i64 * 33)).unwrap();
+                    track.ring.get(track.ring.from(0).map(|p| p.seq).max().unwrap()).unwrap().timestamp
+                })
+                .collect();
+            assert_eq!(times, [0, 3_000, 8_940, 8_940, 11_940], "{jump}: 66 ms after the second");
+            let late = track.ring.from(0).nth(2).unwrap();
+            assert_eq!(late.timestamp, 6_000, "what came late is of the line before the jump");
+        }
+        // A queue that empties, B-frames and a pause are none.
+        let mut track = track();
+        track.adopt(SourceId(1), Upstream::External);
+        for (seq, timestamp, at_ms) in [(1, 0, 0), (2, 400_000, 100), (3, 320_000, 133), (4, 900_000, 9_000)]
+        {
+            track.ingest(incoming(seq, timestamp), Time::from_ms(at_ms)).unwrap();
+            assert_eq!(track.ring.from(0).next_back().unwrap().timestamp, timestamp);
+        }
+    }
+
+    #[test]
     fn an_older_source_is_refused() {
         let mut track = track();
         assert!(track.adopt(SourceId(5), Upstream::External));
@@ -328,6 +441,7 @@ mod tests {
         track.adopt(SourceId(1), Upstream::External);
         track.ingest(incoming(1, 0), Time::from_ms(500)).unwrap();
         track.sender_report(SourceId(1), 9_000, Time::from_ms(550));
+        track.sender_report(SourceId(1), 3_600 * 90_000, Time::from_ms(600)); // a jump is ahead
         track.ingest(incoming(2, 9_000), Time::from_ms(700)).unwrap();
         let head = track.ring.get(track.ring.head().unwrap()).unwrap();
         assert_eq!(head.capture, Time::from_ms(550));

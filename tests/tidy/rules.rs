@@ -16,6 +16,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("sfu", &["media", "metrics", "rtc"]),
     // a model of a path, and its emulator: knows nothing of what it carries
     ("link", &["media"]),
+    // runs shards and sessions in a world of its own; nothing that is shipped imports it
+    ("sim", &["media", "metrics", "rtc", "sfu", "link"]),
     // the test programs look at the node from outside; rtc has the client side of WebRTC, and wire/ checks formats
     ("tests", &["media", "rtc", "rtmp", "link"]),
     ("xtask", &[]),
@@ -24,7 +26,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 const OURS: &[&str] =
-    &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "link", "millrace"];
+    &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "link", "sim", "millrace"];
 
 /// Crates where time, chance and bytes are arguments.
 pub const CORE: &[&str] =

@@ -6,6 +6,7 @@ mod fuzz;
 mod link;
 mod peers;
 mod run;
+mod sim;
 mod test;
 mod tools;
 
@@ -22,6 +23,9 @@ cargo xtask VERB
        [NAME]    only tests whose name contains NAME
   fuzz [TARGET] [--seconds N]
                  mutated input for the parsers of outside bytes: all targets, 0.5 s each, unless told otherwise
+  sim [--scenario NAME] [--seed N] [--accept]
+                 the forwarding core on bad networks, in virtual time: every scenario with the committed seeds, against
+                 sim/scoreboard.txt. --seed N: one run with a log. --accept: what is measured now becomes that file
   bench [NAME [-- OPTIONS]]
                  the benchmarks of benches/: fan_out, the packet path against the kernel; micro, ns by stage
   bench instructions [--ci] [--accept]
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(ci, None),
         ["test", name] => test::run(ci, Some(name)),
         ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
+        ["sim", ref arguments @ ..] => sim::run(arguments),
         ["bench", "peers", ref options @ ..] => peers::run(options),
         ["bench", ref arguments @ ..] => bench::run(ci, arguments),
         _ => {

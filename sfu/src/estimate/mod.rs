@@ -51,6 +51,11 @@ const FILLED_PERCENT: u64 = 85;
 /// The reference time of a feedback wraps: 2^24 steps of 64 ms.
 const ARRIVAL_WRAP_US: i64 = 64_000 << 24;
 
+/// Of what arrives and makes no queue so much is taken to fit: less than all, or a queue that is there would stay.
+const FITS_PERCENT: u64 = 90;
+/// Where more than this share is lost, what arrives is no proof that it fits: the path may lose what is too much without a queue.
+pub(crate) const LOSS_MAX: f64 = 0.12;
+
 /// For the API.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Figures {
@@ -92,6 +97,8 @@ pub(crate) struct Estimator {
     prober: Prober,
     fallback: Fallback,
     demand_bps: u64,
+    /// What arrived lately and made no queue, while little was lost: it fits, whatever else was concluded.
+    fits_bps: u64,
     reported: bool,
     /// Receiver's clock of the last packet, unwrapped.
     arrival_us: Option<i64>,
@@ -119,6 +126,7 @@ impl Estimator {
             prober: Prober::new(),
             fallback: Fallback::new(START_BPS, now),
             demand_bps: 0,
+            fits_bps: 0,
             reported: false,
             arrival_us: None,
             rtt_us: None,
@@ -205,6 +213,11 @@ impl Estimator {
             };
             self.aimd.update(input, now);
         }
+        let fits = self.aimd.state() == aimd::State::Increase && self.loss.loss() < LOSS_MAX;
+        self.fits_bps = self.acknowledged.confirmed_bps().filter(|_| fits).unwrap_or(0) * FITS_PERCENT / 100;
+        if self.fits_bps > self.aimd.bps() {
+            self.aimd.set(self.fits_bps, now);
+        }
         if usage == Usage::Over {
             self.prober.on_overuse(self.acknowledged.bps().filter(|_| !idle), now);
         }
@@ -277,12 +290,17 @@ impl Estimator {
         if !self.outgoing.heard {
             return self.fallback.bps();
         }
-        self.aimd.bps().min(self.loss.bps()).max(MIN_BPS)
+        self.aimd.bps().min(self.loss.bps().max(self.fits_bps)).max(MIN_BPS)
     }
 
     /// The queue grows now.
     pub(crate) fn congested(&self) -> bool {
         self.trendline.usage() == Usage::Over
+    }
+
+    /// Lost share of what was sent in the last seconds, 0 to 1.
+    pub(crate) fn loss(&self) -> f64 {
+        if self.outgoing.heard { self.loss.loss() } else { self.fallback.loss() }
     }
 
     /// For the API.
@@ -293,7 +311,7 @@ impl Estimator {
             delay_based_bps: self.aimd.bps(),
             loss_based_bps: self.loss.bps(),
             rtt_us: self.rtt_us.unwrap_or(0),
-            loss: if self.outgoing.heard { self.loss.loss() } else { self.fallback.loss() },
+            loss: self.loss(),
             state: self.state(),
         }
     }

@@ -10,11 +10,14 @@ use crate::shard::Egress;
 
 /// Resend guard's table: one slot a number, by the low bits. 1024 is 2 s at 500 pps.
 const RESENT_SLOTS: usize = 1_024;
-/// A packet goes out again at most this often (LiveKit, JVB).
-const COPIES_MAX: u8 = 3;
+/// A packet goes out again at most this often: as often as browsers ask. With 3 (LiveKit, JVB) a path that loses 10 % lost a packet for good every
+/// half minute, and with it the picture up to the next key frame.
+const COPIES_MAX: u8 = 10;
 /// Resends may be this share of what is sent, counted in bytes over about a second, with a floor for sparse streams.
 pub(super) const RESEND_SHARE_PERCENT: u64 = 15;
 pub(super) const RESEND_FLOOR_BYTES: i64 = 30_000;
+/// With the copies in the table: one more waits to be sent.
+const WAITS: u8 = 0x80;
 /// Without a report yet, a resend is repeated no sooner.
 const RTT_UNKNOWN_US: i64 = 50_000;
 /// A packet of padding: as much as its count can say (RFC 3550 section 5.1), the count in the last byte.
@@ -51,18 +54,17 @@ impl Forwarder {
             self.resent = vec![(0, 0, 0); RESENT_SLOTS];
         }
         let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
-        let now_ms = now.ms() as u32;
         let guard_us = if rtt_us > 0 { rtt_us * 9 / 10 } else { RTT_UNKNOWN_US };
         if slot.0 == out_seq as u32 && slot.2 > 0 {
-            let since_us = i64::from(now_ms.wrapping_sub(slot.1)) * 1_000;
-            if since_us < guard_us || slot.2 >= COPIES_MAX {
+            let since_us = i64::from((now.ms() as u32).wrapping_sub(slot.1)) * 1_000;
+            if slot.2 & WAITS != 0 || since_us < guard_us || slot.2 >= COPIES_MAX {
                 return Err(DropReason::ResendRefused);
             }
         } else {
-            *slot = (out_seq as u32, now_ms, 0);
+            *slot = (out_seq as u32, 0, 0);
         }
         let cost = packet.payload.len() + OVERHEAD_MAX;
-        (slot.1, slot.2) = (now_ms, slot.2 + 1);
+        slot.2 = (slot.2 + 1) | WAITS;
         self.budget -= cost as i64;
         Ok(Repair { out_seq, forwarder: index, cost: cost as u16 })
     }
@@ -77,7 +79,7 @@ impl Forwarder {
         self.budget += i64::from(repair.cost);
         let slot = &mut self.resent[repair.out_seq as usize % RESENT_SLOTS];
         if slot.0 == repair.out_seq as u32 {
-            (slot.1, slot.2) = (0, slot.2.saturating_sub(1));
+            (slot.1, slot.2) = (0, (slot.2 & !WAITS).saturating_sub(1));
         }
     }
 
@@ -89,6 +91,10 @@ impl Forwarder {
         way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
         let out_seq = repair.out_seq;
+        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
+        if slot.0 == out_seq as u32 {
+            (slot.1, slot.2) = (way.now.ms() as u32, slot.2 & !WAITS);
+        }
         let (range, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
         let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
         let choice = self.choice.filter(|c| c.codec == packet.codec).ok_or(DropReason::ResendMissing)?;
