@@ -128,21 +128,6 @@ pub(crate) struct Subscribed {
     lost: i32,
 }
 
-impl Subscribed {
-    /// Nothing more is sent, not even what waits.
-    pub(crate) fn pause(&mut self) {
-        self.paused = true;
-        self.forwarder.await_key_frame();
-    }
-
-    /// Goes over to a track; returns the one before.
-    pub(crate) fn enter(&mut self, track: usize) -> usize {
-        (self.next, self.paused) = (None, false);
-        self.switches += 1;
-        std::mem::replace(&mut self.track, track)
-    }
-}
-
 /// What a publisher's RTP packet was.
 pub(crate) struct Received {
     /// Index of its m-line.

@@ -19,7 +19,7 @@ use crate::command::{
 };
 use crate::forward::Way;
 use crate::handshakes::Handshakes;
-use crate::layers::{LayerSet, is_entrance};
+use crate::layers::{LayerSet, Takes};
 use crate::peer::{Peer, Role, Subscriber, packet_kind, push};
 use crate::timers::Timers;
 use crate::track::{Incoming, Subscription, Track, Upstream};
@@ -143,20 +143,10 @@ impl Shard {
                 }
             }
             Command::RequestLayer(id, request) => {
-                if let Some(&slot) = self.peer_by_id.get(&id)
-                    && let Role::Subscribe(subscriber) = &mut self.peers[slot].role
-                {
-                    subscriber.layers.request = request;
-                    self.choose_layer(slot, now);
-                }
+                self.change_layer_choice(id, now, |choice| choice.request = request);
             }
             Command::Estimate(id, bps) => {
-                if let Some(&slot) = self.peer_by_id.get(&id)
-                    && let Role::Subscribe(subscriber) = &mut self.peers[slot].role
-                {
-                    subscriber.layers.estimate_bps = bps;
-                    self.choose_layer(slot, now);
-                }
+                self.change_layer_choice(id, now, |choice| choice.estimate_bps = bps);
             }
             Command::EndSource(key, source) => {
                 if self.ended.len() == ENDED_MAX {
@@ -336,24 +326,22 @@ impl Shard {
                     continue;
                 }
                 let subscribed = &mut subscriber.forwarders[at.forwarder];
-                // What goes out: what is fresh, or, when a switch waited for this key frame, all of that.
-                let mut entering = Vec::new();
-                if subscribed.track != slot {
-                    let entrance = track.ring.key().filter(|key| track.fresh.contains(key));
-                    let entrance = entrance.and_then(|key| track.ring.get(key)).filter(|p| is_entrance(p));
-                    let Some(first) = entrance.filter(|_| subscribed.next == Some(slot)) else { continue };
-                    if let Err(reason) = subscribed.forwarder.switch(first) {
+                let entered = match subscribed.takes(slot, &track.ring, &track.fresh) {
+                    Ok(Takes::Nothing) => continue,
+                    Ok(Takes::Fresh) => None,
+                    Ok(Takes::From { key, left }) => {
+                        switched.push((*at, left));
+                        Some(key)
+                    }
+                    Err(reason) => {
                         self.metrics.dropped(reason);
                         track.key_frames.want();
                         continue;
                     }
-                    // From here on the other track's packets are not its, those of this batch included.
-                    switched.push((*at, subscribed.enter(slot)));
-                    entering.extend(track.ring.from(first.seq).map(|p| p.seq));
-                } else if subscribed.paused {
-                    continue;
-                }
-                let given = if entering.is_empty() { &track.fresh } else { &entering };
+                };
+                let entering: Vec<u64> =
+                    entered.into_iter().flat_map(|key| track.ring.from(key)).map(|p| p.seq).collect();
+                let given = if entered.is_some() { &entering } else { &track.fresh };
                 let before = subscriber.forwarders[at.forwarder].forwarder.mark();
                 let way = Way::new(&mut peer.session, to, &self.metrics, now, &mut *out);
                 match subscriber.fresh(at.forwarder, &track.ring, given, way) {
