@@ -373,9 +373,10 @@ impl Subscriber {
 
     /// What its forwarders have sent so far, and whether it is the GOP of the ring.
     pub(crate) fn mark(&self) -> (Sent, bool) {
-        self.forwarders.iter().map(|s| s.forwarder.mark()).fold((Sent::default(), false), |a, b| {
-            (a.0.plus(b.0), a.1 | b.1)
-        })
+        self.forwarders
+            .iter()
+            .map(|s| s.forwarder.mark())
+            .fold((Sent::default(), false), |a, b| (a.0.plus(b.0), a.1 | b.1))
     }
 
     /// The same of what was sent after `before`.

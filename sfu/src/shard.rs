@@ -426,16 +426,16 @@ impl Shard {
             _ if !session.is_connected() => {}
             Role::Publish(publisher) => {
                 let (tracks, unix_us_at_zero) = (&mut self.tracks, self.config.unix_us_at_zero);
-                publisher
-                    .poll(session, &peer.stats, metrics, unix_us_at_zero, now, out, |track| {
-                        tracks[track].key_frames.want()
-                    });
+                publisher.poll(session, &peer.stats, metrics, unix_us_at_zero, now, out, |track| {
+                    tracks[track].key_frames.want()
+                });
                 due = due.min(publisher.next_poll(now));
             }
             Role::Subscribe(subscriber) => {
                 subscriber.report(session, metrics, self.config.unix_us_at_zero, now, out);
                 let video = subscriber.forwarders.iter().map(|s| self.tracks[s.track].key);
-                let set = video.filter(|key| key.kind == Kind::Video).find_map(|key| self.layers.get(&key.stream));
+                let set =
+                    video.filter(|key| key.kind == Kind::Video).find_map(|key| self.layers.get(&key.stream));
                 let best_bps = set.map_or(0, LayerSet::best_bps);
                 if subscriber.estimate(&mut self.tracks, best_bps, &peer.stats, now) {
                     schedule(&mut self.wheel, subscriber, slot, now);

@@ -7,8 +7,8 @@ use metrics::DropReason;
 use crate::command::{ShardId, SourceId, TrackKey};
 use crate::forward::OVERHEAD_MAX;
 use crate::key_frame::SourceThrottle;
-use crate::meter::Meter;
 use crate::layers::EncodingMeter;
+use crate::meter::Meter;
 use crate::ring::{Ring, RingLimits};
 
 /// Numbers left free when a source changes, so that packets of the new one that come out of order before its first still have a place,

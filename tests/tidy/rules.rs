@@ -25,12 +25,17 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "millrace"]),
 ];
 
-const OURS: &[&str] =
-    &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "link", "sim", "millrace"];
+const OURS: &[&str] = &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "link", "sim", "millrace"];
 
 /// Crates where time, chance and bytes are arguments.
-pub const CORE: &[&str] =
-    &["media/src/", "sfu/src/", "transport/rtc/src/", "transport/rtmp/src/", "transport/relay/src/", "link/src/model/"];
+pub const CORE: &[&str] = &[
+    "media/src/",
+    "sfu/src/",
+    "transport/rtc/src/",
+    "transport/rtmp/src/",
+    "transport/relay/src/",
+    "link/src/model/",
+];
 
 /// What would make a core crate untestable from a seed.
 pub const NOT_IN_THE_CORE: &[&str] = &[

@@ -3,8 +3,8 @@
 extern crate millrace_sfu as sfu;
 
 mod camera;
-mod figures;
 mod congestion;
+mod figures;
 mod forwarding;
 mod hostile;
 mod joining;
