@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use media::{Codec, Kind, Packet};
 
+use crate::allocate::{LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
+
 /// A shard's number: also its UDP port's offset from the base port.
 pub type ShardId = usize;
 
@@ -28,6 +30,15 @@ pub struct TrackKey {
     pub stream: StreamId,
     /// Audio or video.
     pub kind: Kind,
+    /// Which encoding of simulcast, by its place in the publisher's SDP; 0 for everything without.
+    pub layer: u8,
+}
+
+impl TrackKey {
+    /// The first or only encoding.
+    pub const fn new(stream: StreamId, kind: Kind) -> TrackKey {
+        TrackKey { stream, kind, layer: 0 }
+    }
 }
 
 /// Orders from the control plane. They are never dropped.
@@ -45,6 +56,10 @@ pub enum Command {
     RequestKeyFrame(TrackKey),
     /// A maker of [`Mail::Packets`] stops.
     EndSource(TrackKey, SourceId),
+    /// What a subscriber wants of its stream's encodings.
+    RequestLayer(PeerId, LayerRequest),
+    /// What a subscriber's path carries, in bit/s; `u64::MAX` while nobody knows.
+    Estimate(PeerId, u64),
 }
 
 /// What shards tell each other, and what the control plane's packetizers send them. Media may be dropped when a mailbox is
@@ -75,6 +90,13 @@ pub enum Mail {
     Unmirror(TrackKey, ShardId),
     /// A subscriber on another shard needs a key frame.
     RequestKeyFrame(TrackKey),
+    /// What a stream's encodings are like, from its home to the shards that mirror one.
+    Layers {
+        /// The stream.
+        stream: StreamId,
+        /// As measured at home.
+        layers: Layers,
+    },
 }
 
 /// What a shard tells the control plane.
@@ -227,6 +249,72 @@ pub struct PeerStats {
     pub rtt_us: AtomicI64,
     /// Last reported fraction lost, of 256.
     pub fraction_lost: AtomicU64,
+    /// A viewer's encoding, its height, why, and how often it changed: see [`PeerStats::layer`].
+    layer: AtomicU64,
+    /// A publisher's encodings: see [`PeerStats::encodings`].
+    encodings: [AtomicU64; LAYERS_MAX],
+}
+
+/// Which encoding a viewer gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LayerShown {
+    /// Its index; 0 for a source with one.
+    pub layer: u8,
+    /// Its height, 0 while unknown.
+    pub height: u32,
+    /// Why no other.
+    pub reason: LayerReason,
+    /// Changes so far.
+    pub switches: u32,
+}
+
+impl PeerStats {
+    /// Which encoding a viewer gets.
+    pub fn layer(&self) -> LayerShown {
+        let [layer, reason, height0, height1, switches @ ..] =
+            self.layer.load(Ordering::Relaxed).to_be_bytes();
+        LayerShown {
+            layer,
+            height: u32::from(u16::from_be_bytes([height0, height1])),
+            reason: LayerReason::from_number(reason),
+            switches: u32::from_be_bytes(switches),
+        }
+    }
+
+    /// A publisher's encodings as they are measured, by index; their rate in whole kbit/s.
+    pub fn encodings(&self) -> Layers {
+        self.encodings.each_ref().map(|packed| {
+            let [flags, _, height0, height1, kbps @ ..] = packed.load(Ordering::Relaxed).to_be_bytes();
+            Layer {
+                rate_bps: u64::from(u32::from_be_bytes(kbps)) * 1_000,
+                height: u32::from(u16::from_be_bytes([height0, height1])),
+                flows: flags & 1 != 0,
+                live: flags & 2 != 0,
+            }
+        })
+    }
+
+    pub(crate) fn set_encoding(&self, index: usize, layer: &Layer) {
+        let [height0, height1] = (layer.height.min(u32::from(u16::MAX)) as u16).to_be_bytes();
+        let [a, b, c, d] = ((layer.rate_bps / 1_000).min(u64::from(u32::MAX)) as u32).to_be_bytes();
+        let flags = u8::from(layer.flows) | u8::from(layer.live) << 1;
+        if let Some(figure) = self.encodings.get(index) {
+            figure.store(u64::from_be_bytes([flags, 0, height0, height1, a, b, c, d]), Ordering::Relaxed);
+        }
+    }
+
+    /// One figure, so that its parts belong together.
+    pub(crate) fn set_layer(&self, layer: u8, height: u32, reason: LayerReason, switches: u32) {
+        let [height0, height1] = (height.min(u32::from(u16::MAX)) as u16).to_be_bytes();
+        let [a, b, c, d] = switches.to_be_bytes();
+        let packed = u64::from_be_bytes([layer, reason as u8, height0, height1, a, b, c, d]);
+        self.layer.store(packed, Ordering::Relaxed);
+    }
+
+    /// The same for the same reason.
+    pub(crate) fn show_layer(&self, layer: u8, height: u32, switches: u32) {
+        self.set_layer(layer, height, self.layer().reason, switches);
+    }
 }
 
 /// Adds without a locked instruction: each figure has one writer, its shard.

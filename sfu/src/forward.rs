@@ -1,6 +1,8 @@
 //! A forwarder: one subscriber's view of one track. It maps the track's numbers and time to the subscriber's own, waits for key frames,
 //! starts from the ring, answers NACKs from it, and knows what its sender report must say. It holds positions, not payloads.
 
+mod switch;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -127,6 +129,11 @@ pub(crate) struct Forwarder {
     /// The time stamp of the key frame at `key_out`: parameter sets and first slice both say that it starts.
     key_time: Option<i64>,
     newest: Option<(i64, Time)>,
+    newest_arrival: Time,
+    /// Ticks that switches put time off by, beyond capture time.
+    ahead: i64,
+    /// Key frames that a switch left out, one after another.
+    refused: u8,
     rtx_seq: u64,
     resent: Vec<(u32, u32, u8)>,
     budget: i64,
@@ -154,6 +161,9 @@ impl Forwarder {
             key_out: 0,
             key_time: None,
             newest: None,
+            newest_arrival: Time::ZERO,
+            ahead: 0,
+            refused: 0,
             rtx_seq: (mixed >> 40 & 0x7fff) + 1,
             resent: Vec::new(),
             budget: RESEND_FLOOR_BYTES,
@@ -240,6 +250,11 @@ impl Forwarder {
     /// Whether a catch-up is under way.
     pub(crate) fn is_catching_up(&self) -> bool {
         matches!(self.state, State::CatchUp { .. })
+    }
+
+    /// Whether it has sent nothing yet, and does not know what it will.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.ranges.is_empty()
     }
 
     /// Whether it waits for a key frame.
@@ -506,6 +521,7 @@ impl Forwarder {
             }
             if range.squeeze.is_none() {
                 self.newest = Some((packet.timestamp, packet.capture));
+                self.newest_arrival = packet.arrival;
             }
             if packet.key_start
                 && packet.codec.kind() == media::Kind::Video

@@ -5,21 +5,25 @@
 //! `take_mail` and `take_events` give the rest. There is no IO, clock, lock, thread or await in this crate; `now` and seeds are arguments.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod command;
 mod forward;
 mod handshakes;
 mod key_frame;
+mod layers;
 mod membership;
 mod peer;
 mod receive;
 mod ring;
 mod shard;
+mod tap;
 mod timers;
 mod track;
 
+pub use allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
 pub use command::{
-    CloseReason, Command, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId, SourceId, StreamId,
-    TrackKey,
+    CloseReason, Command, Event, LayerShown, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId,
+    SourceId, StreamId, TrackKey,
 };
 pub use ring::{Ring, RingLimits};
 pub use shard::{Egress, Shard, ShardConfig};

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use media::{Kind, Time};
 use rtc::session::Session;
 
+use crate::allocate::LAYERS_MAX;
 use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerRole, ShardId, TrackKey};
 use crate::forward::Forwarder;
 use crate::key_frame::ReceiverThrottle;
+use crate::layers::LayerChoice;
 use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
 use crate::shard::{Egress, Shard};
 use crate::track::{Subscription, Track, Upstream};
@@ -28,8 +30,13 @@ impl Shard {
             PeerRole::Publish { source, .. } => {
                 let mut published = Vec::new();
                 for media in medias {
-                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
-                    published.push(Published::new(media, track));
+                    let encodings = media.rids.len().clamp(1, LAYERS_MAX) as u8;
+                    let track = |layer| self.track(TrackKey { stream, kind: media.kind, layer }, home);
+                    let tracks: Vec<usize> = (0..encodings).map(track).collect();
+                    if tracks.len() > 1 {
+                        self.layered(stream, &tracks);
+                    }
+                    published.push(Published::new(media, tracks.into_iter()));
                 }
                 let own_ssrc = (self.config.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as u32 | 1;
                 Role::Publish(Publisher::new(source, published, own_ssrc))
@@ -41,14 +48,26 @@ impl Shard {
                         Kind::Audio => (audio_ssrc, 0),
                         Kind::Video => (video_ssrc, video_rtx_ssrc),
                     };
-                    let track = self.track(TrackKey { stream, kind: media.kind }, home);
+                    let track = self.track(TrackKey::new(stream, media.kind), home);
                     self.tracks[track]
                         .subscribers
                         .push(Subscription { peer: slot, forwarder: forwarders.len() });
                     let forwarder = Forwarder::new(media, ssrc, rtx_ssrc, config.seed);
-                    forwarders.push(Subscribed { track, forwarder, throttle: ReceiverThrottle::default() });
+                    forwarders.push(Subscribed {
+                        track,
+                        next: None,
+                        paused: false,
+                        switches: 0,
+                        forwarder,
+                        throttle: ReceiverThrottle::default(),
+                    });
                 }
-                Role::Subscribe(Subscriber { forwarders, cname: format!("millrace-{}", stream.0), rtt_us: 0 })
+                Role::Subscribe(Subscriber {
+                    forwarders,
+                    cname: format!("millrace-{}", stream.0),
+                    rtt_us: 0,
+                    layers: LayerChoice::new(),
+                })
             }
         };
         let session = Session::new(config.session, now);
@@ -124,8 +143,10 @@ impl Shard {
         }
         self.claims.retain(|_, claimant| *claimant != slot);
         let tracks: Vec<usize> = match &peer.role {
-            Role::Publish(publisher) => publisher.medias.iter().map(|m| m.track).collect(),
-            Role::Subscribe(subscriber) => subscriber.forwarders.iter().map(|s| s.track).collect(),
+            Role::Publish(publisher) => publisher.encodings().map(|e| e.track).collect(),
+            Role::Subscribe(subscriber) => {
+                subscriber.forwarders.iter().flat_map(|s| [Some(s.track), s.next]).flatten().collect()
+            }
         };
         for track_slot in tracks {
             let track = &mut self.tracks[track_slot];
@@ -159,7 +180,7 @@ impl Shard {
     pub(crate) fn forget_if_idle(&mut self, slot: usize) {
         // A publisher that has sent nothing yet is bound by its slot only.
         let published =
-            |p: &Peer| matches!(&p.role, Role::Publish(p) if p.medias.iter().any(|m| m.track == slot));
+            |p: &Peer| matches!(&p.role, Role::Publish(p) if p.encodings().any(|e| e.track == slot));
         if !self.tracks[slot].is_idle() || self.peers.iter().any(|(_, p)| published(p)) {
             return;
         }

@@ -16,6 +16,7 @@ use rtc::session::{Protocol, Session};
 use crate::command::{PeerId, PeerStats, SourceId, bump};
 use crate::forward::Forwarder;
 use crate::key_frame::ReceiverThrottle;
+use crate::layers::LayerChoice;
 use crate::receive::{Arrival, NackGenerator, Reception};
 use crate::shard::Egress;
 use crate::track::Incoming;
@@ -62,6 +63,13 @@ pub(crate) struct Publisher {
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) media: NegotiatedMedia,
+    /// One, or one for each RID of simulcast, in their order.
+    pub(crate) encodings: Vec<Encoding>,
+}
+
+/// One encoding of an m-line: a track of its own.
+#[derive(Debug)]
+pub(crate) struct Encoding {
     /// Its track's slot.
     pub(crate) track: usize,
     /// The codec its last packet had, and since when.
@@ -82,6 +90,7 @@ struct Receive {
 struct Stream {
     ssrc: u32,
     media: usize,
+    encoding: usize,
     rtx: bool,
 }
 
@@ -90,12 +99,19 @@ pub(crate) struct Subscriber {
     pub(crate) forwarders: Vec<Subscribed>,
     pub(crate) cname: String,
     pub(crate) rtt_us: i64,
+    pub(crate) layers: LayerChoice,
 }
 
 /// A forwarder and the slot of its track.
 #[derive(Debug)]
 pub(crate) struct Subscribed {
     pub(crate) track: usize,
+    /// The track of another encoding, from its next key frame on.
+    pub(crate) next: Option<usize>,
+    /// Nothing is sent, by request or for want of room.
+    pub(crate) paused: bool,
+    /// How often it went over to another track.
+    pub(crate) switches: u32,
     pub(crate) forwarder: Forwarder,
     pub(crate) throttle: ReceiverThrottle,
 }
@@ -104,6 +120,8 @@ pub(crate) struct Subscribed {
 pub(crate) struct Received {
     /// Index of its m-line.
     pub(crate) media: usize,
+    /// Index of its encoding there.
+    pub(crate) encoding: usize,
     pub(crate) incoming: Incoming,
     /// The stream began anew with it: another SSRC, or a hole before it that is too large to be loss.
     pub(crate) restarted: bool,
@@ -112,11 +130,12 @@ pub(crate) struct Received {
 impl Publisher {
     pub(crate) fn new(source: SourceId, medias: Vec<Published>, own_ssrc: u32) -> Publisher {
         let mut streams = Vec::new();
-        for (index, published) in medias.iter().enumerate() {
+        // With simulcast packets say their encoding; the SDP does not say which source is which.
+        for (index, published) in medias.iter().enumerate().filter(|(_, m)| m.media.rids.is_empty()) {
             let rtx = |ssrc: u32| published.media.rtx_of.iter().any(|(_, rtx)| *rtx == ssrc);
             for &ssrc in &published.media.ssrcs {
                 if streams.len() < STREAMS_MAX {
-                    streams.push(Stream { ssrc, media: index, rtx: rtx(ssrc) });
+                    streams.push(Stream { ssrc, media: index, encoding: 0, rtx: rtx(ssrc) });
                 }
             }
         }
@@ -151,24 +170,25 @@ impl Publisher {
             recorder.on_packet(u16::from_be_bytes([high, low]), now);
         }
         let stream = self.stream_of(&header)?;
-        let published = &mut self.medias[stream.media];
+        let Published { media, encodings } = &mut self.medias[stream.media];
+        let encoding = &mut encodings[stream.encoding];
         let mut body = header.payload(packet);
         let (mut payload_type, mut sequence_number) = (header.payload_type, header.sequence_number);
         if stream.rtx {
             // RFC 4588 section 4: the original sequence number leads the payload; padding alone is a probe.
             let Some((original, rest)) = body.split_first_chunk::<2>() else { return Err(DropReason::Empty) };
-            let primary = published.media.by_rtx_pt(payload_type);
+            let primary = media.by_rtx_pt(payload_type);
             payload_type = primary.ok_or(DropReason::NotNegotiated)?.pt;
             sequence_number = u16::from_be_bytes(*original);
             body = rest;
         }
-        let codec = published.media.by_pt(payload_type).ok_or(DropReason::NotNegotiated)?.codec;
+        let codec = media.by_pt(payload_type).ok_or(DropReason::NotNegotiated)?.codec;
 
         let primary_ssrc =
-            if stream.rtx { published.receive.as_ref().map(|r| r.ssrc) } else { Some(header.ssrc) };
+            if stream.rtx { encoding.receive.as_ref().map(|r| r.ssrc) } else { Some(header.ssrc) };
         let ssrc = primary_ssrc.ok_or(DropReason::NotNegotiated)?;
-        let replaced = published.receive.as_ref().is_some_and(|r| r.ssrc != ssrc);
-        let receive = match &mut published.receive {
+        let replaced = encoding.receive.as_ref().is_some_and(|r| r.ssrc != ssrc);
+        let receive = match &mut encoding.receive {
             Some(receive) if receive.ssrc == ssrc => receive,
             other => other.insert(Receive {
                 ssrc,
@@ -193,6 +213,7 @@ impl Publisher {
         }
         Ok(Received {
             media: stream.media,
+            encoding: stream.encoding,
             restarted: replaced || arrival == Arrival::Hole,
             incoming: Incoming {
                 seq,
@@ -207,7 +228,8 @@ impl Publisher {
         })
     }
 
-    /// Which m-line an SSRC belongs to: announced in SDP, or learned from MID or the payload type (RFC 8843 9.2).
+    /// Which m-line and encoding an SSRC belongs to: announced in SDP, or learned from MID or the payload type (RFC 8843 9.2), and
+    /// from RID (RFC 8852 section 3).
     fn stream_of(&mut self, header: &rtp::Header<'_>) -> Result<Stream, DropReason> {
         if let Some(stream) = self.streams.iter().find(|s| s.ssrc == header.ssrc) {
             return Ok(*stream);
@@ -223,13 +245,23 @@ impl Publisher {
         if self.streams.len() >= STREAMS_MAX {
             return Err(DropReason::TooManySources);
         }
-        let rtx = self.medias[media].media.by_rtx_pt(header.payload_type).is_some();
-        let stream = Stream { ssrc: header.ssrc, media, rtx };
+        let negotiated = &self.medias[media].media;
+        let rtx = negotiated.by_rtx_pt(header.payload_type).is_some();
+        let encoding = match negotiated.rids.as_slice() {
+            [] => 0,
+            rids => {
+                let id = if rtx { negotiated.repaired_rid_ext_id } else { negotiated.rid_ext_id };
+                let said = id.and_then(|id| header.extension(id)).ok_or(DropReason::NotNegotiated)?;
+                let known = rids.iter().position(|rid| rid.as_bytes() == said);
+                known.ok_or(DropReason::NotNegotiated)?
+            }
+        };
+        let stream = Stream { ssrc: header.ssrc, media, encoding, rtx };
         self.streams.push(stream);
         Ok(stream)
     }
 
-    /// A sender report. Gives the m-line, the extended RTP time and the capture time on our line.
+    /// A sender report. Gives the track, the extended RTP time and the capture time on our line.
     pub(crate) fn on_sender_report(
         &mut self,
         ssrc: u32,
@@ -237,8 +269,9 @@ impl Publisher {
         rtp: u32,
         now: Time,
     ) -> Option<(usize, i64, Time)> {
-        let media = self.medias.iter().position(|m| m.receive.as_ref().is_some_and(|r| r.ssrc == ssrc))?;
-        let receive = self.medias[media].receive.as_mut()?;
+        let mut encodings = self.medias.iter_mut().flat_map(|m| m.encodings.iter_mut());
+        let encoding = encodings.find(|e| e.receive.as_ref().is_some_and(|r| r.ssrc == ssrc))?;
+        let (track, receive) = (encoding.track, encoding.receive.as_mut()?);
         receive.reception.last_report = Some(((ntp >> 16) as u32, now));
         if ntp == 0 {
             return None; // RFC 3550 6.4.1: no wall clock
@@ -251,12 +284,12 @@ impl Publisher {
         // A report that is wildly off (the publisher's clock was set) starts a new line rather than throw lips off by minutes.
         if capture.since(now).abs() > 5_000_000 {
             self.ntp_offset_us = Some(ntp_us - now.us());
-            return Some((media, timestamp, now));
+            return Some((track, timestamp, now));
         }
-        Some((media, timestamp, capture))
+        Some((track, timestamp, capture))
     }
 
-    /// NACKs, feedback and reports that are due. Returns m-lines whose repair was given up.
+    /// NACKs, feedback and reports that are due. `gave_up` is told of video tracks whose repair was given up.
     pub(crate) fn poll<E: Egress>(
         &mut self,
         session: &mut Session,
@@ -264,8 +297,8 @@ impl Publisher {
         metrics: &ShardMetrics,
         now: Time,
         out: &mut E,
-    ) -> [bool; 2] {
-        let mut gave_up = [false; 2];
+        mut gave_up: impl FnMut(usize),
+    ) {
         let mut compound = Vec::new();
         let send = |compound: &mut Vec<u8>, session: &mut Session, out: &mut E| {
             // Each is a packet of its own (RFC 5506): together they might not fit a datagram. No nominated pair, nobody to tell.
@@ -274,23 +307,22 @@ impl Publisher {
                 compound.clear();
             }
         };
-        for (index, published) in self.medias.iter_mut().enumerate() {
-            let Some(receive) = &mut published.receive else { continue };
+        for (media, encoding) in
+            self.medias.iter_mut().flat_map(|m| m.encodings.iter_mut().map(|e| (&m.media, e)))
+        {
+            let Some(receive) = &mut encoding.receive else { continue };
             if !receive.nack.is_waiting() {
                 continue;
             }
-            let nackable = published
-                .media
+            let nackable = media
                 .codecs
                 .iter()
-                .any(|c| published.codec.is_some_and(|(codec, _)| codec == c.codec) && c.nack);
+                .any(|c| encoding.codec.is_some_and(|(codec, _)| codec == c.codec) && c.nack);
             self.ask.clear();
             let lost = receive.nack.poll(now, &mut self.ask);
             bump(&stats.lost, lost as u64);
-            if lost > 0
-                && let Some(flag) = gave_up.get_mut(index)
-            {
-                *flag = published.media.kind == Kind::Video;
+            if lost > 0 && media.kind == Kind::Video {
+                gave_up(encoding.track);
             }
             if receive.nack.rtt_us() > 0 {
                 stats.rtt_us.store(receive.nack.rtt_us(), Ordering::Relaxed);
@@ -305,7 +337,7 @@ impl Publisher {
         }
         if now >= self.next_feedback {
             self.next_feedback = now.plus_us(FEEDBACK_US);
-            let media_ssrc = self.medias.iter().find_map(|m| m.receive.as_ref()).map(|r| r.ssrc);
+            let media_ssrc = self.encodings().find_map(|e| e.receive.as_ref()).map(|r| r.ssrc);
             if let (Some((_, recorder)), Some(ssrc)) = (&mut self.twcc, media_ssrc) {
                 while recorder.deadline().is_some_and(|due| due <= now)
                     && recorder.build(now, self.own_ssrc, ssrc, &mut compound)
@@ -319,7 +351,8 @@ impl Publisher {
             let blocks: Vec<rtcp::ReportBlock> = self
                 .medias
                 .iter_mut()
-                .filter_map(|m| m.receive.as_mut())
+                .flat_map(|m| m.encodings.iter_mut())
+                .filter_map(|e| e.receive.as_mut())
                 .filter_map(|r| {
                     let b = r.reception.report(now)?;
                     Some(rtcp::ReportBlock {
@@ -338,10 +371,14 @@ impl Publisher {
                 send(&mut compound, session, out);
             }
         }
-        gave_up
     }
 
-    /// Asks for a key frame of the m-line that feeds `track`.
+    /// Every encoding of every m-line.
+    pub(crate) fn encodings(&self) -> impl Iterator<Item = &Encoding> {
+        self.medias.iter().flat_map(|m| &m.encodings)
+    }
+
+    /// Asks for a key frame of the encoding that feeds `track`.
     pub(crate) fn request_key_frame<E: Egress>(
         &mut self,
         track: usize,
@@ -350,8 +387,8 @@ impl Publisher {
         metrics: &ShardMetrics,
         out: &mut E,
     ) {
-        let published = self.medias.iter().find(|m| m.track == track);
-        let Some(receive) = published.and_then(|m| m.receive.as_ref()) else { return };
+        let encoding = self.encodings().find(|e| e.track == track);
+        let Some(receive) = encoding.and_then(|e| e.receive.as_ref()) else { return };
         let mut message = Vec::new();
         rtcp::pli(&mut message, self.own_ssrc, receive.ssrc);
         bump(&stats.plis_out, 1);
@@ -366,13 +403,15 @@ impl Publisher {
 
     /// Whether a NACK may be due at any moment.
     pub(crate) fn is_busy(&self) -> bool {
-        self.medias.iter().any(|m| m.receive.as_ref().is_some_and(|r| r.nack.is_waiting()))
+        self.encodings().any(|e| e.receive.as_ref().is_some_and(|r| r.nack.is_waiting()))
     }
 }
 
 impl Published {
-    pub(crate) fn new(media: NegotiatedMedia, track: usize) -> Published {
-        Published { media, track, codec: None, receive: None }
+    /// `tracks` are the slots of its encodings, in their order.
+    pub(crate) fn new(media: NegotiatedMedia, tracks: impl Iterator<Item = usize>) -> Published {
+        let encodings = tracks.map(|track| Encoding { track, codec: None, receive: None }).collect();
+        Published { media, encodings }
     }
 }
 

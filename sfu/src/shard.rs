@@ -15,13 +15,14 @@ use rtc::stun;
 use slab::Slab;
 
 use crate::command::{
-    CloseReason, Command, Event, Mail, PeerId, PeerStats, ShardId, SourceId, TrackKey, bump,
+    CloseReason, Command, Event, Mail, PeerId, PeerStats, ShardId, SourceId, StreamId, TrackKey, bump,
 };
 use crate::forward::Sent;
 use crate::handshakes::Handshakes;
+use crate::layers::{LayerSet, is_entrance};
 use crate::peer::{Peer, Role, packet_kind, push};
 use crate::timers::Timers;
-use crate::track::{Incoming, Track, Upstream};
+use crate::track::{Incoming, Subscription, Track, Upstream};
 
 /// Where datagrams go: a batch that the caller sends. Packets are encrypted in place in what `reserve` gives.
 pub trait Egress {
@@ -68,6 +69,8 @@ pub struct Shard {
     pub(crate) claims: HashMap<SocketAddr, usize>,
     pub(crate) tracks: Slab<Track>,
     pub(crate) track_by_key: HashMap<TrackKey, usize>,
+    /// Streams with more than one encoding.
+    pub(crate) layers: HashMap<StreamId, LayerSet>,
     pub(crate) dirty: Vec<usize>,
     pub(crate) block: BytesMut,
     pub(crate) mail: Vec<(ShardId, Mail)>,
@@ -93,6 +96,7 @@ impl Shard {
             claims: HashMap::new(),
             tracks: Slab::new(),
             track_by_key: HashMap::new(),
+            layers: HashMap::new(),
             dirty: Vec::new(),
             block: BytesMut::new(),
             mail: Vec::new(),
@@ -116,20 +120,36 @@ impl Shard {
                 }
             }
             Command::Tap(key) => {
-                let track = self.track_at_home(key);
+                let track = self.tap(key);
                 // No backlog: a key frame is a round trip away, and old frames would be delay for ever.
                 self.tracks[track].tapped = true;
                 self.tracks[track].key_frames.want();
             }
             Command::Untap(key) => {
-                if let Some(&track) = self.track_by_key.get(&key) {
+                for track in self.untap(key) {
                     self.tracks[track].tapped = false;
                     self.forget_if_idle(track);
                 }
             }
             Command::RequestKeyFrame(key) => {
-                if let Some(&track) = self.track_by_key.get(&key) {
+                if let Some(track) = self.tapped_track(key) {
                     self.tracks[track].key_frames.want();
+                }
+            }
+            Command::RequestLayer(id, request) => {
+                if let Some(&slot) = self.peer_by_id.get(&id)
+                    && let Role::Subscribe(subscriber) = &mut self.peers[slot].role
+                {
+                    subscriber.layers.request = request;
+                    self.choose_layer(slot, now);
+                }
+            }
+            Command::Estimate(id, bps) => {
+                if let Some(&slot) = self.peer_by_id.get(&id)
+                    && let Role::Subscribe(subscriber) = &mut self.peers[slot].role
+                {
+                    subscriber.layers.estimate_bps = bps;
+                    self.choose_layer(slot, now);
                 }
             }
             Command::EndSource(key, source) => {
@@ -223,6 +243,9 @@ impl Shard {
             }
             Mail::Packets { track: key, source, packets } => {
                 let slot = self.track_at_home(key);
+                if self.tracks[slot].is_new(source) {
+                    self.fence_layers(key, source);
+                }
                 let track = &mut self.tracks[slot];
                 if !track.adopt(source, Upstream::External) {
                     self.metrics.dropped(DropReason::NoTrack);
@@ -269,6 +292,9 @@ impl Shard {
                     let answers = track.answers();
                     self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: backlog }));
                 }
+                if let Some(set) = self.layers.get(&key.stream) {
+                    self.mail.push((shard, Mail::Layers { stream: key.stream, layers: set.layers }));
+                }
             }
             Mail::Unmirror(key, shard) => {
                 if let Some(&slot) = self.track_by_key.get(&key) {
@@ -281,12 +307,14 @@ impl Shard {
                     self.tracks[slot].key_frames.want();
                 }
             }
+            Mail::Layers { stream, layers } => self.take_layers(stream, layers, now),
         }
     }
 
     /// Phase 4: everything that came since the last call goes out, subscriber by subscriber, so that what goes to one is a run.
     pub fn fan_out<E: Egress>(&mut self, now: Time, out: &mut E) {
         let mut doomed = Vec::new();
+        let mut switched: Vec<(Subscription, usize)> = Vec::new();
         while let Some(slot) = self.dirty.pop() {
             let Some(track) = self.tracks.get_mut(slot) else { continue };
             if track.fresh.is_empty() {
@@ -301,9 +329,30 @@ impl Shard {
                 if !peer.session.is_connected() {
                     continue;
                 }
-                let forwarder = &mut subscriber.forwarders[at.forwarder].forwarder;
+                let subscribed = &mut subscriber.forwarders[at.forwarder];
+                // What goes out: what is fresh, or, when a switch waited for this key frame, all of that.
+                let mut entered = None;
+                if subscribed.track != slot {
+                    let entrance = track.ring.key().filter(|key| track.fresh.contains(key));
+                    let entrance = entrance.and_then(|key| track.ring.get(key)).filter(|p| is_entrance(p));
+                    let Some(first) = entrance.filter(|_| subscribed.next == Some(slot)) else { continue };
+                    if let Err(reason) = subscribed.forwarder.switch(first) {
+                        self.metrics.dropped(reason);
+                        track.key_frames.want();
+                        continue;
+                    }
+                    switched.push((*at, slot));
+                    subscribed.next = None;
+                    entered = Some(first.seq);
+                } else if subscribed.paused {
+                    continue;
+                }
+                let forwarder = &mut subscribed.forwarder;
                 let before = forwarder.sent;
-                for packet in track.fresh.iter().filter_map(|seq| track.ring.get(*seq)) {
+                let entering = entered.into_iter().flat_map(|key| track.ring.from(key));
+                let fresh =
+                    track.fresh.iter().filter(|_| entered.is_none()).filter_map(|seq| track.ring.get(*seq));
+                for packet in entering.chain(fresh) {
                     match forwarder.forward(packet, &mut peer.session, to, out) {
                         Ok(()) => {}
                         Err(DropReason::CodecNotNegotiated) => {
@@ -321,24 +370,32 @@ impl Shard {
                 }
                 count_out(&self.metrics, &peer.stats, forwarder.sent.since(before));
             }
-            if !track.mirrors.is_empty() || track.tapped {
+            let tap = self.layers.get_mut(&track.key.stream).and_then(|set| set.tap.as_mut());
+            let tap = tap.filter(|_| track.tapped && track.key.kind == Kind::Video);
+            if let Some(tap) = tap {
+                let given = tap.take(slot, &track.ring, &track.fresh);
+                if !given.is_empty() {
+                    self.events.push(Event::Tapped(TrackKey { layer: 0, ..track.key }, given));
+                }
+            } else if track.tapped {
+                let packets = track.fresh.iter().filter_map(|s| track.ring.get(*s)).cloned().collect();
+                self.events.push(Event::Tapped(track.key, packets));
+            }
+            if !track.mirrors.is_empty() {
                 let packets: Vec<Packet> =
                     track.fresh.iter().filter_map(|s| track.ring.get(*s)).cloned().collect();
-                if !track.mirrors.is_empty() {
-                    let shared: Arc<[Packet]> = packets.clone().into();
-                    for &shard in &track.mirrors {
-                        let (key, answers) = (track.key, track.answers());
-                        self.mail
-                            .push((shard, Mail::Mirrored { track: key, answers, packets: shared.clone() }));
-                    }
-                }
-                if track.tapped {
-                    self.events.push(Event::Tapped(track.key, packets));
+                let shared: Arc<[Packet]> = packets.into();
+                for &shard in &track.mirrors {
+                    let (key, answers) = (track.key, track.answers());
+                    self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: shared.clone() }));
                 }
             }
             self.current = None;
             track.fresh.clear();
             self.poll_key_frame(slot, now, out);
+        }
+        for (at, to) in switched {
+            self.switched(at, to);
         }
         for (peer, reason) in doomed {
             self.close(peer, reason, now, out);
@@ -373,10 +430,9 @@ impl Shard {
         match &mut peer.role {
             _ if !session.is_connected() => {}
             Role::Publish(publisher) => {
-                let gave_up = publisher.poll(session, &peer.stats, metrics, now, out);
-                for (media, _) in publisher.medias.iter().zip(gave_up).filter(|(_, lost)| *lost) {
-                    self.tracks[media.track].key_frames.want();
-                }
+                let tracks = &mut self.tracks;
+                publisher
+                    .poll(session, &peer.stats, metrics, now, out, |track| tracks[track].key_frames.want());
                 due = due.min(publisher.next_poll(now));
             }
             Role::Subscribe(subscriber) => {
@@ -416,6 +472,7 @@ impl Shard {
         for slot in waiting {
             self.poll_key_frame(slot, now, out);
         }
+        self.look_after_layers(now);
         self.metrics.tracks.set(self.tracks.len() as u64);
         self.metrics.subscribers.set(self.tracks.iter().map(|(_, t)| t.subscribers.len() as u64).sum());
         self.next_tick = now.plus_us(TICK_US);
@@ -473,6 +530,8 @@ impl Shard {
         let peer = &mut self.peers[slot];
         self.events.push(Event::Connected(peer.id));
         self.timers.set(slot, now);
+        self.choose_layer(slot, now);
+        let peer = &mut self.peers[slot];
         let Role::Subscribe(subscriber) = &mut peer.role else { return };
         let mut asked = None;
         for subscribed in &mut subscriber.forwarders {
@@ -499,8 +558,16 @@ impl Shard {
         if publisher.is_busy() {
             self.timers.sooner(slot, now.plus_us(STEP_US));
         }
-        let published = &mut publisher.medias[received.media];
-        let track = &mut self.tracks[published.track];
+        let source = publisher.source;
+        let (media, encoding) = (received.media, received.encoding);
+        let at = publisher.medias[media].encodings[encoding].track;
+        if self.tracks[at].is_new(source) {
+            self.fence_layers(self.tracks[at].key, source);
+        }
+        let peer = &mut self.peers[slot];
+        let Role::Publish(publisher) = &mut peer.role else { return Err(DropReason::NotNegotiated) };
+        let published = &mut publisher.medias[media].encodings[encoding];
+        let track = &mut self.tracks[at];
         if !track.adopt(publisher.source, Upstream::Peer(slot)) {
             return Err(DropReason::NoTrack);
         }
@@ -524,8 +591,8 @@ impl Shard {
             }
         }
         track.ingest(received.incoming, now)?;
-        if self.dirty.last() != Some(&published.track) {
-            self.dirty.push(published.track);
+        if self.dirty.last() != Some(&at) {
+            self.dirty.push(at);
         }
         Ok(())
     }
@@ -545,8 +612,8 @@ impl Shard {
         let (session, role) = (&mut peer.session, &mut peer.role);
         let parsed = rtcp::parse(compound, |event| match (&mut *role, event) {
             (Role::Publish(publisher), rtcp::Event::SenderReport { ssrc, ntp, rtp, .. }) => {
-                if let Some((media, timestamp, capture)) = publisher.on_sender_report(ssrc, ntp, rtp, now) {
-                    tracks[publisher.medias[media].track].sender_report(publisher.source, timestamp, capture);
+                if let Some((track, timestamp, capture)) = publisher.on_sender_report(ssrc, ntp, rtp, now) {
+                    tracks[track].sender_report(publisher.source, timestamp, capture);
                 }
             }
             (Role::Subscribe(subscriber), rtcp::Event::Report { fraction_lost, lsr, dlsr, .. }) => {

@@ -6,6 +6,7 @@ use metrics::DropReason;
 
 use crate::command::{ShardId, SourceId, TrackKey};
 use crate::key_frame::SourceThrottle;
+use crate::layers::Meter;
 use crate::ring::{Ring, RingLimits};
 
 /// Numbers left free when a source changes, so that packets of the new one that come out of order before its first still have a place,
@@ -48,7 +49,11 @@ pub(crate) struct Track {
     pub(crate) key_frames: SourceThrottle,
     /// On a mirror: what [`Track::answers`] is at home.
     pub(crate) home_answers: bool,
+    /// Of a track that is one of several encodings.
+    pub(crate) meter: Option<Meter>,
     source: SourceId,
+    /// Older ones are refused even if they came here last.
+    fence: SourceId,
     numbering: Numbering,
     clock: ClockMap,
 }
@@ -108,7 +113,9 @@ impl Track {
             fresh: Vec::new(),
             key_frames: SourceThrottle::new(),
             home_answers: true,
+            meter: None,
             source: SourceId::default(),
+            fence: SourceId::default(),
             numbering: Numbering::default(),
             clock: ClockMap::default(),
         }
@@ -116,18 +123,42 @@ impl Track {
 
     /// Takes `source` as the one that feeds the track, if none newer did. Returns whether it may.
     pub(crate) fn adopt(&mut self, source: SourceId, upstream: Upstream) -> bool {
+        if source < self.fence {
+            return false;
+        }
         if source > self.source {
-            self.source = source;
+            (self.source, self.fence) = (source, source);
             self.upstream = upstream;
             self.restart();
         }
         source == self.source
     }
 
+    /// Whether `source` would be a new one.
+    pub(crate) fn is_new(&self, source: SourceId) -> bool {
+        source > self.source && source >= self.fence
+    }
+
+    /// The stream has this source now, whether or not it sends this track.
+    pub(crate) fn fence(&mut self, source: SourceId) {
+        if source > self.fence {
+            self.fence = source;
+            self.upstream = Upstream::None;
+            self.restart_meter();
+        }
+    }
+
+    fn restart_meter(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            *meter = Meter::default();
+        }
+    }
+
     /// The source began anew (another SSRC, a hole too large to be loss): its numbers and time are no guide to the track's.
     pub(crate) fn restart(&mut self) {
         self.numbering.rebase = true;
         self.clock.anchor = None;
+        self.restart_meter();
         self.key_frames.source_changed();
     }
 
@@ -151,6 +182,9 @@ impl Track {
         }
         let Some(seq) = incoming.seq.checked_add_signed(n.seq_delta) else { return Err(DropReason::TooOld) };
         let timestamp = incoming.timestamp.wrapping_add(n.time_delta);
+        if let Some(meter) = &mut self.meter {
+            meter.packet(incoming.codec, timestamp, &incoming.payload, incoming.key_start, now);
+        }
         let capture = match incoming.capture {
             Some(capture) => capture,
             None => self.clock.capture(timestamp, clock_hz, now),
@@ -254,7 +288,7 @@ mod tests {
     }
 
     fn track() -> Track {
-        Track::new(TrackKey { stream: StreamId(1), kind: Kind::Video }, Upstream::None)
+        Track::new(TrackKey::new(StreamId(1), Kind::Video), Upstream::None)
     }
 
     #[test]

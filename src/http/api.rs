@@ -220,6 +220,7 @@ fn describe_client(node: &Node, client: &Client) -> Value {
             "plis_in": read(&peer.plis_in), "plis_out": read(&peer.plis_out),
             "rtt_ms": peer.rtt_us.load(Ordering::Relaxed) as f64 / 1000.0,
             "fraction_lost": read(&peer.fraction_lost) as f64 / 256.0,
+            "layer": super::layer::describe(node, client),
         });
         object.insert("rtc".into(), rtc);
     }

@@ -2,6 +2,7 @@
 
 mod api;
 mod flv;
+mod layer;
 mod pages;
 mod srs;
 mod stall;
@@ -92,6 +93,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/whip/{app}/{stream}", post(whip::publish))
         .route("/whep/{app}/{stream}", post(whip::play))
         .route("/session/{token}", get(whip::look).patch(whip::patch).delete(whip::delete))
+        .route("/session/{token}/layer", get(layer::show).post(layer::choose))
         .route("/rtc/v1/whip", post(srs::whip))
         .route("/rtc/v1/whip/", post(srs::whip))
         .route("/rtc/v1/whep", post(srs::whep))

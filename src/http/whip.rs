@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
-use media::{Codec, StreamName};
+use media::{Codec, Kind, StreamName};
 use metrics::{Protocol, Refusal};
 use rtc::dtls;
 use rtc::ice;
@@ -16,7 +16,7 @@ use rtc::sdp::{self, AnswerParams, Offer, PlayTracks};
 use rtc::session::SessionConfig;
 use sfu::{CloseReason, Command, PeerConfig, PeerId, PeerRole, PeerStats};
 
-use super::{Answer, From, Refused, admit, body_text};
+use super::{Answer, From, Refused, admit, body_text, layer};
 use crate::auth::Action;
 use crate::clients::{ClientKind, Entry};
 use crate::media_plane::Order;
@@ -65,6 +65,7 @@ pub async fn created(
     let offer = body_text(node, body).await?;
     let session = negotiate(node, ip, action, name, &offer)?;
     let location = format!("/session/{}", session.token);
+    let layer = format!("<{location}/layer>; rel=\"{}\"", layer::EXTENSION);
     let headers = [
         (header::CONTENT_TYPE, SDP_TYPE.to_owned()),
         (header::LOCATION, location),
@@ -73,6 +74,11 @@ pub async fn created(
         (header::HeaderName::from_static("accept-patch"), FRAGMENT_TYPE.to_owned()),
     ];
     let mut response = (StatusCode::CREATED, headers, session.answer).into_response();
+    if action == Action::Play
+        && let Ok(link) = HeaderValue::from_str(&layer)
+    {
+        response.headers_mut().append(header::LINK, link);
+    }
     for server in &node.config.webrtc.ice_servers {
         // RFC 9725 4.6.
         if let Ok(link) = HeaderValue::from_str(&format!("<{server}>; rel=\"ice-server\"")) {
@@ -197,6 +203,7 @@ pub fn negotiate(
                 .publish(id, Ingest::Whip)
                 .map_err(|e| refuse(Refusal::NameTaken, StatusCode::CONFLICT, e.to_string()))?;
             let source = guard.source;
+            stream.set_rids(source, negotiated.media(Kind::Video).map_or(Vec::new(), |m| m.rids.clone()));
             (Some(guard), None, PeerRole::Publish { stream: stream.id, source })
         }
         Action::Play => {
@@ -304,12 +311,12 @@ pub async fn look() -> Answer {
     Ok(response)
 }
 
-fn find(node: &Node, token: &str) -> Result<Arc<RtcSession>, Refused> {
+pub fn find(node: &Node, token: &str) -> Result<Arc<RtcSession>, Refused> {
     let gone = || Refused(StatusCode::NOT_FOUND, "no such session; it may have ended".into());
     node.sessions.get(token).map(|s| s.clone()).ok_or_else(gone)
 }
 
-fn content_type(headers: &HeaderMap, wanted: &str) -> Result<(), Refused> {
+pub fn content_type(headers: &HeaderMap, wanted: &str) -> Result<(), Refused> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let essence = given.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case(wanted) {

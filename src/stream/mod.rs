@@ -80,6 +80,7 @@ struct State {
     left: Option<Time>,
     viewers: [usize; 3],
     codecs: [Option<Codec>; 2],
+    rids: Vec<String>,
     to_packets: Option<Conversion>,
     to_frames: Option<Conversion>,
     refused: Option<String>,
@@ -302,7 +303,7 @@ impl Stream {
         let source = SourceId(self.shared.draw_id());
         state.publisher = Some(Publisher { client, ingest, source, since: self.shared.clock.now() });
         state.left = None;
-        state.codecs = [None, None];
+        (state.codecs, state.rids) = ([None, None], Vec::new());
         (state.refused, state.packets_refused, state.b_frames) = (None, None, false);
         if ingest == Ingest::Rtmp {
             self.log.begin(source);
@@ -333,6 +334,19 @@ impl Stream {
     /// The publisher's codecs, audio and video, as far as known.
     pub fn codecs(&self) -> [Option<Codec>; 2] {
         self.lock().codecs
+    }
+
+    /// The publisher sends the picture in these simulcast encodings.
+    pub fn set_rids(&self, source: SourceId, rids: Vec<String>) {
+        let mut state = self.lock();
+        if state.publisher.as_ref().is_some_and(|p| p.source == source) {
+            state.rids = rids;
+        }
+    }
+
+    /// The simulcast encodings of the picture, by their RIDs; none without.
+    pub fn rids(&self) -> Vec<String> {
+        self.lock().rids.clone()
     }
 
     /// Who publishes.
@@ -408,7 +422,7 @@ impl Stream {
     /// A frame viewer joined: if the newest key frame is old, a WebRTC publisher is asked for another.
     pub fn want_key_frame(&self) {
         if self.publisher().is_some_and(|p| p.ingest == Ingest::Whip) {
-            let key = TrackKey { stream: self.id, kind: Kind::Video };
+            let key = TrackKey::new(self.id, Kind::Video);
             let _ = self.home.order(Order::Shard(Command::RequestKeyFrame(key)));
         }
     }

@@ -33,7 +33,7 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
     let (audio_in, mut audio) = mpsc::channel(TAP_MAX);
     let _tap = Tap { stream: stream.clone(), fence };
     for (kind, channel) in [(Kind::Video, video_in), (Kind::Audio, audio_in)] {
-        let key = TrackKey { stream: stream.id, kind };
+        let key = TrackKey::new(stream.id, kind);
         if stream.home.order(Order::Tap(key, fence, channel)).is_err() {
             return tracing::warn!(stream = %stream.name, "the media plane is overloaded: no RTMP or FLV for this stream");
         }
@@ -78,7 +78,7 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
             return;
         }
         if picture.wants_key_frame(now) {
-            let key = TrackKey { stream: stream.id, kind: Kind::Video };
+            let key = TrackKey::new(stream.id, Kind::Video);
             let _ = stream.home.order(Order::Shard(Command::RequestKeyFrame(key)));
         }
     }
@@ -92,7 +92,7 @@ struct Tap {
 impl Drop for Tap {
     fn drop(&mut self) {
         for kind in [Kind::Video, Kind::Audio] {
-            let key = TrackKey { stream: self.stream.id, kind };
+            let key = TrackKey::new(self.stream.id, kind);
             let _ = self.stream.home.order(Order::Untap(key, self.fence));
         }
     }

@@ -160,7 +160,7 @@ impl Converter {
             if packets.is_empty() {
                 continue;
             }
-            let track = TrackKey { stream: stream.id, kind };
+            let track = TrackKey::new(stream.id, kind);
             let packets: Arc<[Packet]> = std::mem::take(packets).into();
             stream.home.mail(Mail::Packets { track, source: self.fence, packets });
         }
@@ -170,7 +170,7 @@ impl Converter {
 impl Drop for Converter {
     fn drop(&mut self) {
         for kind in [Kind::Video, Kind::Audio] {
-            let track = TrackKey { stream: self.stream.id, kind };
+            let track = TrackKey::new(self.stream.id, kind);
             let _ = self.stream.home.order(Order::Shard(Command::EndSource(track, self.fence)));
         }
     }

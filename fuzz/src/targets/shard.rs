@@ -81,7 +81,7 @@ pub fn shard(data: &[u8]) {
             }
             7 => {
                 let kind = if input.u8() & 1 == 0 { Kind::Audio } else { Kind::Video };
-                let key = TrackKey { stream: STREAM, kind };
+                let key = TrackKey::new(STREAM, kind);
                 world.command(match input.u8() % 3 {
                     0 => Command::Tap(key),
                     1 => Command::Untap(key),

@@ -20,8 +20,7 @@ impl Descriptor {
     pub fn parse(payload: &[u8]) -> Option<Descriptor> {
         // X R N S R PID
         let first = payload.first()?;
-        let mut found =
-            Descriptor { len: 1, starts_frame: first & 0x17 == 0x10, ..Descriptor::default() };
+        let mut found = Descriptor { len: 1, starts_frame: first & 0x17 == 0x10, ..Descriptor::default() };
         if first & 0x80 == 0 {
             return Some(found);
         }

@@ -14,6 +14,8 @@ pub struct Rtp {
     pub seq: u64,
     pub timestamp: u32,
     pub marker: bool,
+    /// A header extension that says the encoding.
+    pub rid: Option<(u8, &'static str)>,
     pub payload: Vec<u8>,
 }
 
@@ -26,6 +28,9 @@ pub struct Video {
     pub seq: u64,
     pub timestamp: u32,
     pub packets_per_frame: usize,
+    /// Key frames of VP8 say it; 0: they do not.
+    pub height: u16,
+    pub rid: Option<(u8, &'static str)>,
 }
 
 /// 30 frames a second at 90 kHz.
@@ -34,11 +39,21 @@ pub const FRAME_MS: i64 = 33;
 
 impl Video {
     pub fn vp8(ssrc: u32, seq: u64) -> Video {
-        Video { codec: Codec::Vp8, ssrc, payload_type: 96, seq, timestamp: 1_000, packets_per_frame: 3 }
+        let (payload_type, timestamp, packets_per_frame) = (96, 1_000, 3);
+        Video {
+            codec: Codec::Vp8,
+            ssrc,
+            payload_type,
+            seq,
+            timestamp,
+            packets_per_frame,
+            height: 0,
+            rid: None,
+        }
     }
 
     pub fn h264(ssrc: u32, seq: u64) -> Video {
-        Video { codec: Codec::H264, ssrc, payload_type: 102, seq, timestamp: 1_000, packets_per_frame: 3 }
+        Video { codec: Codec::H264, payload_type: 102, ..Video::vp8(ssrc, seq) }
     }
 
     /// The next frame's packets. A key frame of H.264 begins with its parameter sets in a packet of their own.
@@ -49,6 +64,10 @@ impl Video {
         }
         for index in 0..self.packets_per_frame {
             heads.push(match (self.codec, key, index) {
+                (Codec::Vp8, true, 0) if self.height > 0 => {
+                    let [low, high] = self.height.to_le_bytes();
+                    vec![0x10, 0x00, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, low, high]
+                }
                 (Codec::Vp8, true, 0) => vec![0x10, 0x00],
                 (Codec::Vp8, false, 0) => vec![0x10, 0x01],
                 (Codec::Vp8, ..) => vec![0x00],
@@ -72,6 +91,7 @@ impl Video {
                 seq: self.seq + index as u64,
                 timestamp,
                 marker: index + 1 == count,
+                rid: self.rid,
                 payload,
             }
         });
@@ -99,6 +119,7 @@ impl Audio {
             seq: self.seq,
             timestamp: self.timestamp,
             marker: false,
+            rid: None,
             payload,
         };
         self.seq += 1;
@@ -144,6 +165,9 @@ pub fn negotiated(video: &[Codec], rtx: bool) -> Vec<NegotiatedMedia> {
         codecs,
         mid_ext_id: None,
         twcc_ext_id: None,
+        rids: Vec::new(),
+        rid_ext_id: None,
+        repaired_rid_ext_id: None,
         ssrcs: Vec::new(),
         rtx_of: Vec::new(),
         rtcp_rsize: true,

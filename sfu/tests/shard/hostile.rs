@@ -161,6 +161,7 @@ fn a_publisher_of_everything() {
             seq: seqs[stream],
             timestamp: random.below(1 << 32) as u32,
             marker: random.below(3) == 0,
+            rid: None,
             payload: (0..len).map(|_| random.below(256) as u8).collect(),
         };
         scene.world.send(liar, [packet]);
@@ -189,6 +190,7 @@ fn rtx_without_a_number() {
         seq,
         timestamp: 0,
         marker: false,
+        rid: None,
         payload: vec![0; len],
     };
     scene.world.send(scene.publisher, [packet(0, 1), packet(1, 2), packet(0, 3)]);
@@ -287,8 +289,15 @@ fn a_publisher_that_changes_its_codec_with_each_packet_is_not_followed() {
     for round in 0..30_u64 {
         for (offset, payload_type) in [(0, 96), (1, 102)] {
             let (seq, timestamp) = (round * 2 + offset, round as u32 * 3_000);
-            let packet =
-                Rtp { ssrc: 700, payload_type, seq, timestamp, marker: true, payload: vec![0x10; 50] };
+            let packet = Rtp {
+                ssrc: 700,
+                payload_type,
+                seq,
+                timestamp,
+                marker: true,
+                rid: None,
+                payload: vec![0x10; 50],
+            };
             scene.world.send(liar, [packet]);
         }
         scene.world.run(FRAME_MS);

@@ -7,6 +7,7 @@ mod forwarding;
 mod hostile;
 mod joining;
 mod key_frames;
+mod layers;
 mod loss_down;
 mod loss_up;
 

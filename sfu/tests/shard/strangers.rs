@@ -56,8 +56,15 @@ impl Scene {
 
 fn rtp(scene: &mut Scene) -> Vec<u8> {
     let seq = scene.video.seq + 1;
-    let packet =
-        Rtp { ssrc: 500, payload_type: 96, seq, timestamp: 1, marker: true, payload: vec![0x10; 50] };
+    let packet = Rtp {
+        ssrc: 500,
+        payload_type: 96,
+        seq,
+        timestamp: 1,
+        marker: true,
+        rid: None,
+        payload: vec![0x10; 50],
+    };
     scene.world.seal(scene.publisher, &packet)
 }
 

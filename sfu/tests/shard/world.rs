@@ -28,8 +28,8 @@ static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Microseconds of the Unix epoch at `Time::ZERO`.
 pub const UNIX_US: i64 = 1_700_000_000_000_000;
 pub const STREAM: StreamId = StreamId(1);
-pub const VIDEO: TrackKey = TrackKey { stream: STREAM, kind: Kind::Video };
-pub const AUDIO: TrackKey = TrackKey { stream: STREAM, kind: Kind::Audio };
+pub const VIDEO: TrackKey = TrackKey::new(STREAM, Kind::Video);
+pub const AUDIO: TrackKey = TrackKey::new(STREAM, Kind::Audio);
 
 /// Collects what a shard sends.
 #[derive(Default)]
@@ -474,7 +474,8 @@ impl World {
 
     /// An RTP packet as the client would send it.
     pub fn seal(&mut self, peer: usize, packet: &Rtp) -> Vec<u8> {
-        let mut buffer = vec![0; 12 + packet.payload.len() + TAG_LEN_MAX];
+        let extension = packet.rid.map(|(id, rid)| (id, rid.as_bytes()));
+        let mut buffer = vec![0; 12 + 24 + packet.payload.len() + TAG_LEN_MAX];
         let header_len = rtc::rtp::write_header(
             &mut buffer,
             &rtc::rtp::Fields {
@@ -483,11 +484,11 @@ impl World {
                 sequence_number: packet.seq as u16,
                 timestamp: packet.timestamp,
                 ssrc: packet.ssrc,
-                extensions: &[],
+                extensions: extension.as_slice(),
             },
         );
-        buffer[12..12 + packet.payload.len()].copy_from_slice(&packet.payload);
-        let (len, roc) = (12 + packet.payload.len(), (packet.seq >> 16) as u32);
+        buffer[header_len..header_len + packet.payload.len()].copy_from_slice(&packet.payload);
+        let (len, roc) = (header_len + packet.payload.len(), (packet.seq >> 16) as u32);
         let len = self.peers[peer].client.protect_rtp(&mut buffer, len, header_len, roc).unwrap();
         buffer.truncate(len);
         buffer

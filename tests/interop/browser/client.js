@@ -139,11 +139,13 @@ async function connected(session, ms) {
   }
 }
 
-async function publish({ id, url, codec, audioCodec, bitrate, waitMs = 8000, ...options }) {
+async function publish({ id, url, codec, audioCodec, bitrate, encodings, waitMs = 8000, ...options }) {
   const session = open(id);
   session.source = await source(options);
   for (const track of session.source.stream.getTracks()) {
-    const transceiver = session.pc.addTransceiver(track, { direction: "sendonly", streams: [session.source.stream] });
+    const init = { direction: "sendonly", streams: [session.source.stream] };
+    if (encodings && track.kind === "video") init.sendEncodings = encodings;
+    const transceiver = session.pc.addTransceiver(track, init);
     prefer(transceiver, track.kind, track.kind === "video" ? codec : audioCodec, RTCRtpSender);
     session[track.kind] = transceiver;
   }
@@ -279,7 +281,7 @@ async function timeline({ id }) {
     if (media - real > jump) [jump, where] = [media - real, { frame: at, media, real }];
     gap = Math.max(gap, real);
   }
-  return { frames: frames.length, back, jump, where, gap };
+  return { frames: frames.length, back, jump, where, gap, all: frames.map((f) => [f.rtp, Math.round(f.now), f.height]) };
 }
 
 async function figures({ id }) {
@@ -319,6 +321,32 @@ async function until({ id, frames = 0, energy = 0, samples = 0, ms = 10000 }) {
       && (now.audio?.totalSamplesReceived ?? 0) >= samples;
     if (enough || performance.now() > end) return { ...now, enough };
     await sleep(50);
+  }
+}
+
+/// The layers of a session: what the node says of them, after asking for something when a wish is given.
+async function layer({ id, wish }) {
+  const { url, http } = sessions.get(id);
+  const link = http.link?.match(/<([^>]*)>; *rel="urn:ietf:params:whep:ext:core:layer"/)?.[1];
+  const at = new URL(link ?? `${url}/layer`, url);
+  const init = wish && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wish) };
+  const asked = wish ? (await fetch(at, init)).status : null;
+  return { linked: link !== undefined, asked, ...(await (await fetch(at)).json()) };
+}
+
+/// Asks for layers and waits until a picture of that height was decoded; how long that took, and the freezes until then.
+async function untilHeight({ id, wish, height, ms = 10000 }) {
+  const start = performance.now();
+  const asked = wish ? await layer({ id, wish }) : null;
+  const { frames } = sessions.get(id);
+  for (;;) {
+    const { video } = await figures({ id });
+    const took = performance.now() - start;
+    if (video?.frameHeight === height || took > ms) {
+      return { enough: video?.frameHeight === height, took, asked: asked?.asked, video, shown: frames.at(-1),
+        layer: await layer({ id }) };
+    }
+    await sleep(20);
   }
 }
 
@@ -365,4 +393,4 @@ async function capabilities() {
   return { send: names(RTCRtpSender), receive: names(RTCRtpReceiver) };
 }
 
-window.interop = { publish, play, skew, timeline, figures, until, stop, request, direct, capabilities };
+window.interop = { layer, untilHeight, publish, play, skew, timeline, figures, until, stop, request, direct, capabilities };

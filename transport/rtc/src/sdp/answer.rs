@@ -8,8 +8,8 @@ use sdp_types::{AddrType, Attribute, NetType, Origin, Session};
 use super::fmtp::{self, Profile};
 use super::simulcast;
 use super::{
-    Direction, EXTENSION_MID, EXTENSION_REPAIRED_RID, EXTENSION_RID, EXTENSION_TWCC, Error, Media, Negotiated, NegotiatedCodec, NegotiatedMedia,
-    Offer, OfferCodec, Setup,
+    Direction, EXTENSION_MID, EXTENSION_REPAIRED_RID, EXTENSION_RID, EXTENSION_TWCC, Error, Media,
+    Negotiated, NegotiatedCodec, NegotiatedMedia, Offer, OfferCodec, Setup,
 };
 
 /// Ids of one-byte header extensions end here, and we write no other form.

@@ -16,7 +16,12 @@ pub(super) fn encodings(media: &Media) -> Vec<String> {
         // RFC 8853 section 5.1: each is described by an a=rid of the same direction.
         let described = media.rids.iter().any(|rid| rid == first);
         let fits = (1..=RID_LEN_MAX).contains(&first.len());
-        if described && fits && is_rid(first) && found.len() < ENCODINGS_MAX && !found.iter().any(|f| f == first) {
+        if described
+            && fits
+            && is_rid(first)
+            && found.len() < ENCODINGS_MAX
+            && !found.iter().any(|f| f == first)
+        {
             found.push(first.to_owned());
         }
     }

@@ -1,0 +1,361 @@
+//! The encodings of streams with simulcast: each is a track of its own. Here is what is measured of them, which one each subscriber and
+//! the tap get, and what other shards are told.
+
+use media::{Codec, Kind, Packet, Time};
+
+use crate::allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
+use crate::command::{Mail, SourceId, StreamId, TrackKey};
+use crate::peer::Role;
+use crate::shard::Shard;
+use crate::tap::Tap;
+use crate::track::{Subscription, Upstream};
+
+/// Packets for so long make an encoding live (mediasoup, Janus).
+const LIVE_US: i64 = 2_000_000;
+/// None for so long, or for [`STARVED_FRAMES`] frames of a slow one, and it has stopped.
+const STARVED_US: i64 = 250_000;
+const STARVED_US_MAX: i64 = 2_500_000;
+const STARVED_FRAMES: i64 = 3;
+/// Rates are measured over [`BUCKETS`] of these.
+const BUCKET_US: i64 = 250_000;
+const BUCKETS: usize = 8;
+/// Choices are made anew, and mirrors told, at least this often.
+const EVERY_US: i64 = 250_000;
+
+/// What is measured of one track: its rate, height and whether packets come.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    height: u32,
+    since: Time,
+    last: Option<Time>,
+    bytes: [u64; BUCKETS],
+    bucket: i64,
+    /// The newest frame's time stamp, and the smoothed time between frames.
+    newest: Option<i64>,
+    frame_us: i64,
+}
+
+impl Meter {
+    /// A packet came, in the track's or the source's time.
+    pub(crate) fn packet(
+        &mut self,
+        codec: Codec,
+        timestamp: i64,
+        payload: &[u8],
+        key_start: bool,
+        now: Time,
+    ) {
+        if self.is_starved(now) {
+            *self =
+                Meter { height: self.height, since: now, bucket: now.us() / BUCKET_US, ..Meter::default() };
+        }
+        self.last = Some(now);
+        self.advance(now);
+        if let Some(bucket) = self.bytes.get_mut(self.bucket as usize % BUCKETS) {
+            *bucket += payload.len() as u64;
+        }
+        match self.newest {
+            Some(newest) if timestamp > newest => {
+                let step = Time::from_ticks(timestamp - newest, codec.clock_hz()).us().min(STARVED_US_MAX);
+                self.frame_us = if self.frame_us == 0 { step } else { (self.frame_us * 7 + step) / 8 };
+                self.newest = Some(timestamp);
+            }
+            Some(_) => {}
+            None => self.newest = Some(timestamp),
+        }
+        if key_start && let Some((_, height)) = media::payload::size(codec, payload) {
+            self.height = height;
+        }
+    }
+
+    fn advance(&mut self, now: Time) {
+        let bucket = now.us() / BUCKET_US;
+        for passed in 1..=(bucket - self.bucket).clamp(0, BUCKETS as i64) {
+            if let Some(old) = self.bytes.get_mut((self.bucket + passed) as usize % BUCKETS) {
+                *old = 0;
+            }
+        }
+        self.bucket = self.bucket.max(bucket);
+    }
+
+    fn is_starved(&self, now: Time) -> bool {
+        let limit = (self.frame_us * STARVED_FRAMES).clamp(STARVED_US, STARVED_US_MAX);
+        self.last.is_none_or(|last| now.since(last) > limit)
+    }
+
+    pub(crate) fn layer(&mut self, now: Time) -> Layer {
+        if self.is_starved(now) {
+            return Layer { height: self.height, ..Layer::default() };
+        }
+        self.advance(now);
+        let lasted = now.since(self.since);
+        let window = lasted.clamp(BUCKET_US, BUCKET_US * BUCKETS as i64);
+        let bytes: u64 = self.bytes.iter().sum();
+        Layer {
+            rate_bps: bytes * 8_000_000 / window as u64,
+            height: self.height,
+            flows: true,
+            live: lasted >= LIVE_US,
+        }
+    }
+}
+
+/// A stream with more than one encoding, on this shard.
+#[derive(Debug, Default)]
+pub(crate) struct LayerSet {
+    pub(crate) layers: Layers,
+    /// When choices are made anew, whatever changed.
+    next: Time,
+    /// At home: the control plane's.
+    pub(crate) tap: Option<Tap>,
+}
+
+/// A subscriber's wish and what its path carries; its choice.
+#[derive(Debug)]
+pub(crate) struct LayerChoice {
+    pub(crate) request: LayerRequest,
+    /// Bit/s for sound and picture; `u64::MAX` without an estimate.
+    pub(crate) estimate_bps: u64,
+    allocator: Allocator,
+}
+
+impl LayerChoice {
+    pub(crate) fn new() -> LayerChoice {
+        LayerChoice {
+            request: LayerRequest::default(),
+            estimate_bps: u64::MAX,
+            allocator: Allocator::new(Some(0)),
+        }
+    }
+}
+
+/// What sound is taken to need of an estimate: Opus in stereo with its headers. It is never held back for a picture.
+const AUDIO_BPS: u64 = 64_000;
+
+/// Whether two states of a stream's encodings differ in what is decided at once.
+fn differ(a: &Layers, b: &Layers) -> bool {
+    let facts = |l: &Layer| (l.height, l.flows, l.live);
+    a.iter().map(facts).ne(b.iter().map(facts))
+}
+
+/// The best of what comes, for a taker without limits.
+pub(crate) fn best(layers: &Layers, current: u8) -> u8 {
+    let of = |i: u8| layers.get(usize::from(i)).copied().unwrap_or_default();
+    let rank = |i: &u8| (of(*i).live, of(*i).height, of(*i).rate_bps, *i == current);
+    let flowing = (0..LAYERS_MAX as u8).filter(|i| of(*i).flows);
+    flowing.max_by_key(rank).unwrap_or(current)
+}
+
+impl Shard {
+    /// A publisher with encodings: from now on the stream has layers here, and what it is made of is measured.
+    pub(crate) fn layered(&mut self, stream: StreamId, tracks: &[usize]) {
+        self.layers.entry(stream).or_default();
+        for slot in tracks {
+            self.tracks[*slot].meter.get_or_insert_default();
+        }
+    }
+
+    /// The track of a stream's encoding, if it is here.
+    fn layer_track(&self, stream: StreamId, layer: u8) -> Option<usize> {
+        self.track_by_key.get(&TrackKey { stream, kind: Kind::Video, layer }).copied()
+    }
+
+    fn layer_tracks(&self, stream: StreamId) -> [Option<usize>; LAYERS_MAX] {
+        std::array::from_fn(|layer| self.layer_track(stream, layer as u8))
+    }
+
+    /// A source newer than any took one of a stream's tracks: older ones are out of the others, too, so that no two mix.
+    pub(crate) fn fence_layers(&mut self, key: TrackKey, source: SourceId) {
+        if key.kind == Kind::Video && self.layers.contains_key(&key.stream) {
+            for slot in self.layer_tracks(key.stream).into_iter().flatten() {
+                self.tracks[slot].fence(source);
+            }
+        }
+    }
+
+    /// Measures, tells mirrors, and makes choices anew. Called each tick.
+    pub(crate) fn look_after_layers(&mut self, now: Time) {
+        if self.layers.is_empty() {
+            return;
+        }
+        let streams: Vec<StreamId> = self.layers.keys().copied().collect();
+        for stream in streams {
+            let tracks = self.layer_tracks(stream);
+            if tracks.iter().all(Option::is_none) {
+                self.layers.remove(&stream);
+                continue;
+            }
+            let is_home =
+                tracks.iter().flatten().any(|slot| !matches!(self.tracks[*slot].upstream, Upstream::Home(_)));
+            let Some(set) = self.layers.get_mut(&stream) else { continue };
+            let mut changed = now >= set.next;
+            if is_home {
+                let layers: Layers = std::array::from_fn(|i| match tracks.get(i) {
+                    Some(Some(slot)) => {
+                        self.tracks[*slot].meter.as_mut().map_or(Layer::default(), |m| m.layer(now))
+                    }
+                    _ => Layer::default(),
+                });
+                changed |= differ(&layers, &set.layers);
+                set.layers = layers;
+            }
+            if !changed {
+                continue;
+            }
+            set.next = now.plus_us(EVERY_US);
+            if is_home {
+                self.tell_mirrors(stream, &tracks);
+                self.tell_publisher(stream, &tracks);
+                self.move_tap(stream, &tracks);
+            }
+            self.choose_for_all(stream, now);
+        }
+    }
+
+    fn tell_mirrors(&mut self, stream: StreamId, tracks: &[Option<usize>; LAYERS_MAX]) {
+        let Some(layers) = self.layers.get(&stream).map(|set| set.layers) else { return };
+        let mut shards: Vec<usize> =
+            tracks.iter().flatten().flat_map(|slot| self.tracks[*slot].mirrors.iter().copied()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        self.mail.extend(shards.into_iter().map(|shard| (shard, Mail::Layers { stream, layers })));
+    }
+
+    fn tell_publisher(&self, stream: StreamId, tracks: &[Option<usize>; LAYERS_MAX]) {
+        let Some(set) = self.layers.get(&stream) else { return };
+        for (index, (slot, layer)) in tracks.iter().zip(&set.layers).enumerate() {
+            if let Some(Upstream::Peer(peer)) = slot.map(|slot| self.tracks[slot].upstream)
+                && let Some(peer) = self.peers.get(peer)
+            {
+                peer.stats.set_encoding(index, layer);
+            }
+        }
+    }
+
+    /// The home shard says what a stream's encodings are like.
+    pub(crate) fn take_layers(&mut self, stream: StreamId, layers: Layers, now: Time) {
+        if self.layer_tracks(stream).iter().all(Option::is_none) {
+            return;
+        }
+        self.layers.entry(stream).or_default().layers = layers;
+        self.choose_for_all(stream, now);
+    }
+
+    fn choose_for_all(&mut self, stream: StreamId, now: Time) {
+        let tracks = self.layer_tracks(stream);
+        let mut peers: Vec<usize> = tracks
+            .iter()
+            .flatten()
+            .flat_map(|slot| self.tracks[*slot].subscribers.iter().map(|s| s.peer))
+            .collect();
+        peers.sort_unstable();
+        peers.dedup();
+        for peer in peers {
+            self.choose_layer(peer, now);
+        }
+    }
+
+    /// Makes one subscriber's choice anew: after its request or estimate changed, or its stream's encodings did.
+    pub(crate) fn choose_layer(&mut self, peer: usize, now: Time) {
+        let Some(peer_of) = self.peers.get_mut(peer) else { return };
+        let Role::Subscribe(subscriber) = &mut peer_of.role else { return };
+        let is_video = |s: &crate::peer::Subscribed| s.forwarder.media.kind == Kind::Video;
+        let Some(index) = subscriber.forwarders.iter().position(is_video) else { return };
+        let at = Subscription { peer, forwarder: index };
+        let subscribed = &mut subscriber.forwarders[index];
+        let TrackKey { stream, layer: current, .. } = self.tracks[subscribed.track].key;
+        let LayerChoice { request, estimate_bps, allocator } = &mut subscriber.layers;
+        let Some(set) = self.layers.get(&stream) else {
+            // One encoding: there is only whether.
+            let reason = if request.paused { LayerReason::PausedByRequest } else { LayerReason::Only };
+            peer_of.stats.set_layer(0, 0, reason, subscribed.switches);
+            let resumed = subscribed.paused && !request.paused;
+            subscribed.paused = request.paused;
+            if resumed {
+                subscribed.forwarder.await_key_frame();
+                self.tracks[subscribed.track].key_frames.want();
+            }
+            return;
+        };
+        let budget =
+            if *estimate_bps == u64::MAX { u64::MAX } else { estimate_bps.saturating_sub(AUDIO_BPS) };
+        let Choice { layer, reason } = allocator.choose(now, budget, &set.layers, request);
+        let shown = set.layers.get(usize::from(current)).copied().unwrap_or_default();
+        peer_of.stats.set_layer(current, shown.height, reason, subscribed.switches);
+        let (track, next, unused) = (subscribed.track, subscribed.next, subscribed.forwarder.is_unused());
+        let target = match layer {
+            None => {
+                subscribed.paused = true;
+                None
+            }
+            Some(layer) if layer == current => {
+                if std::mem::take(&mut subscribed.paused) {
+                    subscribed.forwarder.await_key_frame();
+                    self.tracks[track].key_frames.want();
+                }
+                None
+            }
+            Some(layer) => Some(layer),
+        };
+        let home = match self.tracks[track].upstream {
+            Upstream::Home(home) => home,
+            _ => self.config.id,
+        };
+        let target = target.map(|layer| self.track(TrackKey { stream, kind: Kind::Video, layer }, home));
+        if target != next {
+            if let Some(next) = next {
+                self.unsubscribe(next, at);
+            }
+            if let Some(target) = target {
+                self.tracks[target].subscribers.push(at);
+            }
+            if let Some(subscribed) = self.subscribed(at) {
+                subscribed.next = target;
+            }
+        }
+        let Some(target) = target else { return };
+        if unused {
+            // Nothing was sent: it begins there.
+            self.switched(at, target);
+        }
+        self.tracks[target].key_frames.want();
+    }
+
+    /// A subscriber has gone over to its next track.
+    pub(crate) fn switched(&mut self, at: Subscription, to: usize) {
+        let layers = &self.layers;
+        let (Some(peer), tracks) = (self.peers.get_mut(at.peer), &self.tracks) else { return };
+        let Role::Subscribe(subscriber) = &mut peer.role else { return };
+        let subscribed = &mut subscriber.forwarders[at.forwarder];
+        let before = std::mem::replace(&mut subscribed.track, to);
+        (subscribed.next, subscribed.paused) = (None, false);
+        subscribed.switches += 1;
+        let TrackKey { stream, layer, .. } = tracks[to].key;
+        let height =
+            layers.get(&stream).and_then(|set| set.layers.get(usize::from(layer))).map_or(0, |l| l.height);
+        peer.stats.show_layer(layer, height, subscribed.switches);
+        if before != to {
+            self.unsubscribe(before, at);
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, track: usize, at: Subscription) {
+        if let Some(left) = self.tracks.get_mut(track) {
+            left.subscribers.retain(|s| *s != at);
+            self.forget_if_idle(track);
+        }
+    }
+
+    fn subscribed(&mut self, at: Subscription) -> Option<&mut crate::peer::Subscribed> {
+        match &mut self.peers.get_mut(at.peer)?.role {
+            Role::Subscribe(subscriber) => subscriber.forwarders.get_mut(at.forwarder),
+            Role::Publish(_) => None,
+        }
+    }
+}
+
+/// Whether a decoder that knows nothing of the track can start at this packet: H.264's must bring its parameter sets.
+pub(crate) fn is_entrance(packet: &Packet) -> bool {
+    packet.key_start
+        && (packet.codec != Codec::H264 || media::payload::h264::profile_level_id(&packet.payload).is_some())
+}
