@@ -316,27 +316,24 @@ impl Shard {
         let Some(target) = target else { return };
         if unused {
             // Nothing was sent: it begins there.
-            self.switched(at, target);
+            if let Some(left) = self.subscribed(at).map(|s| s.enter(target)) {
+                self.switched(at, left);
+            }
         }
         self.tracks[target].key_frames.want();
     }
 
-    /// A subscriber has gone over to its next track.
-    pub(crate) fn switched(&mut self, at: Subscription, to: usize) {
+    /// A subscriber has gone over to another track, and `left` one.
+    pub(crate) fn switched(&mut self, at: Subscription, left: usize) {
         let layers = &self.layers;
         let (Some(peer), tracks) = (self.peers.get_mut(at.peer), &self.tracks) else { return };
         let Role::Subscribe(subscriber) = &mut peer.role else { return };
-        let subscribed = &mut subscriber.forwarders[at.forwarder];
-        let before = std::mem::replace(&mut subscribed.track, to);
-        (subscribed.next, subscribed.paused) = (None, false);
-        subscribed.switches += 1;
-        let TrackKey { stream, layer, .. } = tracks[to].key;
+        let subscribed = &subscriber.forwarders[at.forwarder];
+        let TrackKey { stream, layer, .. } = tracks[subscribed.track].key;
         let height =
             layers.get(&stream).and_then(|set| set.layers.get(usize::from(layer))).map_or(0, |l| l.height);
         peer.stats.show_layer(layer, height, subscribed.switches);
-        if before != to {
-            self.unsubscribe(before, at);
-        }
+        self.unsubscribe(left, at);
     }
 
     pub(crate) fn unsubscribe(&mut self, track: usize, at: Subscription) {

@@ -341,8 +341,8 @@ impl Shard {
                         track.key_frames.want();
                         continue;
                     }
-                    switched.push((*at, slot));
-                    subscribed.next = None;
+                    // From here on the other track's packets are not its, those of this batch included.
+                    switched.push((*at, subscribed.enter(slot)));
                     entered = Some(first.seq);
                 } else if subscribed.paused {
                     continue;
@@ -394,8 +394,8 @@ impl Shard {
             track.fresh.clear();
             self.poll_key_frame(slot, now, out);
         }
-        for (at, to) in switched {
-            self.switched(at, to);
+        for (at, left) in switched {
+            self.switched(at, left);
         }
         for (peer, reason) in doomed {
             self.close(peer, reason, now, out);

@@ -54,6 +54,7 @@ impl Stage {
     fn new(shards: usize, codec: Codec) -> Stage {
         let mut world = World::new(shards);
         let publisher = world.publisher(simulcast(0), 1);
+        world.batched = true;
         Stage {
             world,
             publisher,

@@ -205,6 +205,8 @@ pub struct World {
     pub mail: Vec<(usize, usize, Mail)>,
     /// Handshakes wait.
     pub patient: bool,
+    /// What arrives in one millisecond is fanned out together, as a batch of the socket is.
+    pub batched: bool,
     /// Whose publishers and subscribers are made; [`STREAM`] at first.
     pub stream: StreamId,
     wire: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
@@ -227,6 +229,7 @@ impl World {
             peers: Vec::new(),
             mail: Vec::new(),
             patient: false,
+            batched: false,
             stream: STREAM,
             wire: BTreeMap::new(),
             sent: 0,
@@ -366,7 +369,9 @@ impl World {
         node.shard.handle_datagram(&mut bytes, from, self.now, &mut node.out);
         while !self.patient && node.shard.handle_handshake(self.now, &mut node.out) {}
         let answers = node.out.sent.len();
-        self.settle(shard);
+        if !self.batched {
+            self.settle(shard);
+        }
         answers
     }
 
