@@ -2,6 +2,7 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 use support::browser::Browser;
+use support::netns::Namespace;
 use support::wait::alone;
 use support::{Node, need, unique, until};
 
@@ -82,4 +83,68 @@ fn h264_layers_are_chosen_by_request() {
     need!(Browser);
     let _lane = alone();
     through("H264");
+}
+
+fn goto(browser: &mut Browser, page: &str, url: &str) {
+    let answer = browser.operation(json!({"op": "goto", "page": page, "url": url})).expect("the page loads");
+    assert_eq!(answer["status"], 200, "{url}");
+}
+
+fn eval(browser: &mut Browser, page: &str, script: &str) -> Value {
+    browser.operation(json!({"op": "eval", "page": page, "script": script})).expect("the page has it")
+}
+
+/// The node's own pages: one publishes in three sizes, the other shows which comes and lets one choose.
+fn by_the_pages(browser: &mut Browser, node: &Node, codec: &str) {
+    let name = unique("layers");
+    let url = node.url(&format!("/publish/live/{name}?auto=1&codec={codec}&simulcast=1"));
+    goto(browser, "publisher", &url);
+    node.wait_live(&name);
+    goto(browser, "viewer", &node.url(&format!("/play/live/{name}?via=webrtc")));
+    let decoded = |browser: &mut Browser, script: &str| eval(browser, "viewer", script).as_u64().unwrap_or(0);
+    let height = "window.millrace.stats().then(it => it.video?.height ?? 0)";
+    let options = "[...document.getElementById('height').options].map(it => Number(it.value))";
+    let offered = until("three heights are offered", ARRIVES, || {
+        let offered: Vec<u64> =
+            eval(browser, "viewer", options).as_array()?.iter().filter_map(Value::as_u64).collect();
+        (offered.len() == 4).then_some(offered)
+    });
+    let (best, least) = (offered[1], offered[3]);
+    until("the best is shown", ARRIVES, || (decoded(browser, height) == best).then_some(()));
+    let choose = |value: &str| {
+        format!(
+            "const it = document.getElementById('height'); it.value = '{value}'; it.dispatchEvent(new Event('change'))"
+        )
+    };
+    for (value, wanted) in [(least.to_string(), least), (String::new(), best)] {
+        let start = std::time::Instant::now();
+        eval(browser, "viewer", &format!("{{{}}}", choose(&value)));
+        until("the chosen height is shown", ARRIVES, || (decoded(browser, height) == wanted).then_some(()));
+        println!("{codec} by the pages: {wanted} after {:?}", start.elapsed());
+    }
+    until("the page says which it is", ARRIVES, || {
+        let said = eval(browser, "viewer", "document.querySelector('[data-figure=layer]').textContent");
+        said.as_str()?.contains(&format!("{best}p")).then_some(())
+    });
+}
+
+#[test]
+fn the_pages_publish_and_choose_layers() {
+    need!(Browser);
+    let _lane = alone();
+    let mut node = Node::start();
+    let mut browser = Browser::start();
+    by_the_pages(&mut browser, &node, "h264");
+    node.assert_well();
+}
+
+#[test]
+fn firefox_publishes_and_chooses_layers() {
+    need!(Firefox);
+    let _lane = alone();
+    let network = Namespace::create().expect("`need!` has made one");
+    let mut node = Node::start_on(network.outside, &[]);
+    let mut browser = Browser::start_firefox(&network);
+    by_the_pages(&mut browser, &node, "vp8");
+    node.assert_well();
 }

@@ -242,3 +242,52 @@ fn a_room_stays_on_one_shard_and_rooms_are_spread() {
     assert_eq!(node.metric("millrace_mailbox_sent_total"), 0.0);
     node.assert_well();
 }
+
+/// The layer extension of WHEP: named by a Link, asked by the session's URL alone, checked before it reaches the media plane.
+#[test]
+fn layers_are_asked_for_by_the_session_url() {
+    const JSON: (&str, &str) = ("Content-Type", "application/json");
+    let mut node = Node::start();
+    let name = unique("layer");
+    let simulcast = "a=rid:q send\r\na=rid:f send\r\na=simulcast:send q;f\r\n\
+        a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
+    let published = post(&node.whip_url(&name), &(offer(Way::Send) + simulcast));
+    assert_eq!(published.status, 201, "{}", published.text());
+    assert!(published.text().contains("a=simulcast:recv q;f"), "{}", published.text());
+    assert!(published.header("Link").is_none(), "a publisher has no choice");
+    let played = post(&node.whep_url(&name), &offer(Way::Receive));
+    let link = played.header("Link").expect("a Link");
+    let path = link.strip_prefix('<').and_then(|it| it.split_once('>')).expect("a target").0.to_owned();
+    assert!(link.ends_with("rel=\"urn:ietf:params:whep:ext:core:layer\""), "{link}");
+    assert!(!played.text().contains("simulcast"), "one encoding goes to a viewer: {}", played.text());
+    let url = node.url(&path);
+    assert_eq!(url, session_url(&node, &played) + "/layer");
+
+    let shown = http::get(&url).json();
+    assert_eq!(shown["encodings"][1]["encodingId"], "f", "{shown:#}");
+    assert_eq!(shown["encodings"][1]["active"], false, "{shown:#}");
+    let ask = |headers: &[(&str, &str)], body: &str| send("POST", &url, headers, body).status;
+    assert_eq!(ask(&[JSON], r#"{"mediaId":"1","encodingId":"f"}"#), 200);
+    assert_eq!(ask(&[JSON], r#"{"maxHeight":360,"maxBitrate":500000,"pause":true}"#), 200);
+    assert_eq!(ask(&[JSON], "{}"), 200);
+    assert_eq!(ask(&[JSON], r#"{"encodingId":"h"}"#), 400, "no such encoding");
+    assert_eq!(ask(&[JSON], "[1]"), 400);
+    assert_eq!(ask(&[JSON], &format!("{{\"x\":\"{}\"}}", "y".repeat(5_000))), 413);
+    assert_eq!(ask(&[("Content-Type", "text/plain")], "{}"), 415);
+    assert_eq!(send("POST", &node.url("/session/0123456789abcdef/layer"), &[JSON], "{}").status, 404);
+    let of_publisher = session_url(&node, &published) + "/layer";
+    assert_eq!(send("POST", &of_publisher, &[JSON], "{}").status, 409);
+    // A flood of requests is as many small orders.
+    for _ in 0..100 {
+        assert!(matches!(ask(&[JSON], r#"{"encodingId":"q"}"#), 200 | 503));
+    }
+    let clients = node.api("/api/v1/clients/");
+    let viewer =
+        clients["clients"].as_array().expect("a list").iter().find(|it| it["publish"] == false).cloned();
+    let viewer = viewer.expect("the viewer is listed");
+    assert_eq!(viewer["rtc"]["layer"]["encodingId"], "q", "{viewer:#}");
+    assert_eq!(viewer["rtc"]["layer"]["reason"], "only", "{viewer:#}");
+    assert_eq!(send("DELETE", &session_url(&node, &played), &[], "").status, 200);
+    assert_eq!(ask(&[JSON], "{}"), 404, "the session is over");
+    node.assert_well();
+}

@@ -1,6 +1,6 @@
 // The play page: WebRTC first, FLV where WebRTC cannot pass, and a new attempt whenever either ends.
 import {
-  $, BackOff, bitrate, HttpError, lookUp, millis, percent, setNotice, setStatus, showFigures, sleep, streamOfPath, Unreachable, wireCopyButtons,
+  $, BackOff, bitrate, el, HttpError, lookUp, millis, percent, setNotice, setStatus, showFigures, sleep, streamOfPath, Unreachable, wireCopyButtons,
 } from "./page.js";
 import { bitrateBetween, bytesOf, codecNames } from "./stats.js";
 import { FlvPlayer } from "./flv.js";
@@ -25,6 +25,8 @@ let player = null;
 let interrupted = () => {};
 // kind -> why its last attempt failed.
 const failures = {};
+// What the node said last of the stream's encodings.
+let layers = null;
 
 globalThis.millrace = {
   get pc() {
@@ -33,7 +35,7 @@ globalThis.millrace = {
   // Running totals of what plays now; video and audio are null while absent.
   async stats() {
     const sample = player ? await player.sample() : { connectionState: "new" };
-    return { via: kind, ...sample, video: sample.video || null, audio: sample.audio || null };
+    return { via: kind, layers, ...sample, video: sample.video || null, audio: sample.audio || null };
   },
 };
 
@@ -106,6 +108,9 @@ async function watch(switched) {
   let before = null;
   let shown = false;
   let mediaAt = performance.now();
+  // A new session knows nothing of what was chosen before.
+  const height = Number($("height").value);
+  if (height) await followLayers({ maxHeight: height });
   for (;;) {
     if (await Promise.race([sleep(TICK_MS), switched.then(() => true)])) return { switched: true };
     const now = performance.now();
@@ -137,10 +142,29 @@ async function watch(switched) {
         if (shown && now - mediaAt > STALL_MS_MAX) return { reason: "The stream stalled", shown };
       }
     }
+    await followLayers();
     showFigures(figures(before, sample));
     before = sample;
   }
 }
+
+// Offers the heights that there are, and says which one comes and why.
+async function followLayers(wish) {
+  layers = (await player?.layers?.(wish)) ?? null;
+  const heights = [...new Set(layers?.encodings.map((e) => e.height).filter(Boolean))].sort((a, b) => b - a);
+  $("heights").hidden = heights.length < 2;
+  const shown = [...$("height").options].slice(1).map((o) => Number(o.value));
+  if (heights.length < 2 || heights.join() === shown.join()) return;
+  const kept = $("height").value;
+  $("height").replaceChildren(el("option", { value: "" }, "Automatic"), ...heights.map((h) => el("option", { value: String(h) }, `${h}p`)));
+  if (heights.includes(Number(kept))) $("height").value = kept;
+}
+
+// Of a choice the word that a person needs.
+const REASONS = {
+  only: "the only one", best: "the best", request: "as asked", estimate: "what the network carries", hold: "higher soon",
+  starved: "the publisher sends no higher", paused_by_request: "paused", paused_by_estimate: "paused, the network is too slow",
+};
 
 async function ended(reason, shown) {
   const live = await lookUp(wanted);
@@ -186,6 +210,7 @@ function webRtcFigures(before, sample) {
     jitterBuffer: [millis(buffer), "Mean time a frame waited in the jitter buffer during the last second"],
     rtt: [millis(rtt), "Round trip of the ICE candidate pair in use"],
     loss: [percent(Math.max(0, lost), lost + got), `${lost} packets lost, ${got} received since the start`],
+    layer: layers?.encodings.length > 1 ? [`${layers.encodingId ?? "–"}, ${layers.height}p`, REASONS[layers.reason]] : undefined,
     freezes: sample.video && [`${sample.video.freezeCount} (${sample.video.freezeSeconds.toFixed(1)} s)`, "Freezes since the start, and their length together"],
   };
 }
@@ -206,6 +231,11 @@ function wire() {
       interrupted();
     });
   }
+
+  $("height").addEventListener("change", () => {
+    const height = Number($("height").value);
+    followLayers(height ? { maxHeight: height } : {});
+  });
 
   // Sound without a click is refused by browsers, so the page starts muted, unless asked by ?sound=1.
   video.muted = query.get("sound") !== "1";

@@ -64,7 +64,7 @@ async function publish() {
 // Publishes until stopped, with a new session when one is lost. A refusal of the first is thrown.
 async function sessions(stopped) {
   const backOff = new BackOff();
-  const options = { codec: $("codec").value, bitrateMax: SIZES[$("resolution").value][1] };
+  const options = { codec: $("codec").value, bitrateMax: SIZES[$("resolution").value][1], simulcast: $("simulcast").checked };
   for (let established = false; ; ) {
     setStatus(established ? "Reconnecting…" : "Connecting…", "busy");
     publisher = new WhipPublisher(wanted.whip);
@@ -154,7 +154,7 @@ function figures(before, sample, seconds) {
   return {
     bitrate: before ? bitrate(bitrateBetween(before, sample)) : undefined,
     fps: picture?.fps === undefined ? undefined : `${Math.round(picture.fps)} fps`,
-    resolution: picture?.width ? `${picture.width}×${picture.height}` : undefined,
+    resolution: picture?.width && [`${picture.width}×${picture.height}`, `Heights sent now: ${picture.encodings.join(", ")}`],
     codecs: codecNames(sample),
     rtt: [millis(sample.rtt), "From the receiver reports of the node"],
     loss: [percent(Math.max(0, lost), sent), `${lost} of ${sent} packets, as the node reports`],
@@ -186,6 +186,7 @@ function wire() {
   if (!set($("codec"), query.get("codec") ?? "h264")) set($("codec"), codecs[0]);
   set($("resolution"), query.get("resolution"));
   if (query.get("video") === "screen") document.querySelector("input[name=video][value=screen]").checked = true;
+  if (query.get("simulcast") === "1") $("simulcast").checked = true;
   if (query.get("mic") === "0") $("mic").checked = false;
 
   const showSource = () => ($("camera").disabled = chosenVideo() === "screen");

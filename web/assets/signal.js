@@ -45,6 +45,19 @@ export class Session {
     return true;
   }
 
+  // What the node says of the stream's encodings and of which one this viewer gets; null when it cannot say. With a wish
+  // ({maxHeight}, say, or {} for the best) it is told that first.
+  async layers(wish) {
+    if (!this.#location) return null;
+    const url = `${this.#location}/layer`;
+    try {
+      if (wish) await request(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wish) });
+      return await (await request(url)).json();
+    } catch {
+      return null;
+    }
+  }
+
   // Why this session is over, or null.
   broken() {
     const state = this.pc?.connectionState;

@@ -47,7 +47,10 @@ export async function readSent(pc) {
   const outbound = byType("outbound-rtp");
   const remote = byType("remote-inbound-rtp");
   const source = byType("media-source");
-  const video = outbound.find((s) => s.kind === "video");
+  // Simulcast: the largest picture, and what all of them need.
+  const videos = outbound.filter((s) => s.kind === "video").sort((a, b) => (b.frameHeight ?? 0) - (a.frameHeight ?? 0));
+  const [video] = videos;
+  const sum = (name) => videos.reduce((total, s) => total + (s[name] ?? 0), 0);
   const audio = outbound.find((s) => s.kind === "audio");
   const videoRemote = remote.find((s) => s.kind === "video");
   const audioRemote = remote.find((s) => s.kind === "audio");
@@ -61,8 +64,9 @@ export async function readSent(pc) {
       width: video.frameWidth,
       height: video.frameHeight,
       fps: video.framesPerSecond,
-      bytes: video.bytesSent ?? 0,
-      packets: video.packetsSent ?? 0,
+      bytes: sum("bytesSent"),
+      packets: sum("packetsSent"),
+      encodings: videos.filter((s) => s.framesPerSecond > 0).map((s) => s.frameHeight),
       packetsLost: videoRemote?.packetsLost ?? 0,
       framesEncoded: video.framesEncoded ?? 0,
       keyFrames: video.keyFramesEncoded ?? 0,
