@@ -2,6 +2,7 @@
 //! starts from the ring, answers NACKs from it, and knows what its sender report must say. It holds positions, not payloads.
 
 mod switch;
+mod vp8;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -134,6 +135,8 @@ pub(crate) struct Forwarder {
     ahead: i64,
     /// Key frames that a switch left out, one after another.
     refused: u8,
+    /// Of a track that is one of several encodings.
+    picture_ids: Option<vp8::PictureIds>,
     rtx_seq: u64,
     resent: Vec<(u32, u32, u8)>,
     budget: i64,
@@ -164,6 +167,7 @@ impl Forwarder {
             newest_arrival: Time::ZERO,
             ahead: 0,
             refused: 0,
+            picture_ids: None,
             rtx_seq: (mixed >> 40 & 0x7fff) + 1,
             resent: Vec::new(),
             budget: RESEND_FLOOR_BYTES,
@@ -562,6 +566,10 @@ impl Forwarder {
             len += 2;
         }
         buffer[len..len + packet.payload.len()].copy_from_slice(&packet.payload);
+        if let Some(ids) = self.picture_ids.as_mut().filter(|_| packet.codec == Codec::Vp8) {
+            let is_newest = header.original.is_none() && self.highest == Some(header.seq);
+            ids.rewrite(&mut buffer[len..len + packet.payload.len()], is_newest);
+        }
         len += packet.payload.len();
         let sealed = session.protect_rtp(buffer, len, header_len, (header.seq >> 16) as u32)?;
         out.commit(sealed, to);

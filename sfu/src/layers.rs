@@ -277,6 +277,7 @@ impl Shard {
             }
             return;
         };
+        subscribed.forwarder.prepare_switches();
         let budget =
             if *estimate_bps == u64::MAX { u64::MAX } else { estimate_bps.saturating_sub(AUDIO_BPS) };
         let Choice { layer, reason } = allocator.choose(now, budget, &set.layers, request);

@@ -1,6 +1,6 @@
 //! Going over to another track: another encoding of the same picture, with numbers and a clock of its own.
 
-use media::{Packet, Time};
+use media::{Codec, Packet, Time};
 use metrics::DropReason;
 
 use super::{Forwarder, State};
@@ -46,8 +46,18 @@ impl Forwarder {
             self.live_offset = None;
         }
         self.refused = 0;
+        if let Some(ids) = self.picture_ids.as_mut().filter(|_| first.codec == Codec::Vp8) {
+            ids.switch(&first.payload);
+        }
+        // Mappings of the other track's numbers: nothing before this key frame is sent again.
+        self.ranges.clear();
         self.join_live(first);
         Ok(())
+    }
+
+    /// It may go over to another encoding some day: what would jump then is rewritten from the first packet on.
+    pub(crate) fn prepare_switches(&mut self) {
+        self.picture_ids.get_or_insert_default();
     }
 
     /// Nothing more is sent until a key frame starts.

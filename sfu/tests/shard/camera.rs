@@ -28,8 +28,10 @@ pub struct Video {
     pub seq: u64,
     pub timestamp: u32,
     pub packets_per_frame: usize,
-    /// Key frames of VP8 say it; 0: they do not.
+    /// Key frames of VP8 say it, and every packet its picture id; 0: they do not.
     pub height: u16,
+    /// The next frame's picture id.
+    pub picture_id: u16,
     pub rid: Option<(u8, &'static str)>,
 }
 
@@ -48,6 +50,7 @@ impl Video {
             timestamp,
             packets_per_frame,
             height: 0,
+            picture_id: 0,
             rid: None,
         }
     }
@@ -64,9 +67,17 @@ impl Video {
         }
         for index in 0..self.packets_per_frame {
             heads.push(match (self.codec, key, index) {
-                (Codec::Vp8, true, 0) if self.height > 0 => {
+                (Codec::Vp8, key, index) if self.height > 0 => {
                     let [low, high] = self.height.to_le_bytes();
-                    vec![0x10, 0x00, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, low, high]
+                    let [id_high, id_low] = self.picture_id.to_be_bytes();
+                    let first = if index == 0 { 0x90 } else { 0x80 };
+                    let mut head = vec![first, 0xe0, id_high | 0x80, id_low, self.picture_id as u8, 0x20];
+                    match (key, index) {
+                        (true, 0) => head.extend([0, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, low, high]),
+                        (false, 0) => head.push(1),
+                        _ => {}
+                    }
+                    head
                 }
                 (Codec::Vp8, true, 0) => vec![0x10, 0x00],
                 (Codec::Vp8, false, 0) => vec![0x10, 0x01],
@@ -96,6 +107,7 @@ impl Video {
             }
         });
         let packets = packets.collect();
+        self.picture_id = self.picture_id.wrapping_add(1) & 0x7fff;
         self.seq += count as u64;
         packets
     }

@@ -43,6 +43,7 @@ fn cameras(codec: Codec, ssrc: u32) -> Vec<Video> {
             packets_per_frame: [1, 2, 6][i],
             timestamp: [1_000, 4_000_000_000, 77][i],
             height: HEIGHTS[i],
+            picture_id: [0x7ff0, 12, 9_000][i],
             rid: Some((RID_ID, RIDS[i])),
             ..video
         }
@@ -147,17 +148,23 @@ fn origin(got: &Got) -> (u32, u64) {
     let at = match got.payload[..] {
         [0x78, ..] => 11,
         [0x7c, ..] => 3,
-        [0x10, 0x00, ..] => 11,
-        [0x10, ..] => 2,
-        _ => 1,
+        [0x90, _, _, _, _, _, 0, ..] => 16,
+        [0x90, ..] => 7,
+        _ => 6,
     };
     let number =
         |from: usize, len: usize| got.payload[from..from + len].iter().fold(0, |n, b| n << 8 | u64::from(*b));
     (number(at, 4) as u32, number(at + 4, 8))
 }
 
+/// Picture id and TL0PICIDX, where there are any.
+fn picture_id(got: &Got) -> Option<(u16, u8)> {
+    let &[0x80 | 0x90, 0xe0, high, low, tl0, ..] = &got.payload[..] else { return None };
+    Some((u16::from_be_bytes([high & 0x7f, low]), tl0))
+}
+
 fn is_entrance(got: &Got) -> bool {
-    matches!(got.payload[..], [0x10, 0x00, ..] | [0x78, ..])
+    matches!(got.payload[..], [0x90, _, _, _, _, _, 0, ..] | [0x78, ..])
 }
 
 /// Whatever was switched: numbers name one packet each, time goes on and never back, a frame is of one encoding and in its numbering, each
@@ -182,6 +189,12 @@ fn check(world: &World, viewer: usize) -> Result<usize, TestCaseError> {
         if passed == 0 {
             prop_assert_eq!((from.0, from.1 + step), to, "one frame, one numbering");
             continue;
+        }
+        // Whole pictures lost on the way leave ids out; none comes twice, and a switch is no loss.
+        if let (Some(id), Some(next)) = (picture_id(before), picture_id(after)) {
+            let ahead = (next.0.wrapping_sub(id.0) & 0x7fff, next.1.wrapping_sub(id.1));
+            prop_assert!((1..0x4000).contains(&ahead.0), "picture id {} after {}", next.0, id.0);
+            prop_assert!(step > 1 || from.0 == to.0 || ahead == (1, 1), "a switch leaves out {:?}", ahead);
         }
         if step == 1 {
             prop_assert!(before.header.marker, "a cut frame, and no gap: {}", seqs[i]);
