@@ -49,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     new("sdp_fragment", targets::rtc::sdp_fragment, 8 * 1024),
     new("session", targets::session::session, 8 * 1024),
     new("shard", targets::shard::shard, 16 * 1024),
+    new("layers", targets::shard::layers, 16 * 1024),
     new("rtmp_handshake", targets::rtmp::handshake, 8 * 1024),
     new("rtmp_chunk", targets::rtmp::chunk, 32 * 1024),
     new("rtmp_server", targets::rtmp::server, 32 * 1024),

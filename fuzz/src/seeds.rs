@@ -15,7 +15,7 @@ use rtmp::{Client, Event, Limits, RANDOM_LEN, Server, chunk, encode_message};
 
 use crate::convert::AacToOpus;
 use crate::targets::rtc::PWD;
-use crate::targets::shard::{AUDIO_SSRC, RTX_SSRC, VIDEO_SSRC, VIEWER_SSRCS};
+use crate::targets::shard::{AUDIO_SSRC, REPAIRED_ID, RID_ID, RTX_SSRC, VIDEO_SSRC, VIEWER_SSRCS};
 
 /// The clips, as flv_reader takes them: a byte for the cuts, then the file.
 const CLIPS: [&[u8]; 2] = [
@@ -51,6 +51,9 @@ pub fn write(folder: &Path) -> io::Result<usize> {
     }
     for (name, bytes) in shard_steps(&compounds) {
         put("shard", name, &bytes)?;
+    }
+    for (name, bytes) in layers_steps() {
+        put("layers", name, &bytes)?;
     }
     put("rtmp_handshake", "simple", &[&[5, 3][..], &[0; 3072]].concat())?;
     put("rtmp_handshake", "cut", &[&[0, 3][..], &[9; 500]].concat())?;
@@ -286,6 +289,53 @@ fn shard_steps(compounds: &Named) -> Named {
         ("wrap", wrap),
         ("many", many),
     ]
+}
+
+fn layers_steps() -> Named {
+    let step = |op: u8, bytes: &[u8]| [&[op][..], &behind_length(bytes)].concat();
+    let rids: [&[u8]; 3] = [b"q", b"h", b"f"];
+    let vp8 = |layer: u8, n: u16, key: bool| {
+        let mut payload = vec![0x90, 0xE0, 0x80, n as u8, n as u8, 0x20, u8::from(!key)];
+        payload.extend([0, 0, 0x9D, 1, 0x2A, 0x40, 1, 90 << (layer / 2), layer]);
+        let time = u32::from(n) * 3_000 + u32::from(layer);
+        let ssrc = 0x100 + u32::from(layer);
+        packet(ssrc, 96, n, time, true, &[(RID_ID, rids[usize::from(layer)])], &payload)
+    };
+    let pass = |ms: u16| [&[3][..], &ms.to_be_bytes()].concat();
+    let frames = |from: u16, keys: u16| {
+        let mut all = Vec::new();
+        for n in from..from + 12 {
+            for layer in 0..3 {
+                all.extend(step(0, &vp8(layer, n, n % keys == 0)));
+            }
+            all.extend(pass(33));
+        }
+        all
+    };
+    let mut requests = frames(0, 4);
+    for request in [
+        &[9, 1, 0][..],
+        &[9, 2, 0, 0, 1, 0x68],
+        &[9, 4, 0, 1, 0, 0],
+        &[9, 8],
+        &[9, 0],
+        &[10, 1, 0, 1, 0, 0],
+        &[10, 0],
+    ] {
+        requests.extend(request);
+        requests.extend(frames(12 + requests.len() as u16 % 7, 3));
+    }
+    let mut tap = [&[7, 1, 0][..], &frames(0, 2)].concat();
+    tap.extend(pass(400));
+    tap.extend(step(0, &vp8(0, 13, true)));
+    tap.extend([&[7, 1, 2][..], &pass(300), &step(0, &vp8(1, 14, true)), &[7, 1, 1]].concat());
+    let mut strange = frames(0, 5);
+    strange.extend(step(0, &packet(7, 96, 1, 1, true, &[(RID_ID, b"nobody")], &[0x10, 0])));
+    strange.extend(step(0, &packet(8, 97, 1, 1, true, &[(REPAIRED_ID, b"zz")], &[0, 2, 0x10, 0])));
+    strange.extend(step(0, &packet(9, 97, 1, 1, true, &[(REPAIRED_ID, b"h")], &[0, 2, 0x10, 0])));
+    strange.extend([6, 0]);
+    strange.extend(frames(20, 3));
+    vec![("requests", requests), ("tap", tap), ("strange", strange)]
 }
 
 /// What an encoder and a player say after the handshake, and what each is answered.

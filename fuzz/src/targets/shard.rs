@@ -15,8 +15,8 @@ use rtc::sdp::{
 };
 use rtc::srtp::TAG_LEN_MAX;
 use sfu::{
-    CloseReason, Command, Egress, Event, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig,
-    SourceId, StreamId, TrackKey,
+    CloseReason, Command, Egress, Event, LayerRequest, PeerConfig, PeerId, PeerRole, PeerStats, Shard,
+    ShardConfig, SourceId, StreamId, TrackKey,
 };
 
 use super::rtc::{FINGERPRINT, PWD};
@@ -46,17 +46,28 @@ const SHARD_BYTES_MAX: isize = 64 << 20;
 /// 5 RTP of the viewer, 6 another publisher takes over, 7 a tap, an untap or a key-frame request, 8 many RTP packets: the same with
 /// rising numbers.
 pub fn shard(data: &[u8]) {
+    steps(data, false);
+}
+
+/// The same with a first publisher of three encodings, which its packets' RIDs tell apart, and two steps more: 9 the viewer's request for an
+/// encoding, 10 its estimate.
+pub fn layers(data: &[u8]) {
+    steps(data, true);
+}
+
+fn steps(data: &[u8], layered: bool) {
     LazyLock::force(&IDENTITIES);
     LazyLock::force(&NEGOTIATED);
     let before = memory::live();
     let mut world = World::new();
+    world.layered = layered;
     world.join(PUBLISHER, PeerRole::Publish { stream: STREAM, source: SourceId(1) });
     let [audio_ssrc, video_ssrc, video_rtx_ssrc] = VIEWER_SSRCS;
     world.join(VIEWER, PeerRole::Subscribe { stream: STREAM, audio_ssrc, video_ssrc, video_rtx_ssrc });
     let mut publisher = PUBLISHER;
     let mut input = Input::new(data);
     while !input.is_empty() {
-        match input.u8() % 9 {
+        match input.u8() % if layered { 11 } else { 9 } {
             0 => world.rtp(publisher, input.bytes()),
             1 => world.rtcp(publisher, input.bytes()),
             2 => world.rtcp(VIEWER, input.bytes()),
@@ -87,6 +98,20 @@ pub fn shard(data: &[u8]) {
                     1 => Command::Untap(key),
                     _ => Command::RequestKeyFrame(key),
                 });
+            }
+            9 => {
+                let flags = input.u8();
+                let request = LayerRequest {
+                    layer: (flags & 1 != 0).then_some(input.u8()),
+                    height_max: (flags & 2 != 0).then(|| input.u32()),
+                    rate_bps_max: (flags & 4 != 0).then(|| u64::from(input.u32())),
+                    paused: flags & 8 != 0,
+                };
+                world.command(Command::RequestLayer(PeerId(u64::from(VIEWER)), request));
+            }
+            10 => {
+                let bps = if input.u8() & 1 == 0 { u64::MAX } else { u64::from(input.u32()) };
+                world.command(Command::Estimate(PeerId(u64::from(VIEWER)), bps));
             }
             _ => {
                 let (count, step) = (input.u8(), input.u8());
@@ -150,6 +175,21 @@ static NEGOTIATED: LazyLock<[Negotiated; 2]> = LazyLock::new(|| {
     })
 });
 
+/// The encodings of the publisher that has some.
+const RIDS: [&str; 3] = ["q", "h", "f"];
+/// The id of the RID extension.
+pub const RID_ID: u8 = 10;
+/// The id of the repaired RID extension.
+pub const REPAIRED_ID: u8 = 11;
+
+fn with_encodings(mut negotiated: Negotiated) -> Negotiated {
+    for video in negotiated.medias.iter_mut().filter(|m| m.kind == Kind::Video) {
+        video.rids = RIDS.map(String::from).to_vec();
+        (video.rid_ext_id, video.repaired_rid_ext_id) = (Some(RID_ID), Some(REPAIRED_ID));
+    }
+    negotiated
+}
+
 struct World {
     shard: Shard,
     wire: Wire,
@@ -159,6 +199,8 @@ struct World {
     base: Instant,
     now: Time,
     closed: Vec<CloseReason>,
+    /// The first publisher sends three encodings.
+    layered: bool,
 }
 
 /// What the shard sent.
@@ -195,6 +237,7 @@ impl World {
             base: Instant::now(),
             now: Time::ZERO,
             closed: Vec::new(),
+            layered: false,
         }
     }
 
@@ -203,7 +246,10 @@ impl World {
         let config = PeerConfig {
             id: PeerId(u64::from(n)),
             session: session_config(n, self.base),
-            negotiated: NEGOTIATED[usize::from(!publishes)].clone(),
+            negotiated: match NEGOTIATED[usize::from(!publishes)].clone() {
+                negotiated if self.layered && n == PUBLISHER => with_encodings(negotiated),
+                negotiated => negotiated,
+            },
             role,
             home: 0,
             stats: Arc::new(PeerStats::default()),
