@@ -281,7 +281,7 @@ async function timeline({ id }) {
     if (media - real > jump) [jump, where] = [media - real, { frame: at, media, real }];
     gap = Math.max(gap, real);
   }
-  return { frames: frames.length, back, jump, where, gap, all: frames.map((f) => [f.rtp, Math.round(f.now), f.height]) };
+  return { frames: frames.length, back, jump, where, gap };
 }
 
 async function figures({ id }) {
