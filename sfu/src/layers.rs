@@ -2,10 +2,12 @@
 //! the tap get, and what other shards are told.
 
 use media::{Codec, Kind, Packet, Time};
+use metrics::DropReason;
 
 use crate::allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
-use crate::command::{Mail, SourceId, StreamId, TrackKey};
-use crate::peer::Role;
+use crate::command::{Mail, PeerId, SourceId, StreamId, TrackKey};
+use crate::peer::{Role, Subscribed};
+use crate::ring::Ring;
 use crate::shard::Shard;
 use crate::tap::Tap;
 use crate::track::{Subscription, Upstream};
@@ -146,6 +148,43 @@ pub(crate) fn best(layers: &Layers, current: u8) -> u8 {
     flowing.max_by_key(rank).unwrap_or(current)
 }
 
+/// What of a track's packets goes to a subscriber now.
+pub(crate) enum Takes {
+    /// It is paused, or waits for another packet of this track.
+    Nothing,
+    /// What is fresh.
+    Fresh,
+    /// The ring from this key frame on: the subscriber has gone over to the track, and left one.
+    From {
+        /// Where it begins.
+        key: u64,
+        /// The track before.
+        left: usize,
+    },
+}
+
+impl Subscribed {
+    /// What goes out of the track in `slot`. `Err`: the key frame that a switch waited for is not the one.
+    pub(crate) fn takes(&mut self, slot: usize, ring: &Ring, fresh: &[u64]) -> Result<Takes, DropReason> {
+        if self.track == slot {
+            return Ok(if self.paused { Takes::Nothing } else { Takes::Fresh });
+        }
+        let entrance = ring.key().filter(|key| self.next == Some(slot) && fresh.contains(key));
+        let entrance = entrance.and_then(|key| ring.get(key)).filter(|p| is_entrance(p));
+        let Some(first) = entrance else { return Ok(Takes::Nothing) };
+        self.forwarder.switch(first)?;
+        // From here on the other track's packets are not its, those of this batch included.
+        Ok(Takes::From { key: first.seq, left: self.enter(slot) })
+    }
+
+    /// Goes over to a track; returns the one before.
+    fn enter(&mut self, track: usize) -> usize {
+        (self.next, self.paused) = (None, false);
+        self.switches += 1;
+        std::mem::replace(&mut self.track, track)
+    }
+}
+
 impl Shard {
     /// A publisher with encodings: from now on the stream has layers here, and what it is made of is measured.
     pub(crate) fn layered(&mut self, stream: StreamId, tracks: &[usize]) {
@@ -255,11 +294,26 @@ impl Shard {
         }
     }
 
+    /// A subscriber wants something else, or its path carries something else.
+    pub(crate) fn change_layer_choice(
+        &mut self,
+        id: PeerId,
+        now: Time,
+        change: impl FnOnce(&mut LayerChoice),
+    ) {
+        if let Some(&slot) = self.peer_by_id.get(&id)
+            && let Role::Subscribe(subscriber) = &mut self.peers[slot].role
+        {
+            change(&mut subscriber.layers);
+            self.choose_layer(slot, now);
+        }
+    }
+
     /// Makes one subscriber's choice anew: after its request or estimate changed, or its stream's encodings did.
     pub(crate) fn choose_layer(&mut self, peer: usize, now: Time) {
         let Some(peer_of) = self.peers.get_mut(peer) else { return };
         let Role::Subscribe(subscriber) = &mut peer_of.role else { return };
-        let is_video = |s: &crate::peer::Subscribed| s.forwarder.media.kind == Kind::Video;
+        let is_video = |s: &Subscribed| s.forwarder.media.kind == Kind::Video;
         let Some(index) = subscriber.forwarders.iter().position(is_video) else { return };
         let at = Subscription { peer, forwarder: index };
         let subscribed = &mut subscriber.forwarders[index];
@@ -344,7 +398,7 @@ impl Shard {
         }
     }
 
-    fn subscribed(&mut self, at: Subscription) -> Option<&mut crate::peer::Subscribed> {
+    fn subscribed(&mut self, at: Subscription) -> Option<&mut Subscribed> {
         match &mut self.peers.get_mut(at.peer)?.role {
             Role::Subscribe(subscriber) => subscriber.forwarders.get_mut(at.forwarder),
             Role::Publish(_) => None,

@@ -116,15 +116,6 @@ pub(crate) struct Subscribed {
     pub(crate) throttle: ReceiverThrottle,
 }
 
-impl Subscribed {
-    /// Goes over to a track; returns the one before.
-    pub(crate) fn enter(&mut self, track: usize) -> usize {
-        (self.next, self.paused) = (None, false);
-        self.switches += 1;
-        std::mem::replace(&mut self.track, track)
-    }
-}
-
 /// What a publisher's RTP packet was.
 pub(crate) struct Received {
     /// Index of its m-line.

@@ -19,7 +19,7 @@ use crate::command::{
 };
 use crate::forward::Sent;
 use crate::handshakes::Handshakes;
-use crate::layers::{LayerSet, is_entrance};
+use crate::layers::{LayerSet, Takes};
 use crate::peer::{Peer, Role, packet_kind, push};
 use crate::timers::Timers;
 use crate::track::{Incoming, Subscription, Track, Upstream};
@@ -137,20 +137,10 @@ impl Shard {
                 }
             }
             Command::RequestLayer(id, request) => {
-                if let Some(&slot) = self.peer_by_id.get(&id)
-                    && let Role::Subscribe(subscriber) = &mut self.peers[slot].role
-                {
-                    subscriber.layers.request = request;
-                    self.choose_layer(slot, now);
-                }
+                self.change_layer_choice(id, now, |choice| choice.request = request);
             }
             Command::Estimate(id, bps) => {
-                if let Some(&slot) = self.peer_by_id.get(&id)
-                    && let Role::Subscribe(subscriber) = &mut self.peers[slot].role
-                {
-                    subscriber.layers.estimate_bps = bps;
-                    self.choose_layer(slot, now);
-                }
+                self.change_layer_choice(id, now, |choice| choice.estimate_bps = bps);
             }
             Command::EndSource(key, source) => {
                 if self.ended.len() == ENDED_MAX {
@@ -330,23 +320,19 @@ impl Shard {
                     continue;
                 }
                 let subscribed = &mut subscriber.forwarders[at.forwarder];
-                // What goes out: what is fresh, or, when a switch waited for this key frame, all of that.
-                let mut entered = None;
-                if subscribed.track != slot {
-                    let entrance = track.ring.key().filter(|key| track.fresh.contains(key));
-                    let entrance = entrance.and_then(|key| track.ring.get(key)).filter(|p| is_entrance(p));
-                    let Some(first) = entrance.filter(|_| subscribed.next == Some(slot)) else { continue };
-                    if let Err(reason) = subscribed.forwarder.switch(first) {
+                let entered = match subscribed.takes(slot, &track.ring, &track.fresh) {
+                    Ok(Takes::Nothing) => continue,
+                    Ok(Takes::Fresh) => None,
+                    Ok(Takes::From { key, left }) => {
+                        switched.push((*at, left));
+                        Some(key)
+                    }
+                    Err(reason) => {
                         self.metrics.dropped(reason);
                         track.key_frames.want();
                         continue;
                     }
-                    // From here on the other track's packets are not its, those of this batch included.
-                    switched.push((*at, subscribed.enter(slot)));
-                    entered = Some(first.seq);
-                } else if subscribed.paused {
-                    continue;
-                }
+                };
                 let forwarder = &mut subscribed.forwarder;
                 let before = forwarder.sent;
                 let entering = entered.into_iter().flat_map(|key| track.ring.from(key));
