@@ -4,7 +4,7 @@ use std::time::Duration;
 use support::browser::Browser;
 use support::netns::Namespace;
 use support::wait::alone;
-use support::{Node, need, unique, until};
+use support::{Node, ffmpeg, need, unique, until};
 
 /// An encoder needs a while for its third encoding, and a layer is live after 2 s.
 const ARRIVES: Duration = Duration::from_secs(30);
@@ -126,6 +126,27 @@ fn by_the_pages(browser: &mut Browser, node: &Node, codec: &str) {
         let said = eval(browser, "viewer", "document.querySelector('[data-figure=layer]').textContent");
         said.as_str()?.contains(&format!("{best}p")).then_some(())
     });
+}
+
+/// Frames are made of the best encoding, in one time line.
+#[test]
+fn rtmp_and_flv_viewers_get_the_best() {
+    need!(Browser, Ffmpeg);
+    let _lane = alone();
+    let mut node = Node::start();
+    let name = unique("layers");
+    let mut browser = Browser::start();
+    publish(&mut browser, &node, &name, "H264");
+    browser.play("viewer", &node.whep_url(&name), json!({}));
+    height(&mut browser, "viewer", Value::Null, 720, ARRIVES);
+    for url in [node.flv_url(&name), node.rtmp_url(&name)] {
+        let probe = ffmpeg::probe(&url, 4);
+        let video = ffmpeg::stream(&probe, "video").unwrap_or_else(|| panic!("{url}: no picture: {probe:#}"));
+        assert_eq!(video["height"], 720, "{url}: {video:#}");
+        let times = ffmpeg::decode_times(&probe, "video");
+        assert!(times.len() > 20 && times.is_sorted(), "{url}: {times:?}");
+    }
+    node.assert_well();
 }
 
 #[test]
