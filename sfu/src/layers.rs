@@ -28,6 +28,8 @@ const EVERY_US: i64 = 250_000;
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     height: u32,
+    /// A key frame came, which would have said the height.
+    keyed: bool,
     since: Time,
     last: Option<Time>,
     bytes: [u64; BUCKETS],
@@ -48,8 +50,13 @@ impl Meter {
         now: Time,
     ) {
         if self.is_starved(now) {
-            *self =
-                Meter { height: self.height, since: now, bucket: now.us() / BUCKET_US, ..Meter::default() };
+            *self = Meter {
+                height: self.height,
+                keyed: self.keyed,
+                since: now,
+                bucket: now.us() / BUCKET_US,
+                ..Meter::default()
+            };
         }
         self.last = Some(now);
         self.advance(now);
@@ -65,6 +72,7 @@ impl Meter {
             Some(_) => {}
             None => self.newest = Some(timestamp),
         }
+        self.keyed |= key_start;
         if key_start && let Some((_, height)) = media::payload::size(codec, payload) {
             self.height = height;
         }
@@ -78,6 +86,11 @@ impl Meter {
             }
         }
         self.bucket = self.bucket.max(bucket);
+    }
+
+    /// Packets come, and nothing of them says what the picture is like.
+    fn lacks_key_frame(&self) -> bool {
+        self.last.is_some() && !self.keyed
     }
 
     fn is_starved(&self, now: Time) -> bool {
@@ -243,6 +256,13 @@ impl Shard {
             }
             set.next = now.plus_us(EVERY_US);
             if is_home {
+                // Nobody may take an encoding that came back, so nobody else asks.
+                for track in tracks.iter().flatten() {
+                    let track = &mut self.tracks[*track];
+                    if track.meter.as_ref().is_some_and(Meter::lacks_key_frame) {
+                        track.key_frames.want();
+                    }
+                }
                 self.tell_mirrors(stream, &tracks);
                 self.tell_publisher(stream, &tracks);
                 self.move_tap(stream, &tracks);

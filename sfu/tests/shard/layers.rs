@@ -301,6 +301,23 @@ fn a_layer_that_stops_is_left_at_once_and_taken_again_when_it_is_live() {
     assert_eq!(check(&stage.world, viewer).unwrap(), 3, "from the first that came to the best, down, up");
 }
 
+/// So long that its numbers begin anew: its height is not known any more, and nobody takes it who would ask for a key frame.
+#[test]
+fn a_layer_that_was_away_for_long_is_measured_anew() {
+    let mut stage = Stage::new(1, Codec::Vp8);
+    let viewer = stage.world.subscriber(Wish::on(0));
+    stage.run(3_000);
+    stage.stopped[2] = true;
+    stage.run(9_000);
+    assert_eq!(stage.shown(viewer), 1);
+    stage.stopped[2] = false;
+    let before = stage.plis(2);
+    stage.run(4_000);
+    assert_eq!(stage.shown(viewer), 2);
+    assert!(stage.plis(2) - before <= 3);
+    check(&stage.world, viewer).unwrap();
+}
+
 #[test]
 fn the_estimate_decides_down_at_once_and_up_after_the_hold() {
     let mut stage = Stage::new(2, Codec::Vp8);
