@@ -204,7 +204,8 @@ fn check(world: &World, viewer: usize) -> Result<usize, TestCaseError> {
             // Of a key frame whose first packet is lost on the viewer's way the rest is there.
             prop_assert!(step > 1 || is_entrance(after), "a switch without a key frame: {}", seqs[i]);
             let real = after.at.since(before.at) * 90 / 1_000;
-            prop_assert!(passed <= real + 9_000, "time jumps by {} where {} passed", passed, real);
+            // The packet before may have come late: repaired by the publisher with the second NACK, 100 ms after the first.
+            prop_assert!(passed <= real + 27_000, "time jumps by {} where {} passed", passed, real);
         }
     }
     Ok(switches)
