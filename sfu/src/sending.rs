@@ -125,7 +125,9 @@ impl Sending {
         self.grows = if estimator.congested() { self.grows.or(Some(now)) } else { None };
         let lasts = |since: Option<Time>, us: i64| since.is_some_and(|since| now.since(since) >= us);
         let far_short = target_bps < needs_bps * FAR_SHORT_PERCENT / 100;
-        let seen = lasts(self.grows, if far_short { 0 } else { GROWS_US }) || lasts(self.lossy, LOSSY_US);
+        let seen = estimator.is_told()
+            || lasts(self.grows, if far_short { 0 } else { GROWS_US })
+            || lasts(self.lossy, LOSSY_US);
         self.limited = match self.limited {
             false => seen && target_bps < needs_bps * SHORT_PERCENT / 100,
             // What waited meanwhile goes under the limit, too.
@@ -162,9 +164,11 @@ impl Subscriber {
         let behind = forwarder.is_behind();
         let passes = sound || (!behind && pacer.repairs.is_empty() && pacer.pass(fresh.len(), way.now));
         for packet in fresh.iter().filter_map(|seq| ring.get(*seq)) {
+            let waited = forwarder.awaits_key_frame();
             let sent = match forwarder.admit(packet) {
                 Ok(false) => continue,
-                Ok(true) if !passes => {
+                // Where a key frame's first packet is late, the others are in the ring.
+                Ok(true) if !passes || (waited && ring.head() > Some(packet.seq)) => {
                     let interval_us = forwarder.interval_us(packet);
                     if forwarder.wait(packet) {
                         pacer.begin(interval_us, way.now);

@@ -218,14 +218,11 @@ impl Track {
         )
     }
 
-    /// Whether who has nothing yet can be given the track from this packet on. Not when it is late, for the frame's others have passed; nor where an H.264
-    /// key frame lacks its parameter sets. Another key frame is asked for then, if somebody waits.
+    /// Whether who has nothing yet can be given the track from this packet on. Not where an H.264 key frame lacks its parameter sets: another key
+    /// frame is asked for then, if somebody waits.
     fn can_start_at(&self, incoming: &Incoming, seq: u64, timestamp: i64) -> bool {
         if !incoming.key_start || incoming.codec.kind() == Kind::Audio {
             return incoming.key_start;
-        }
-        if self.numbering.last.is_some_and(|(highest, ..)| seq < highest) {
-            return false;
         }
         if incoming.codec != Codec::H264 || payload::h264::profile_level_id(&incoming.payload).is_some() {
             return true;
@@ -368,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_frame_that_is_late_or_lacks_its_parameter_sets_is_no_start() {
+    fn a_key_frame_without_its_parameter_sets_is_no_start() {
         let sets: &[u8] = &[0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 0xce];
         let (idr, p): (&[u8], &[u8]) = (&[0x65, 0x88, 0x84], &[0x41, 0x9a]);
         let packet = |seq: u64, timestamp: i64, payload: &'static [u8]| Incoming {
@@ -387,12 +384,12 @@ mod tests {
         };
         assert_eq!(starts(&[(1, 0, p), (2, 9, sets), (3, 9, idr), (4, 12, p)]), [0x78, 0x65]);
         assert_eq!(starts(&[(1, 0, p), (3, 9, idr), (4, 12, p)]), [], "lost");
-        assert_eq!(starts(&[(1, 0, p), (3, 9, idr), (2, 9, sets)]), [], "too late");
         assert_eq!(
-            starts(&[(1, 0, p), (2, 9, sets), (4, 9, &[0x7c, 0x45]), (3, 9, idr)]),
+            starts(&[(1, 0, p), (3, 9, idr), (2, 9, sets)]),
             [0x78],
-            "others have passed"
+            "late, and in the ring before the rest"
         );
+        assert_eq!(starts(&[(1, 0, p), (2, 9, sets), (4, 9, &[0x7c, 0x45]), (3, 9, idr)]), [0x78, 0x65]);
         assert_eq!(starts(&[(1, 0, p), (3, 9, &[0x68, 0xce]), (4, 9, idr)]), [], "half of them");
         for elsewhere in [&[(1, 0, p), (2, 9, idr)][..], &[(1, 0, idr), (2, 9, p)]] {
             assert_eq!(starts(elsewhere), [0x65], "a sender that gives them elsewhere");

@@ -32,6 +32,11 @@ impl Fallback {
         self.bps
     }
 
+    /// The peer said what fits.
+    pub(super) fn is_told(&self) -> bool {
+        self.remb.is_some()
+    }
+
     pub(super) fn loss(&self) -> f64 {
         self.loss
     }

@@ -293,6 +293,11 @@ impl Estimator {
         self.aimd.bps().min(self.loss.bps().max(self.fits_bps)).max(MIN_BPS)
     }
 
+    /// The peer said itself what it gets: there is no feedback to tell by.
+    pub(crate) fn is_told(&self) -> bool {
+        !self.outgoing.heard && self.fallback.is_told()
+    }
+
     /// The queue grows now.
     pub(crate) fn congested(&self) -> bool {
         self.trendline.usage() == Usage::Over

@@ -28,8 +28,9 @@ fn every_packet_has_a_transport_wide_number() {
         assert!(peer.of_ssrc(ssrc).len() >= 4);
     }
 
-    // Without RTX, and with NACK, a retransmission is the same bytes again: that stream has none.
-    let mut plain = Wish::numbered(0);
+    // Without RTX, and with NACK, a retransmission is the same bytes again: that stream has none, and the rest of the session would say nothing of
+    // the link.
+    let (numbered, mut plain) = (viewer, Wish::numbered(0));
     plain.medias[1].codecs.iter_mut().for_each(|c| c.rtx_pt = None);
     let viewer = world.subscriber(plain);
     source.run(&mut world, 2_100);
@@ -39,17 +40,18 @@ fn every_packet_has_a_transport_wide_number() {
     let peer = &world.peers[viewer];
     let copies: Vec<_> = peer.video().into_iter().filter(|g| g.header.seq == asked).collect();
     assert_eq!((copies.len(), &copies[0].sealed), (2, &copies[1].sealed));
-    assert!(peer.video().iter().all(|g| g.number.is_none()));
-    assert!(peer.of_ssrc(peer.audio_ssrc).iter().all(|g| g.number.is_some()));
+    assert!(peer.got.iter().all(|g| g.number.is_none()));
     // Sound did not negotiate NACK, and has them: another number under the same nonce is not sent, whoever asks.
-    let sound = peer.of_ssrc(peer.audio_ssrc).last().unwrap().header.seq;
+    let peer = &world.peers[numbered];
+    let (sound, resent) =
+        (peer.of_ssrc(peer.audio_ssrc).last().unwrap().header.seq, peer.stats.resent.load(Ordering::Relaxed));
     let mut nack = Vec::new();
     rtcp::nack(&mut nack, 1, peer.audio_ssrc, &[sound]);
-    world.rtcp(viewer, &nack);
+    world.rtcp(numbered, &nack);
     source.run(&mut world, 100);
-    let peer = &world.peers[viewer];
+    let peer = &world.peers[numbered];
     let copies = peer.of_ssrc(peer.audio_ssrc).iter().filter(|g| g.header.seq == sound).count();
-    assert_eq!((copies, peer.stats.resent.load(Ordering::Relaxed)), (1, 1));
+    assert_eq!((copies, peer.stats.resent.load(Ordering::Relaxed)), (1, resent));
 }
 
 /// What viewers got, apart from their keys.

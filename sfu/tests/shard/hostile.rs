@@ -69,7 +69,9 @@ fn a_storm_of_nacks_costs_its_budget() {
     assert_eq!(stats.nacks_in.load(Ordering::Relaxed), 100_000);
     let resent = stats.resent.load(Ordering::Relaxed);
     assert!((1..=250).contains(&resent), "{resent}");
-    assert_eq!(scene.world.peers[scene.publisher].rtcp.iter().filter(|(_, r)| is_request(r)).count(), 0);
+    // What the budget does not repair is a lost picture, and costs what asking for key frames does.
+    let asked = scene.world.peers[scene.publisher].rtcp.iter().filter(|(_, r)| is_request(r)).count();
+    assert!(asked <= 3, "{asked} requests to the publisher");
     scene.assert_unhurt();
 }
 
