@@ -44,6 +44,10 @@ pub(crate) struct Peer {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most are subscribers, and a box would be one more line of cache for each of their packets"
+)]
 pub(crate) enum Role {
     Publish(Publisher),
     Subscribe(Subscriber),
@@ -61,6 +65,7 @@ pub(crate) struct Publisher {
     next_report: Time,
     own_ssrc: u32,
     round_trip: RoundTrip,
+    unix_us_at_zero: i64,
     ask: Vec<u64>,
 }
 
@@ -140,7 +145,12 @@ pub(crate) struct Received {
 }
 
 impl Publisher {
-    pub(crate) fn new(source: SourceId, medias: Vec<Published>, own_ssrc: u32) -> Publisher {
+    pub(crate) fn new(
+        source: SourceId,
+        medias: Vec<Published>,
+        own_ssrc: u32,
+        unix_us_at_zero: i64,
+    ) -> Publisher {
         let mut streams = Vec::new();
         // With simulcast packets say their encoding; the SDP does not say which source is which.
         for (index, published) in medias.iter().enumerate().filter(|(_, m)| m.media.rids.is_empty()) {
@@ -162,6 +172,7 @@ impl Publisher {
             next_report: Time::ZERO,
             own_ssrc,
             round_trip: RoundTrip::default(),
+            unix_us_at_zero,
             ask: Vec::new(),
         }
     }
@@ -324,7 +335,6 @@ impl Publisher {
         session: &mut Session,
         stats: &PeerStats,
         metrics: &ShardMetrics,
-        unix_us_at_zero: i64,
         now: Time,
         out: &mut E,
         mut gave_up: impl FnMut(usize),
@@ -399,7 +409,7 @@ impl Publisher {
                 .collect();
             if !blocks.is_empty() {
                 rtcp::receiver_report(&mut compound, self.own_ssrc, &blocks, "");
-                let ntp = self.round_trip.ask(rtcp::ntp_from_unix_us(unix_us_at_zero + now.us()));
+                let ntp = self.round_trip.ask(rtcp::ntp_from_unix_us(self.unix_us_at_zero + now.us()));
                 rtcp::reference_time(&mut compound, self.own_ssrc, ntp);
                 send(&mut compound, session, out);
             }

@@ -125,7 +125,7 @@ impl Sending {
         self.grows = if estimator.congested() { self.grows.or(Some(now)) } else { None };
         let lasts = |since: Option<Time>, us: i64| since.is_some_and(|since| now.since(since) >= us);
         let far_short = target_bps < needs_bps * FAR_SHORT_PERCENT / 100;
-        let seen = estimator.is_told()
+        let seen = estimator.told_bps().is_some_and(|bps| bps < needs_bps)
             || lasts(self.grows, if far_short { 0 } else { GROWS_US })
             || lasts(self.lossy, LOSSY_US);
         self.limited = match self.limited {

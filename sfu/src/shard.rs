@@ -425,10 +425,9 @@ impl Shard {
         match &mut peer.role {
             _ if !session.is_connected() => {}
             Role::Publish(publisher) => {
-                let (tracks, unix_us_at_zero) = (&mut self.tracks, self.config.unix_us_at_zero);
-                publisher.poll(session, &peer.stats, metrics, unix_us_at_zero, now, out, |track| {
-                    tracks[track].key_frames.want()
-                });
+                let tracks = &mut self.tracks;
+                publisher
+                    .poll(session, &peer.stats, metrics, now, out, |track| tracks[track].key_frames.want());
                 due = due.min(publisher.next_poll(now));
             }
             Role::Subscribe(subscriber) => {

@@ -32,9 +32,9 @@ impl Fallback {
         self.bps
     }
 
-    /// The peer said what fits.
-    pub(super) fn is_told(&self) -> bool {
-        self.remb.is_some()
+    /// What the peer said last that fits.
+    pub(super) fn told_bps(&self) -> Option<u64> {
+        self.remb.map(|(bps, _)| bps)
     }
 
     pub(super) fn loss(&self) -> f64 {
@@ -48,7 +48,7 @@ impl Fallback {
     pub(super) fn on_report(&mut self, fraction_lost: u8, now: Time) {
         let us = now.since(self.reported);
         // Reports of one compound, or a flood: the first one counts.
-        if us < 200_000 {
+        if us < 500_000 {
             return;
         }
         self.reported = now;

@@ -293,9 +293,9 @@ impl Estimator {
         self.aimd.bps().min(self.loss.bps().max(self.fits_bps)).max(MIN_BPS)
     }
 
-    /// The peer said itself what it gets: there is no feedback to tell by.
-    pub(crate) fn is_told(&self) -> bool {
-        !self.outgoing.heard && self.fallback.is_told()
+    /// What the peer said itself that fits, where there is no feedback to tell by.
+    pub(crate) fn told_bps(&self) -> Option<u64> {
+        self.fallback.told_bps().filter(|_| !self.outgoing.heard)
     }
 
     /// The queue grows now.
