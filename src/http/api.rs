@@ -226,6 +226,10 @@ fn describe_client(node: &Node, client: &Client) -> Value {
             "freezes": read(&peer.freezes), "freeze_ms": read(&peer.freeze_us) / 1000,
             "rtt_ms": known(&peer.rtt_us).map(|us| us as f64 / 1000.0),
             "fraction_lost": read(&peer.fraction_lost) as f64 / 256.0,
+            "estimate_bps": Some(read(&peer.estimate_bps)).filter(|bps| *bps > 0),
+            "queue_ms": peer.queue_us.load(Ordering::Relaxed) / 1000,
+            "padding_bytes": read(&peer.padding_bytes_out),
+            "frames_congested": read(&peer.frames_congested),
             "connected_s": known(&peer.connected_us).map(|us| (now.us() - us) as f64 / 1e6),
             "layer": super::layer::describe(node, client),
         });
