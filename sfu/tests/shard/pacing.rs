@@ -28,7 +28,7 @@ fn a_large_frame_is_spread_in_runs_and_a_small_one_does_not_wait() {
     world.run(FRAME_MS);
     assert_eq!(runs(&ms_after(&world.peers[viewer].video()[seen..], start)), [(0, 8)]);
 
-    for (packets, spread) in [(9, vec![5, 4]), (24, vec![5, 5, 5, 5, 4]), (80, vec![10; 8])] {
+    for (packets, spread) in [(11, vec![10, 1]), (24, vec![10, 10, 4]), (160, vec![20; 8])] {
         source.video.packets_per_frame = packets;
         let (seen, start) = (world.peers[viewer].video().len(), world.now);
         source.frame(&mut world);
@@ -51,7 +51,7 @@ fn sound_passes_and_retransmissions_go_before_new_pictures() {
     let lost: Vec<u16> = world.peers[viewer].video().iter().map(|g| g.header.seq).collect();
     world.nack(viewer, &lost);
     world.run(4);
-    // The NACK is there in a millisecond; a frame of eight slices is under way.
+    // The NACK is there in a millisecond; a frame of four slices is under way.
     let seen = world.peers[viewer].got.len();
     source.video.packets_per_frame = 40;
     source.frame(&mut world);
@@ -63,9 +63,9 @@ fn sound_passes_and_retransmissions_go_before_new_pictures() {
     let place = |ssrc: u32| order.iter().position(|s| *s == ssrc).unwrap();
     let resent = order.iter().filter(|s| **s == peer.rtx_ssrc).count();
     assert_eq!((resent, order.len()), (5, 40 + 5 + 1));
-    assert_eq!(place(peer.rtx_ssrc), 5, "behind the slice that was out already: {order:?}");
-    assert_eq!(order[5..10], [peer.rtx_ssrc; 5], "before the frame's rest");
-    assert!((15..25).contains(&place(peer.audio_ssrc)), "sound waits for nobody: {order:?}");
+    assert_eq!(place(peer.rtx_ssrc), 10, "behind the slice that was out already: {order:?}");
+    assert_eq!(order[10..15], [peer.rtx_ssrc; 5], "before the frame's rest");
+    assert!((25..45).contains(&place(peer.audio_ssrc)), "sound waits for nobody: {order:?}");
 }
 
 #[test]
