@@ -27,6 +27,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if !config.rtmp.enabled {
         bail!("the demo publishes over RTMP: set rtmp.enabled = true");
     }
+    let signals = serve::Signals::listen()?;
     let (node, listening) = serve::start(config).await?;
     let rtmp = listening.rtmp.context("RTMP listens")?;
     let clip = tags()?;
@@ -61,7 +62,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
          metrics  http://{}/metrics\n\n  Ctrl-C ends it.\n",
         listening.ops
     )?;
-    serve::wait_and_drain(node).await
+    serve::wait_and_drain(node, signals).await
 }
 
 fn tags() -> anyhow::Result<Vec<flv::Tag>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::node::Node;
@@ -24,8 +24,22 @@ pub struct Listening {
 
 /// Runs a node until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
     let (node, _) = start(config).await?;
-    wait_and_drain(node).await
+    wait_and_drain(node, signals).await
+}
+
+/// What ends the node. Listened for before anything is bound: whoever sees the node answer may end it.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on SIGTERM and SIGINT are the node's.
+    pub fn listen() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
 }
 
 /// Binds everything, then serves.
@@ -74,9 +88,8 @@ fn list<T: ToString>(of: impl IntoIterator<Item = T>) -> String {
 
 /// Waits for SIGTERM or SIGINT; then takes nothing new, waits for publishers and viewers to leave until the deadline, and ends the rest. A second signal ends it
 /// at once.
-pub async fn wait_and_drain(node: Arc<Node>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+pub async fn wait_and_drain(node: Arc<Node>, signals: Signals) -> anyhow::Result<()> {
+    let Signals { mut terminate, mut interrupt } = signals;
     let interactive = tokio::select! {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => true,

@@ -7,7 +7,7 @@ use support::wait::alone;
 use support::{Node, ffmpeg, need, unique, until};
 
 /// An encoder needs a while for its third encoding, and a layer is live after 2 s.
-const ARRIVES: Duration = Duration::from_secs(30);
+const ARRIVES: Duration = Duration::from_secs(60);
 /// From the request to a decoded picture of the other height.
 const SWITCH_MS_MAX: f64 = 2000.0;
 
