@@ -38,7 +38,10 @@ pub struct Signals {
 impl Signals {
     /// From now on SIGTERM and SIGINT are the node's.
     pub fn listen() -> std::io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 }
 
