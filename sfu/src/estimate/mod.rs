@@ -5,7 +5,6 @@
 //! trend of the delay ([`trendline`]), the rate that arrives ([`acknowledged`]), the loss ([`loss`]) and the probe it may
 //! belong to ([`probe`]); then once through the delay-based estimate ([`aimd`]). The smaller of delay and loss is the
 //! target. Peers without such feedback have [`fallback`].
-#![allow(dead_code, reason = "wired in with the pacer")]
 
 mod acknowledged;
 mod aimd;
@@ -56,7 +55,8 @@ const FITS_PERCENT: u64 = 90;
 /// Where more than this share is lost, what arrives is no proof that it fits: the path may lose what is too much without a queue.
 pub(crate) const LOSS_MAX: f64 = 0.12;
 
-/// For the API.
+/// What each part thinks, for tests.
+#[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Figures {
     pub(crate) target_bps: u64,
@@ -308,7 +308,8 @@ impl Estimator {
         if self.outgoing.heard { self.loss.loss() } else { self.fallback.loss() }
     }
 
-    /// For the API.
+    /// What each part thinks.
+    #[cfg(test)]
     pub(crate) fn figures(&self) -> Figures {
         Figures {
             target_bps: self.target_bps(),
@@ -321,6 +322,7 @@ impl Estimator {
         }
     }
 
+    #[cfg(test)]
     fn state(&self) -> &'static str {
         match self.aimd.state() {
             _ if !self.outgoing.heard && !self.reported => "start",

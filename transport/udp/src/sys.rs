@@ -8,7 +8,7 @@
 use std::io;
 use std::mem::{self, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use crate::recv::Slot;
@@ -314,49 +314,6 @@ pub(crate) fn gso_is_known(fd: BorrowedFd<'_>) -> bool {
 /// Lets the kernel coalesce what arrives (Linux 5.0).
 pub(crate) fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_udp_option(fd, libc::UDP_GRO, 1)
-}
-
-/// A non-blocking timerfd on `CLOCK_MONOTONIC`.
-pub(crate) fn timer_create() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked before it is taken as a descriptor.
-    let fd: RawFd =
-        unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor, nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Arms the timer once at `at_us` of `CLOCK_MONOTONIC`, or disarms it.
-pub(crate) fn timer_set(fd: BorrowedFd<'_>, at_us: Option<u64>) -> io::Result<()> {
-    let value = match at_us {
-        // Zero would disarm; one nanosecond after boot is as much in the past.
-        Some(0) => libc::timespec { tv_sec: 0, tv_nsec: 1 },
-        // The year 292 277 is far enough, and fits tv_sec.
-        Some(us) => libc::timespec {
-            tv_sec: (us / 1_000_000).min(i64::MAX as u64 / 1_000_000) as libc::time_t,
-            tv_nsec: ((us % 1_000_000) * 1000) as _,
-        },
-        None => libc::timespec { tv_sec: 0, tv_nsec: 0 },
-    };
-    let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-    // SAFETY: `spec` lives across the call; the old value is not asked for.
-    let result =
-        unsafe { libc::timerfd_settime(fd.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &spec, ptr::null_mut()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Reads the timer: how often it fired since the last read, 0 when it did not.
-pub(crate) fn timer_read(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut fired = [0_u8; 8];
-    // SAFETY: the buffer is the eight bytes a timerfd writes.
-    let read = unsafe { libc::read(fd.as_raw_fd(), fired.as_mut_ptr().cast(), fired.len()) };
-    if read >= 0 {
-        return Ok(u64::from_ne_bytes(fired));
-    }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) }
 }
 
 /// `CLOCK_MONOTONIC` in microseconds.
