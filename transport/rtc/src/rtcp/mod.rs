@@ -171,13 +171,16 @@ pub fn parse(compound: &[u8], mut f: impl FnMut(Event<'_>)) -> Result<(), Error>
         if first >> 6 != 2 {
             return Err(broken);
         }
+        let is_twcc = packet_type == TRANSPORT_FEEDBACK && first & 0x1f == FORMAT_TWCC;
         let unpadded_len = if first & 0x20 == 0 {
             len
         } else {
             let count = usize::from(packet.last().copied().unwrap_or(0));
-            // RFC 3550 section 6.4.1: the count includes itself and is a multiple of four.
+            // RFC 3550 section 6.4.1: the count includes itself and is a multiple of four. Not of a transport-wide feedback, whose deltas end at any
+            // byte: Chromium fills that up to the next word.
+            let fits = |count: usize| count > 0 && (count.is_multiple_of(4) || is_twcc);
             match len.checked_sub(count) {
-                Some(unpadded) if unpadded >= 4 && count > 0 && count % 4 == 0 => unpadded,
+                Some(unpadded) if unpadded >= 4 && fits(count) => unpadded,
                 _ => return Err(Error::Padding { at }),
             }
         };
@@ -190,27 +193,26 @@ pub fn parse(compound: &[u8], mut f: impl FnMut(Event<'_>)) -> Result<(), Error>
                 bye.ssrcs().for_each(|ssrc| f(Event::Bye { ssrc }));
             }
             EXTENDED_REPORT => xr::events(body, &mut f).ok_or(broken)?,
+            TRANSPORT_FEEDBACK if is_twcc => {
+                f(Event::Twcc { fci: body.get(FEEDBACK_HEADER_LEN..).ok_or(broken)? })
+            }
             TRANSPORT_FEEDBACK => {
                 let feedback =
                     <TransportFeedback<'_> as RtcpPacketParser>::parse(packet).map_err(|_| broken)?;
                 let fci = body.get(FEEDBACK_HEADER_LEN..).ok_or(broken)?;
-                match feedback.count() {
-                    FORMAT_NACK => {
-                        let nack = <Nack<'_> as FciParser>::parse(fci).map_err(|_| broken)?;
-                        let mut count = 0_usize;
-                        for (slot, seq) in nacks_free.iter_mut().zip(nack.entries()) {
-                            *slot = seq;
-                            count = count.saturating_add(1);
-                        }
-                        let free = std::mem::take(&mut nacks_free);
-                        let (seqs, free) = free.split_at_mut_checked(count).unwrap_or_default();
-                        if !seqs.is_empty() {
-                            f(Event::Nack { ssrc: feedback.media_ssrc(), seqs });
-                        }
-                        nacks_free = free;
+                if feedback.count() == FORMAT_NACK {
+                    let nack = <Nack<'_> as FciParser>::parse(fci).map_err(|_| broken)?;
+                    let mut count = 0_usize;
+                    for (slot, seq) in nacks_free.iter_mut().zip(nack.entries()) {
+                        *slot = seq;
+                        count = count.saturating_add(1);
                     }
-                    FORMAT_TWCC => f(Event::Twcc { fci }),
-                    _ => {}
+                    let free = std::mem::take(&mut nacks_free);
+                    let (seqs, free) = free.split_at_mut_checked(count).unwrap_or_default();
+                    if !seqs.is_empty() {
+                        f(Event::Nack { ssrc: feedback.media_ssrc(), seqs });
+                    }
+                    nacks_free = free;
                 }
             }
             PAYLOAD_FEEDBACK => {

@@ -211,3 +211,24 @@ proptest! {
         let _ = parse(&tail, |_| ());
     }
 }
+
+/// Of Chromium: nine deltas of a byte each, and one byte of padding up to the word.
+#[test]
+fn feedback_of_chromium_is_padded_to_the_word() {
+    let bytes = b"\xaf\xcd\0\x07\0\0\0\x01Fm\xc0\xb1\0N\0\t\x06\xd5\x10\x01 \tZ\n\0\0G@\0\0\x14\x01";
+    let mut arrived = Vec::new();
+    parse(bytes, |event| match event {
+        Event::Twcc { fci } => {
+            twcc::decode(fci, |seq, at| arrived.push((seq, at.is_some()))).unwrap();
+        }
+        other => panic!("{other:?}"),
+    })
+    .unwrap();
+    assert_eq!(arrived, (0x4e..0x57).map(|seq| (seq, true)).collect::<Vec<_>>());
+    // As much as the packet has, and nothing, are no padding.
+    for count in [0, 29, 255] {
+        let mut broken = bytes.to_vec();
+        broken[31] = count;
+        assert!(matches!(parse(&broken, |_| ()), Err(Error::Padding { at: 0 })), "{count}");
+    }
+}
