@@ -51,6 +51,7 @@ fn main() -> Result<()> {
     let mut home = World::connect(PROFILE, near);
     let mut mirror = Mirror::connect(PROFILE, far);
     mirror.take_mail().for_each(|mail| home.handle_mail(mail));
+    let expected = frames * burst * viewers;
     let len = PACKET_OUT_LEN + PROFILE.tag_len();
     let floor = |to: &[SocketAddrV4]| Floor::new(to, len, burst, BATCH_DATAGRAMS, burst > 1);
     let (mut floor_all, mut floor_near, mut floor_far) = (floor(&to), floor(near_v4), floor(far_v4));
@@ -59,18 +60,25 @@ fn main() -> Result<()> {
     let mut cpu: [Vec<f64>; 3] = Default::default();
     for round in 0..rounds {
         let sealed = seal(&mut alone, frames, burst);
-        let (one, cpu_one) = race(vec![Box::new(|socket| forward(&mut alone, sealed, None, socket))])?;
+        let (one, cpu_one) =
+            race(vec![Box::new(|socket| forward(&mut alone, sealed, None, socket))], expected)?;
         let sealed = seal(&mut home, frames, burst);
         let (post, posted) = channel();
-        let (two, cpu_two) = race(vec![
-            Box::new(|socket| forward(&mut home, sealed, Some(post), socket)),
-            Box::new(|socket| receive(&mut mirror, posted, socket)),
-        ])?;
-        let (floor_one, _) = race(vec![Box::new(|socket| flood(&mut floor_all, frames, socket))])?;
-        let (floor_two, _) = race(vec![
-            Box::new(|socket| flood(&mut floor_near, frames, socket)),
-            Box::new(|socket| flood(&mut floor_far, frames, socket)),
-        ])?;
+        let (two, cpu_two) = race(
+            vec![
+                Box::new(|socket| forward(&mut home, sealed, Some(post), socket)),
+                Box::new(|socket| receive(&mut mirror, posted, socket)),
+            ],
+            expected,
+        )?;
+        let (floor_one, _) = race(vec![Box::new(|socket| flood(&mut floor_all, frames, socket))], expected)?;
+        let (floor_two, _) = race(
+            vec![
+                Box::new(|socket| flood(&mut floor_near, frames, socket)),
+                Box::new(|socket| flood(&mut floor_far, frames, socket)),
+            ],
+            expected,
+        )?;
         if round > 0 {
             for (all, one) in figures.iter_mut().zip([one, two, floor_one, floor_two]) {
                 all.push(one);
@@ -108,8 +116,9 @@ fn seal(world: &mut World, frames: usize, burst: usize) -> Vec<SealedFrame> {
     (0..frames).map(|_| world.seal(burst)).collect()
 }
 
-/// Runs each on a thread and a core of its own. Packets per second of all, and the CPU time of each for a packet it sent.
-fn race(work: Vec<Work>) -> Result<(f64, Vec<f64>)> {
+/// Runs each on a thread and a core of its own. Packets per second of all, and the CPU time of each for a packet it sent. A share of
+/// `expected` that is not sent makes it no measure: a pacer that is not driven, or viewers that wait for something.
+fn race(work: Vec<Work>, expected: usize) -> Result<(f64, Vec<f64>)> {
     let start = &Barrier::new(work.len());
     let sockets = work.iter().map(|_| sender()).collect::<Result<Vec<_>>>()?;
     let done = std::thread::scope(|scope| {
@@ -132,6 +141,7 @@ fn race(work: Vec<Work>) -> Result<(f64, Vec<f64>)> {
     let seconds = (ended - began).as_secs_f64();
     let done: Vec<Done> = done.into_iter().map(|(_, done, _)| done).collect();
     let sent: usize = done.iter().map(|one| one.sent).sum();
+    ensure!(sent * 100 >= expected * 99, "{sent} of {expected} packets were sent: the rest waits in a shard");
     let each = done.iter().map(|one| one.cpu_ns as f64 / one.sent.max(1) as f64);
     Ok((sent as f64 / seconds, each.collect()))
 }
@@ -149,7 +159,7 @@ fn forward(
     for mut frame in sealed {
         world.forward(&mut frame, &mut out);
         out.flush();
-        for mail in world.take_mail() {
+        for mail in world.take_mail(frame.at) {
             if let Some(post) = &post {
                 post.send(mail).context("the other shard is gone")?;
             }
@@ -207,7 +217,8 @@ fn options() -> Result<Option<Options>> {
         }
     }
     ensure!(options.rounds >= 2, "--rounds: the first is dropped, so at least 2");
-    ensure!((1..=40).contains(&options.burst), "--burst: 1 to 40");
+    // The pacer sends so many at once; the rest would wait for its wheel, which is not what is measured here.
+    ensure!((1..=10).contains(&options.burst), "--burst: 1 to 10");
     ensure!((2..=16_000).contains(&options.viewers), "--viewers: 2 to 16000");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(cores >= 2, "two shards need two cores, and there is one");

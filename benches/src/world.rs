@@ -308,9 +308,8 @@ impl World {
         self.now = self.now.plus_us(us);
     }
 
-    /// What it has for other shards.
-    pub fn take_mail(&mut self) -> impl Iterator<Item = Posted> {
-        let at = self.now;
+    /// What it has for other shards since the frame of `at`. All may be sealed before the first is forwarded: `now` is then the last one's.
+    pub fn take_mail(&mut self, at: Time) -> impl Iterator<Item = Posted> {
         self.set_up.shard.take_mail().map(move |(_, mail)| Posted { mail, at })
     }
 

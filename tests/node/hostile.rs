@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use support::flv::{Tag, VIDEO};
 use support::rtmp::{self, Client, Publisher};
 use support::sdp::{Way, offer};
+use support::wait::nothing_yet;
 use support::{Node, flv, http, unique, until};
 
 /// A small generator with a seed, so that a failure repeats.
@@ -30,11 +31,7 @@ fn closes_within(mut stream: TcpStream, limit: Duration) -> Option<Duration> {
     while start.elapsed() < limit {
         match stream.read(&mut piece) {
             Ok(0) => return Some(start.elapsed()),
-            Err(error)
-                if !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
-            {
-                return Some(start.elapsed());
-            }
+            Err(error) if !nothing_yet(&error) => return Some(start.elapsed()),
             _ => {}
         }
     }

@@ -1,4 +1,5 @@
 //! A small HTTP/1.1 client: one request a connection, plain and chunked bodies, endless bodies with a time limit.
+use crate::wait::nothing_yet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -193,8 +194,7 @@ impl Read for Patient {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match self.stream.read(buffer) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                }
+                Err(error) if nothing_yet(&error) => {}
                 done => return done,
             }
         }

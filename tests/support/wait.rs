@@ -1,4 +1,5 @@
 //! Waiting with a deadline, and who may run at the same time.
+use std::io::{self, ErrorKind};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,12 @@ pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>)
         assert!(Instant::now() < end, "waited {limit:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A read with a time-out ended before anything came: after it, or by a signal. The kernel does not restart these reads, and a child that ends
+/// while another thread starts a program interrupts them, with no handler anywhere.
+pub fn nothing_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// Tests that measure time, or run a browser, run alone: two browsers on two cores measure each other.

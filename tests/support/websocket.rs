@@ -1,4 +1,5 @@
 //! A WebSocket client that only listens (RFC 6455): what FLV over WebSocket needs.
+use crate::wait::nothing_yet;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ pub fn get_for(url: &str, limit: Duration) -> io::Result<Vec<u8>> {
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&piece[..count]),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) if nothing_yet(&error) => {}
             Err(error) => return Err(error),
         }
     }

@@ -1,6 +1,7 @@
 //! The floor under a WHEP fan-out: the bare system calls for the same datagrams to as many sockets, which are read on another core as
 //! viewers' are. What a server takes beyond this is its own.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -91,7 +92,10 @@ fn drain(core: usize, mut sockets: Vec<udp::Socket>, stop: &AtomicBool, read: &A
     }
     let (mut events, mut receiver) = (Events::with_capacity(1_024), Receiver::new(16));
     while !stop.load(Ordering::Relaxed) {
-        poll.poll(&mut events, Some(Duration::from_millis(100)))?;
+        match poll.poll(&mut events, Some(Duration::from_millis(100))) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            done => done?,
+        }
         for event in &events {
             while receiver.recv(&sockets[event.token().0])? {
                 read.fetch_add(receiver.datagrams().count() as u64, Ordering::Relaxed);

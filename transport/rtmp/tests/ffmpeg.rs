@@ -1,7 +1,7 @@
 //! ffmpeg pushes over a real socket, and plays the stream back. Skipped by name when there is no ffmpeg.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -54,7 +54,11 @@ fn accept(listener: &TcpListener) -> TcpStream {
 fn drive(socket: &mut TcpStream, server: &mut Server, mut on_event: impl FnMut(&mut Server, Event) -> bool) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        let len = socket.read(&mut buffer).unwrap();
+        let len = match socket.read(&mut buffer) {
+            // a read with a time-out is not restarted after a signal
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            done => done.unwrap(),
+        };
         if len == 0 {
             return;
         }
