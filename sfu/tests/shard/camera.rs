@@ -95,7 +95,9 @@ impl Video {
         let packets = heads.into_iter().enumerate().map(|(index, mut payload)| {
             payload.extend(self.ssrc.to_be_bytes());
             payload.extend((self.seq + index as u64).to_be_bytes());
-            payload.resize(payload.len() + 200, index as u8);
+            let told = payload.len();
+            payload.resize(told + 200, index as u8);
+            payload[told..told + 4].copy_from_slice(&timestamp.to_be_bytes());
             Rtp {
                 ssrc: self.ssrc,
                 payload_type: self.payload_type,
