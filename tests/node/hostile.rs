@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use support::flv::{Tag, VIDEO};
 use support::rtmp::{self, Client, Publisher};
 use support::sdp::{Way, offer};
-use support::wait::nothing_yet;
+use support::wait::{nothing_yet, undisturbed};
 use support::{Node, flv, http, unique, until};
 
 /// A small generator with a seed, so that a failure repeats.
@@ -91,7 +91,7 @@ fn answers(to: SocketAddr, bytes: &[u8]) -> Vec<usize> {
     socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a time-out can be set");
     socket.send_to(bytes, to).expect("a datagram can be sent");
     let mut buffer = [0; 2048];
-    std::iter::from_fn(|| socket.recv(&mut buffer).ok()).collect()
+    std::iter::from_fn(|| undisturbed(|| socket.recv(&mut buffer)).ok()).collect()
 }
 
 /// RFC 5389 binding request with a user name of `ufrag` and an integrity that is none.

@@ -19,8 +19,18 @@ pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>)
     }
 }
 
-/// A read with a time-out ended before anything came: after it, or by a signal. The kernel does not restart these reads, and a child that ends
-/// while another thread starts a program interrupts them, with no handler anywhere.
+/// A read with a time-out to its end: the kernel does not restart these after a signal, and a child that ends while another thread starts a
+/// program interrupts them, with no handler anywhere.
+pub fn undisturbed<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// A read with a time-out ended before anything came, for those who read again in a loop: by the time-out, or as [`undisturbed`] tells.
 pub fn nothing_yet(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

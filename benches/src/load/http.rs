@@ -291,9 +291,12 @@ pub fn request(url: &Url, method: &str, headers: &[(&str, &str)], body: &str) ->
             let left = deadline.saturating_duration_since(Instant::now());
             ensure!(!left.is_zero(), "no answer within {TIMEOUT:?}");
             stream.set_read_timeout(Some(left))?;
-            match stream.read(&mut buffer)? {
-                0 => response.closed()?,
-                count => response.push(&buffer[..count], &mut |piece| body.extend_from_slice(piece))?,
+            match stream.read(&mut buffer) {
+                // A read with a time-out is not restarted after a signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+                Ok(0) => response.closed()?,
+                Ok(count) => response.push(&buffer[..count], &mut |piece| body.extend_from_slice(piece))?,
             }
             ensure!(body.len() <= BODY_LEN_MAX, "the answer is longer than {BODY_LEN_MAX} bytes");
         }

@@ -1,11 +1,12 @@
 //! UDP and TCP through an emulator, by ordinary sockets of its namespaces.
 use link::emulator::{Emulator, Options, Side};
 use link::{Config, Figures};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use support::until;
+use support::wait::undisturbed;
 
 /// The IP and UDP headers, which the link sees and a socket does not.
 pub const HEADERS: u64 = 28;
@@ -54,7 +55,7 @@ impl Sink {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             let (mut got, mut buffer) = (Vec::new(), [0; 2_048]);
-            while let Ok(len) = receive(&socket, &mut buffer) {
+            while let Ok(len) = undisturbed(|| socket.recv(&mut buffer)) {
                 assert!(len >= 4);
                 let number = u32::from_be_bytes(buffer[..4].try_into().unwrap());
                 got.push(Got { number, at: Instant::now() });
@@ -85,24 +86,13 @@ pub fn send(socket: &UdpSocket, count: u32, len: usize, every: Duration) -> Vec<
         .collect()
 }
 
-/// The next datagram. A receive with a time-out is not restarted after a signal, and the end of a child is one to whoever is at hand while
-/// another thread starts a program.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match socket.recv(buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
-}
-
 /// Sends back what comes, until the socket is closed by the test's end.
 pub fn echo(socket: &UdpSocket) {
     let socket = socket.try_clone().unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 2_048];
-        while let Ok(len) = receive(&socket, &mut buffer) {
+        while let Ok(len) = undisturbed(|| socket.recv(&mut buffer)) {
             let _ = socket.send(&buffer[..len]);
         }
     });
@@ -113,7 +103,7 @@ pub fn ping(socket: &UdpSocket) -> io::Result<f64> {
     socket.set_read_timeout(Some(QUIET)).unwrap();
     let sent = Instant::now();
     socket.send(b"ping").unwrap();
-    receive(socket, &mut [0; 64]).map(|_| sent.elapsed().as_secs_f64() * 1e3)
+    undisturbed(|| socket.recv(&mut [0; 64])).map(|_| sent.elapsed().as_secs_f64() * 1e3)
 }
 
 /// The value below which this share of them is.
