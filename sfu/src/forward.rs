@@ -30,6 +30,8 @@ const SQUEEZE: i64 = 16;
 /// A GOP shown again to a live viewer has half a frame's time to fit in. Frames keep time stamps of their own up to this factor: at 60 fps
 /// they are 1500 ticks apart.
 const SQUEEZE_MAX: i64 = 1_024;
+/// Frames within this part of a second are live: what a queue may hold back and give at once.
+const LIVE_PER_S: u32 = 5;
 
 /// Where a forwarder is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -231,6 +233,19 @@ impl Forwarder {
                 true
             }
         }
+    }
+
+    /// A GOP came at once, of a conversion or another shard, while nothing was sent yet: it starts from the ring, as it would have if that had come
+    /// first. Returns whether it does.
+    pub(crate) fn starts_behind(&mut self, ring: &Ring, fresh: &[u64]) -> bool {
+        if !self.is_unused() || !self.awaits_key_frame() {
+            return false;
+        }
+        let Some(first) = ring.key().filter(|key| fresh.contains(key)).and_then(|key| ring.get(key)) else {
+            return false;
+        };
+        let newest = ring.from(first.seq).next_back().map_or(0, |p| p.timestamp - first.timestamp);
+        newest >= i64::from(first.codec.clock_hz() / LIVE_PER_S) && self.rewind(ring)
     }
 
     /// A packet that the track just got: whether it is to be sent now or, where the pacer says so, to [`Forwarder::wait`]. If not, it is in the

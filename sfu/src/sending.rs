@@ -156,11 +156,14 @@ impl Subscriber {
         fresh: &[u64],
         way: Way<'_, E>,
     ) -> Result<bool, CloseReason> {
+        let forwarder = &mut self.forwarders[index].forwarder;
+        let sound = forwarder.media.kind == Kind::Audio;
+        if !sound && forwarder.starts_behind(ring, fresh) {
+            self.sending.catch_up(ring, way.now);
+        }
         let Sending { pacer, limited, estimator, numbered, .. } = &mut self.sending;
         let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
         let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
-        let forwarder = &mut self.forwarders[index].forwarder;
-        let sound = forwarder.media.kind == Kind::Audio;
         let behind = forwarder.is_behind();
         let passes = sound || (!behind && pacer.repairs.is_empty() && pacer.pass(fresh.len(), way.now));
         for packet in fresh.iter().filter_map(|seq| ring.get(*seq)) {

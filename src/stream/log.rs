@@ -466,6 +466,11 @@ impl Reader {
         }
     }
 
+    /// Whether what comes next was there when the reader was made.
+    pub fn is_catching_up(&self) -> bool {
+        self.cursor < self.catch_up.until
+    }
+
     /// Frames this viewer lost by falling behind, since the last call.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
@@ -483,7 +488,7 @@ impl Reader {
             let front = inner.get(self.cursor.max(inner.first));
             let newest = inner.entries.back();
             let lag = front.zip(newest).map_or(0, |(f, n)| n.arrival.since(f.arrival));
-            let catching_up = self.cursor < self.catch_up.until;
+            let catching_up = self.is_catching_up();
             let lag_us_max = self.log.limits.lag_us_max + if catching_up { self.catch_up.lag_us } else { 0 };
             let behind = self.cursor < inner.first || lag > lag_us_max;
             let bytes_behind = || -> usize {

@@ -20,12 +20,16 @@ pub async fn run(stream: Arc<Stream>, fence: SourceId) {
     // Each frame at once: an Opus frame lasts 20 ms, and browsers want them evenly spaced.
     let mut reader = stream.log.prompt_reader();
     loop {
+        // The GOP that is there already goes as one, so that who waits for it is shown it as one; its sound is past, and would hold it up.
+        let past = reader.is_catching_up();
         match reader.next().await {
             Read::Entries(entries) => {
-                for entry in entries {
-                    converter.convert(&entry);
+                for entry in entries.iter().filter(|entry| !past || entry.frame.kind() == Kind::Video) {
+                    converter.convert(entry);
                 }
-                converter.flush();
+                if !reader.is_catching_up() {
+                    converter.flush();
+                }
                 let metrics = &stream.shared().metrics;
                 metrics.conversion_frames_dropped.of(Conversion::FramesToPackets).add(reader.take_dropped());
                 tokio::task::yield_now().await;

@@ -6,6 +6,7 @@ mod convert;
 mod ffmpeg_only;
 mod firefox;
 mod flv_player;
+mod join;
 mod layers;
 mod moving;
 mod pages;

@@ -13,9 +13,12 @@ fn ffmpeg() -> Command {
 
 /// Publishes the project's clip as it is, over and over, in real time.
 pub fn push_clip(url: &str) -> Process {
-    let clip = crate::clip();
+    push(&crate::clip(), url)
+}
+
+fn push(file: &Path, url: &str) -> Process {
     let mut command = ffmpeg();
-    command.args(["-re", "-stream_loop", "-1", "-i"]).arg(clip).args(["-c", "copy", "-f", "flv", url]);
+    command.args(["-re", "-stream_loop", "-1", "-i"]).arg(file).args(["-c", "copy", "-f", "flv", url]);
     Process::start(&crate::unique("push"), &mut command)
 }
 
@@ -75,6 +78,53 @@ pub fn push_source(url: &str, source: Source) -> Process {
     command.args(["-f", "flv", url]);
     Process::start(&crate::unique("push"), &mut command)
 }
+
+/// Publishes a picture (1280x720, 30 fps, H.264 of 2 Mbit/s) that carries its number, and a tone, over and over: frame `n` has bit `k` of `n` as a
+/// white square of 64 pixels at x = 64 k in its top left. It is encoded first, so that publishing costs nothing. `gop_s` divides [`NUMBERED_S`].
+///
+/// # Panics
+/// When ffmpeg fails.
+#[track_caller]
+pub fn push_numbered(url: &str, gop_s: u32) -> Process {
+    let file = crate::scratch().join(format!("numbered-{gop_s}.flv"));
+    let squares: Vec<String> = (0..10)
+        .map(|bit| {
+            let (x, value) = (64 * bit, 1 << bit);
+            format!(
+                "drawbox=x={x}:y=0:w=64:h=64:color=white:t=fill:enable=gte(mod(n\\,{})\\,{value})",
+                2 * value
+            )
+        })
+        .collect();
+    let black = "drawbox=x=0:y=0:w=640:h=64:color=black:t=fill";
+    let picture = format!("testsrc2=s=1280x720:r=30,{black},{}", squares.join(","));
+    let (gop, seconds) = ((gop_s * 30).to_string(), NUMBERED_S.to_string());
+    let mut command = ffmpeg();
+    command.args(["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", "sine=f=440:r=48000", "-t", &seconds]);
+    command.args(["-c:v", "libx264", "-preset", "superfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]);
+    command.args([
+        "-b:v",
+        "2M",
+        "-maxrate",
+        "2M",
+        "-bufsize",
+        "2M",
+        "-g",
+        &gop,
+        "-keyint_min",
+        &gop,
+        "-sc_threshold",
+        "0",
+    ]);
+    command.args(["-c:a", "aac", "-b:a", "96k", "-ac", "2"]).arg(&file);
+    let mut process = Process::start(&crate::unique("numbered"), &mut command);
+    let status = process.wait(Duration::from_secs(60));
+    assert!(status.is_some_and(|it| it.success()), "{picture}: {status:?}\n{}", process.output());
+    push(&file, url)
+}
+
+/// How long a round of [`push_numbered`] is.
+pub const NUMBERED_S: u32 = 32;
 
 /// Plays to nowhere: a viewer to stop, to freeze, or to leave alone.
 pub fn view(url: &str) -> Process {

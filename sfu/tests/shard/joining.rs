@@ -24,6 +24,15 @@ impl Rtmp {
     }
 
     fn frame(&mut self, world: &mut World) {
+        let packets = self.packets(world);
+        self.mail(world, packets);
+    }
+
+    fn mail(&self, world: &mut World, packets: Arc<[Packet]>) {
+        world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(1), packets });
+    }
+
+    fn packets(&mut self, world: &World) -> Arc<[Packet]> {
         let key = self.frames.is_multiple_of(self.gop);
         if key {
             self.since_key.clear();
@@ -33,7 +42,7 @@ impl Rtmp {
         frame.iter_mut().for_each(|p| p.payload.resize(1_000, 0));
         let packets: Arc<[Packet]> = external(frame, Codec::H264, world.now, 0);
         self.since_key.extend(packets.iter().map(|p| p.payload.to_vec()));
-        world.mail(0, Mail::Packets { track: VIDEO, source: SourceId(1), packets });
+        packets
     }
 
     fn run(&mut self, world: &mut World, frames: usize) {
@@ -91,6 +100,35 @@ fn a_joiner_of_an_rtmp_stream_gets_the_gop_at_once_and_is_then_live() {
         let times = frame_times(&world.peers[viewer].video());
         assert_rising(&times);
         assert!(times[125..].windows(2).all(|w| w[1] - w[0] == LIVE_STEP));
+    }
+}
+
+/// The conversion of an RTMP stream starts with its first viewer, and may have the GOP ready when that one is connected already.
+#[test]
+fn a_gop_that_comes_at_once_to_a_viewer_that_waits_is_squeezed_as_well() {
+    for shard in [0, 1] {
+        let mut world = World::new(2);
+        let mut rtmp = Rtmp::new(121);
+        let viewer = world.subscriber(Wish::on(shard));
+        let mut gop: Vec<Packet> = Vec::new();
+        for _ in 0..118 {
+            world.run(FRAME_MS);
+            gop.extend_from_slice(&rtmp.packets(&world));
+        }
+        let came = world.now;
+        rtmp.mail(&mut world, gop.into());
+        world.run(FRAME_MS);
+        rtmp.run(&mut world, 3);
+        world.run(300 - 4 * FRAME_MS);
+        let got = world.peers[viewer].video();
+        let payloads: Vec<_> = got.iter().map(|g| g.payload.clone()).collect();
+        assert_eq!(payloads, rtmp.since_key);
+        assert!(got.last().expect("it got some").at.since(came) <= 300_000);
+        let times = frame_times(&got);
+        assert_rising(&times);
+        let squeezed = times[117] - times[0];
+        assert!(squeezed <= 118 * LIVE_STEP / 15, "{squeezed}: 3.9 s are shown in a quarter");
+        assert_eq!(times[120] - times[119], LIVE_STEP);
     }
 }
 

@@ -207,6 +207,55 @@ async function play({ id, url, codec, waitMs = 8000, video = true, audio = true,
   return report(session);
 }
 
+/// Joins as a page would, watches for `watchMs` and leaves. When what happened, ms of this page's clock: `opened` (the RTCPeerConnection was made),
+/// `posted`, `answered`, `applied`, `ice`, `connected`, `received` (all of the first frame shown), `decoded` (getStats counts a frame; it is
+/// refreshed each 50 ms only), `shown`; the figures at the end; and of each frame when it was shown and its number, of pictures that carry one.
+async function join({ id = "join", url, watchMs = 2000, codec }) {
+  const at = { opened: performance.now() };
+  const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  const session = { id, pc, at, frames: [] };
+  sessions.set(id, session);
+  prefer(pc.addTransceiver("video", { direction: "recvonly" }), "video", codec, RTCRtpReceiver);
+  pc.addTransceiver("audio", { direction: "recvonly" });
+  const mark = (name) => (at[name] ??= performance.now());
+  const element = Object.assign(document.createElement("video"), { autoplay: true, playsInline: true });
+  document.body.append(element);
+  session.element = element;
+  session.stream = element.srcObject = new MediaStream();
+  pc.ontrack = ({ track }) => session.stream.addTrack(track);
+  pc.oniceconnectionstatechange = () => pc.iceConnectionState === "connected" && mark("ice");
+  pc.onconnectionstatechange = () => pc.connectionState === "connected" && mark("connected");
+  const bits = 10;
+  const pen = Object.assign(document.createElement("canvas"), { width: bits, height: 1 }).getContext("2d", { willReadFrequently: true });
+  const onFrame = (now, meta) => {
+    mark("shown");
+    at.received ??= meta.receiveTime;
+    pen.drawImage(element, 0, 0, 64 * bits, 64, 0, 0, bits, 1);
+    const pixels = pen.getImageData(0, 0, bits, 1).data;
+    let number = 0;
+    for (let bit = 0; bit < bits; bit += 1) number += pixels[4 * bit + 1] > 128 ? 2 ** bit : 0;
+    session.frames.push([now, number]);
+    element.requestVideoFrameCallback(onFrame);
+  };
+  element.requestVideoFrameCallback(onFrame);
+  await pc.setLocalDescription();
+  mark("posted");
+  const response = await fetch(url, { method: "POST", headers: { "Content-Type": "application/sdp" }, body: pc.localDescription.sdp });
+  const sdp = await response.text();
+  mark("answered");
+  if (response.status !== 201) throw new Error(`${response.status}: ${sdp}`);
+  session.url = new URL(response.headers.get("Location"), response.url).href;
+  await pc.setRemoteDescription({ type: "answer", sdp });
+  mark("applied");
+  while (performance.now() < at.posted + watchMs) {
+    if (at.decoded === undefined && (await figures({ id })).video?.framesDecoded > 0) mark("decoded");
+    await sleep(10);
+  }
+  const seen = { at, last: await figures({ id }), frames: session.frames };
+  await stop({ id });
+  return seen;
+}
+
 // ---- what is seen and heard ---------------------------------------------------------------------------------
 
 /// Shows the session's tracks and notes each frame: when it is shown, its RTP time, how bright the patch is.
@@ -429,4 +478,4 @@ async function capabilities() {
   return { send: names(RTCRtpSender), receive: names(RTCRtpReceiver) };
 }
 
-window.interop = { layer, untilHeight, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };
+window.interop = { join, layer, untilHeight, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };

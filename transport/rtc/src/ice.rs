@@ -77,6 +77,8 @@ pub struct Lite {
     next: Option<Generation>,
     valid: Vec<Valid>,
     nominated: Option<SocketAddr>,
+    /// No check nominated it: the handshake ended there.
+    provisional: bool,
     /// Nominated by a check that may have been sniffed and sent again from elsewhere: ICE-lite asks nothing
     /// back, so only a packet under the session's keys proves that the peer is there.
     pending: Option<SocketAddr>,
@@ -98,6 +100,7 @@ impl Lite {
             next: None,
             valid: Vec::new(),
             nominated: None,
+            provisional: false,
             pending: None,
             secured: false,
             consent_until: now.plus_ms(CONSENT_MS),
@@ -159,14 +162,18 @@ impl Lite {
         self.nominated == Some(address) || self.valid.iter().any(|v| v.address == address)
     }
 
-    /// Where media goes. `None` until the peer nominates a pair.
+    /// Where media goes. `None` until the peer nominates a pair, or the handshake is through.
     pub fn nominated(&self) -> Option<SocketAddr> {
         self.nominated
     }
 
-    /// The handshake gave keys: from now on a new nomination waits for a packet under them.
-    pub fn secure(&mut self) {
+    /// The handshake gave keys, with a datagram from `from`: from now on a new nomination waits for a packet under them. The first one does not.
+    /// Until then media goes where the handshake went: Chromium nominates with its next check, 50 to 100 ms after the handshake, and a viewer waits.
+    pub fn secure(&mut self, from: SocketAddr) {
         self.secured = true;
+        if self.nominated.is_none() {
+            (self.nominated, self.provisional) = (Some(from), true);
+        }
     }
 
     /// A packet under the session's keys came from `address`. True when that moves media there.
@@ -197,11 +204,15 @@ impl Lite {
             self.current = next;
         }
         self.pending = None;
-        self.nominated = Some(from);
+        (self.nominated, self.provisional) = (Some(from), false);
         Outcome::Nominated
     }
 
     fn nominate(&mut self, from: SocketAddr) -> Outcome {
+        if std::mem::take(&mut self.provisional) {
+            self.nominated = Some(from);
+            return Outcome::Nominated;
+        }
         match self.nominated {
             Some(nominated) if nominated == from => {
                 // The peer is still there: whoever nominated another address did not move it.
@@ -355,7 +366,7 @@ mod tests {
     fn with_keys_a_replayed_check_moves_nothing() {
         let mut lite = agent();
         send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
-        lite.secure();
+        lite.secure(address(1));
         assert_eq!(send(&mut lite, &nominating(), address(66), NOW).0, Ok(Outcome::Checked));
         assert_eq!(lite.nominated(), Some(address(1)));
         // The real peer checks again: the other nomination is void, even for a later packet from there.
@@ -365,10 +376,23 @@ mod tests {
     }
 
     #[test]
+    fn before_a_nomination_media_goes_where_the_handshake_ended() {
+        let mut lite = agent();
+        send(&mut lite, &good(), address(1), NOW).0.unwrap();
+        lite.secure(address(1));
+        assert_eq!(lite.nominated(), Some(address(1)));
+        // The first nomination counts at once, the next one waits for a packet under the keys.
+        assert_eq!(send(&mut lite, &nominating(), address(2), NOW).0, Ok(Outcome::Nominated));
+        assert_eq!(lite.nominated(), Some(address(2)));
+        assert_eq!(send(&mut lite, &nominating(), address(66), NOW).0, Ok(Outcome::Checked));
+        assert_eq!(lite.nominated(), Some(address(2)));
+    }
+
+    #[test]
     fn with_keys_an_authentic_packet_moves_media() {
         let mut lite = agent();
         send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
-        lite.secure();
+        lite.secure(address(1));
         send(&mut lite, &nominating(), address(2), NOW).0.unwrap();
         assert!(!lite.authenticated(address(1)));
         assert!(lite.authenticated(address(2)));
@@ -405,7 +429,7 @@ mod tests {
     fn a_restart_keeps_the_old_pair_until_a_new_one_is_nominated() {
         let mut lite = agent();
         send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
-        lite.secure();
+        lite.secure(address(1));
         lite.restart(credentials(5), credentials(6));
         // The old one goes on, consent included, and a new address is valid before it is nominated.
         let later = NOW.plus_ms(5000);
@@ -431,7 +455,7 @@ mod tests {
     fn a_replayed_check_of_a_restart_moves_nothing() {
         let mut lite = agent();
         send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
-        lite.secure();
+        lite.secure(address(1));
         lite.restart(credentials(5), credentials(6));
         let mixed = [
             (Check { pwd: credentials(1).pwd, ..renewed() }, DropReason::StunUnauthenticated),

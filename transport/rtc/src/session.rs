@@ -169,7 +169,7 @@ impl Session {
         };
         match &input {
             Input::Nothing => {}
-            Input::Connected => self.ice.secure(),
+            Input::Connected => self.ice.secure(from),
             Input::Closed(reason) => self.closed = Some(*reason),
             Input::Rtp(_) | Input::Rtcp(_) => {
                 self.ice.authenticated(from);
@@ -207,7 +207,7 @@ impl Session {
         deadline.min(self.ice.consent_deadline()).min(self.channel.next_timeout())
     }
 
-    /// Where media goes: the address that the peer nominated and, when it moved, proved to be at.
+    /// Where media goes: the address that the peer nominated and, when it moved, proved to be at; before that, where the handshake ended.
     pub fn remote(&self) -> Option<SocketAddr> {
         self.ice.nominated()
     }
