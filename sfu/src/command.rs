@@ -1,11 +1,12 @@
 //! What goes in and out of a shard besides datagrams.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use media::{Codec, Kind, Packet};
 
 use crate::allocate::{LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
+use crate::estimate::EstimateCell;
 
 /// A shard's number: also its UDP port's offset from the base port.
 pub type ShardId = usize;
@@ -276,6 +277,12 @@ pub struct PeerStats {
     pub queue_us: AtomicI64,
     /// What a subscriber's link is estimated to take, in bit/s; 0 while nothing is known.
     pub estimate_bps: AtomicU64,
+    /// How that comes about.
+    pub estimate: EstimateCell,
+    /// What a subscriber's tracks take now, in bit/s, and whether its link is held to take less: then it gets fewer frames.
+    pub needs_bps: AtomicU64,
+    /// See there.
+    pub limited: AtomicBool,
     /// RTP bytes of padding sent: probes for bandwidth.
     pub padding_bytes_out: AtomicU64,
     /// Frames that a subscriber did not get because its link takes fewer.

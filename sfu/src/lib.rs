@@ -34,5 +34,6 @@ pub use command::{
     CloseReason, Command, Event, LayerShown, Mail, PeerConfig, PeerId, PeerRole, PeerStats, ShardId,
     SourceId, StreamId, TrackKey,
 };
+pub use estimate::{EstimateCell, EstimateFigures, EstimateState};
 pub use ring::{Ring, RingLimits};
 pub use shard::{Egress, Shard, ShardConfig};

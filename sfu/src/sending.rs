@@ -336,8 +336,11 @@ impl Subscriber {
                 resumes = true;
             }
             stats.estimate_bps.store(estimator.target_bps(), Ordering::Relaxed);
+            stats.estimate.store(&estimator.figures());
             self.layers.estimate_bps = estimator.target_bps();
             sending.judge(now);
+            stats.needs_bps.store(sending.needs_bps, Ordering::Relaxed);
+            stats.limited.store(sending.limited, Ordering::Relaxed);
         }
         for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {
             let track = &mut tracks[subscribed.track];

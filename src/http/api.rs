@@ -226,7 +226,8 @@ fn describe_client(node: &Node, client: &Client) -> Value {
             "freezes": read(&peer.freezes), "freeze_ms": read(&peer.freeze_us) / 1000,
             "rtt_ms": known(&peer.rtt_us).map(|us| us as f64 / 1000.0),
             "fraction_lost": read(&peer.fraction_lost) as f64 / 256.0,
-            "estimate_bps": Some(read(&peer.estimate_bps)).filter(|bps| *bps > 0),
+            "estimate_bps": rate(read(&peer.estimate_bps)),
+            "estimate": describe_estimate(peer),
             "queue_ms": peer.queue_us.load(Ordering::Relaxed) / 1000,
             "padding_bytes": read(&peer.padding_bytes_out),
             "frames_congested": read(&peer.frames_congested),
@@ -236,6 +237,27 @@ fn describe_client(node: &Node, client: &Client) -> Value {
         object.insert("rtc".into(), rtc);
     }
     value
+}
+
+/// 0 is unknown, which is null.
+fn rate(bps: u64) -> Option<u64> {
+    Some(bps).filter(|bps| *bps > 0)
+}
+
+/// How a viewer's estimate comes about; null for those without one.
+fn describe_estimate(peer: &sfu::PeerStats) -> Value {
+    if peer.estimate_bps.load(Ordering::Relaxed) == 0 {
+        return Value::Null;
+    }
+    let figures = peer.estimate.load();
+    json!({
+        "state": figures.state.as_str(),
+        "probing": figures.probing,
+        "delay_bps": rate(figures.delay_bps), "loss_bps": rate(figures.loss_bps),
+        "arrives_bps": rate(figures.arrives_bps), "loss": figures.loss,
+        "needs_bps": rate(peer.needs_bps.load(Ordering::Relaxed)),
+        "limited": peer.limited.load(Ordering::Relaxed),
+    })
 }
 
 fn profile(profile_idc: Option<u8>) -> &'static str {

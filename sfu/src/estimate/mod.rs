@@ -10,6 +10,7 @@ mod acknowledged;
 mod aimd;
 mod application_limited;
 mod fallback;
+mod figures;
 mod history;
 mod inter_arrival;
 mod loss;
@@ -25,6 +26,7 @@ use acknowledged::Acknowledged;
 use aimd::Aimd;
 use application_limited::ApplicationLimited;
 use fallback::Fallback;
+pub use figures::{EstimateCell, EstimateFigures, EstimateState};
 use history::{Described, History};
 use inter_arrival::{InterArrival, Step};
 use loss::LossBased;
@@ -54,23 +56,6 @@ const ARRIVAL_WRAP_US: i64 = 64_000 << 24;
 const FITS_PERCENT: u64 = 90;
 /// Where more than this share is lost, what arrives is no proof that it fits: the path may lose what is too much without a queue.
 pub(crate) const LOSS_MAX: f64 = 0.12;
-
-/// What each part thinks, for tests.
-#[cfg(test)]
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Figures {
-    pub(crate) target_bps: u64,
-    /// What arrives, by the receiver's clock.
-    pub(crate) acknowledged_bps: Option<u64>,
-    pub(crate) delay_based_bps: u64,
-    /// [`MAX_BPS`] while loss does not limit.
-    pub(crate) loss_based_bps: u64,
-    pub(crate) rtt_us: i64,
-    /// Lost share of what was sent in the last seconds, 0 to 1.
-    pub(crate) loss: f64,
-    /// `start`, `increase`, `hold`, `decrease`, `loss`, `application-limited`, or `reports` without feedback.
-    pub(crate) state: &'static str,
-}
 
 /// What each packet touches, side by side: with thousands of subscribers the rest is not in a cache.
 #[derive(Debug)]
@@ -309,30 +294,28 @@ impl Estimator {
     }
 
     /// What each part thinks.
-    #[cfg(test)]
-    pub(crate) fn figures(&self) -> Figures {
-        Figures {
-            target_bps: self.target_bps(),
-            acknowledged_bps: self.acknowledged.bps(),
-            delay_based_bps: self.aimd.bps(),
-            loss_based_bps: self.loss.bps(),
-            rtt_us: self.rtt_us.unwrap_or(0),
-            loss: self.loss(),
+    pub(crate) fn figures(&self) -> EstimateFigures {
+        EstimateFigures {
             state: self.state(),
+            probing: self.prober.is_probing(),
+            delay_bps: if self.outgoing.heard { self.aimd.bps() } else { 0 },
+            loss_bps: if self.loss.is_limiting() { self.loss.bps() } else { 0 },
+            arrives_bps: self.acknowledged.bps().unwrap_or(0),
+            loss: self.loss(),
         }
     }
 
-    #[cfg(test)]
-    fn state(&self) -> &'static str {
+    fn state(&self) -> EstimateState {
         match self.aimd.state() {
-            _ if !self.outgoing.heard && !self.reported => "start",
-            _ if !self.outgoing.heard => "reports",
-            _ if self.congested() => "decrease",
-            _ if self.loss.is_limiting() => "loss",
-            _ if self.outgoing.application.is_limited() => "application-limited",
-            aimd::State::Decrease => "decrease",
-            aimd::State::Hold => "hold",
-            aimd::State::Increase => "increase",
+            _ if !self.outgoing.heard && !self.reported => EstimateState::Start,
+            _ if !self.outgoing.heard => EstimateState::Reports,
+            _ if self.silent => EstimateState::Silent,
+            _ if self.congested() => EstimateState::Decrease,
+            _ if self.loss.is_limiting() => EstimateState::Loss,
+            _ if self.outgoing.application.is_limited() => EstimateState::ApplicationLimited,
+            aimd::State::Decrease => EstimateState::Decrease,
+            aimd::State::Hold => EstimateState::Hold,
+            aimd::State::Increase => EstimateState::Increase,
         }
     }
 

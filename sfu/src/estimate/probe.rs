@@ -98,6 +98,11 @@ impl Prober {
         }
     }
 
+    /// One is on the way.
+    pub(super) fn is_probing(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// The first feedback came: the peer answers, so probes are of use.
     pub(super) fn begin(&mut self, now: Time) {
         (self.double_bps, self.next) = (Some(FIRST * START_BPS), Some(now));

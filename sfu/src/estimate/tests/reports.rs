@@ -2,7 +2,7 @@
 
 use media::Time;
 
-use crate::estimate::{Estimator, MIN_BPS, START_BPS};
+use crate::estimate::{EstimateState, Estimator, MIN_BPS, START_BPS};
 
 /// A second of sending at `bps`, with its report.
 fn second(estimator: &mut Estimator, now: Time, bps: u64, fraction_lost: u8) -> Time {
@@ -34,7 +34,7 @@ fn reports_raise_hold_and_lower() {
         now = second(&mut estimator, now, 100_000, 0);
     }
     assert_eq!(estimator.target_bps(), held);
-    assert_eq!(estimator.figures().state, "reports");
+    assert_eq!(estimator.figures().state, EstimateState::Reports);
 }
 
 #[test]
@@ -59,5 +59,5 @@ fn feedback_ends_the_fallback() {
     estimator.on_remb(60_000, now);
     estimator.on_report(255, 50_000, now);
     assert_eq!(estimator.target_bps(), target);
-    assert!(estimator.figures().rtt_us > 0);
+    assert!(estimator.rtt_us.is_some_and(|us| us > 0));
 }
