@@ -155,6 +155,8 @@ pub(crate) struct Forwarder {
     key_out: u64,
     /// The time stamp of the key frame at `key_out`: parameter sets and first slice both say that it starts.
     key_time: Option<i64>,
+    /// Where the GOP before that one began, if the one goes on where the other ended.
+    before_key: Option<u64>,
     newest: Option<(i64, Time)>,
     newest_arrival: Time,
     /// Ticks that switches put time off by, beyond capture time; the same for what was sent last.
@@ -208,6 +210,7 @@ impl Forwarder {
             live_offset: None,
             key_out: 0,
             key_time: None,
+            before_key: None,
             newest: None,
             newest_arrival: Time::ZERO,
             ahead: 0,
@@ -435,7 +438,7 @@ impl Forwarder {
                 None
             }
         };
-        (self.key_out, self.key_time) = (out_first, Some(first.timestamp));
+        self.begin_at_key(out_first, first.timestamp);
         self.forget_left_out();
         self.state = State::CatchUp { next: key, join };
         true
@@ -447,10 +450,14 @@ impl Forwarder {
         if let Some(ids) = self.picture_ids.as_mut().filter(|_| packet.codec == Codec::Vp8) {
             ids.switch(&packet.payload);
         }
-        self.key_out = self.ranges.last().map_or(0, |r| r.out_first);
-        self.key_time = Some(packet.timestamp);
+        self.begin_at_key(self.ranges.last().map_or(0, |r| r.out_first), packet.timestamp);
         self.forget_left_out();
         self.state = State::Live { next: None };
+    }
+
+    /// What is before the key frame with this number has no use.
+    fn begin_at_key(&mut self, out_first: u64, timestamp: i64) {
+        (self.key_out, self.key_time, self.before_key) = (out_first, Some(timestamp), None);
     }
 
     fn push_live_range(&mut self, packet: &Packet) {
@@ -521,7 +528,9 @@ impl Forwarder {
                 (self.newest_arrival, self.newest_ahead) = (packet.arrival, self.ahead);
             }
             if packet.key_start && video && self.key_time != Some(packet.timestamp) {
-                (self.key_out, self.key_time) = (seq, Some(packet.timestamp));
+                let before = self.key_out;
+                self.begin_at_key(seq, packet.timestamp);
+                self.before_key = Some(before);
             }
         }
         let earned = (packet.payload.len() as u64 * RESEND_SHARE_PERCENT / 100) as i64;

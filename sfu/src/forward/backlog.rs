@@ -133,7 +133,7 @@ impl Forwarder {
         let (in_first, out_first) = (last + 1, self.next_out());
         self.ranges.push(Range { in_first, out_first, left_out: self.left_out_time, ..time });
         if packet.key_start {
-            (self.key_out, self.key_time) = (out_first, Some(packet.timestamp));
+            self.begin_at_key(out_first, packet.timestamp);
         }
     }
 

@@ -18,6 +18,11 @@ pub(super) const RESEND_SHARE_PERCENT: u64 = 15;
 pub(super) const RESEND_FLOOR_BYTES: i64 = 30_000;
 /// With the copies in the table: one more waits to be sent.
 const WAITS: u8 = 0x80;
+/// What is older than the last key frame is no use once the receiver shows that. Until then the end of the GOP is repaired: packets no older than
+/// reordering and three requests take, and 400 ms, after which no live viewer waits for them. An outage leaves older ones.
+const REORDERED_US: i64 = 50_000;
+const GRACE_RTT_PERCENT: i64 = 350;
+const GRACE_US_MAX: i64 = 400_000;
 /// Without a report yet, a resend is repeated no sooner.
 const RTT_UNKNOWN_US: i64 = 50_000;
 /// A packet of padding: as much as its count can say (RFC 3550 section 5.1), the count in the last byte.
@@ -41,11 +46,15 @@ impl Forwarder {
         // The number nearest to the highest sent, by signed 16-bit difference.
         let back = (highest as u16).wrapping_sub(asked) as i16;
         let out_seq = highest.checked_add_signed(-i64::from(back)).ok_or(DropReason::ResendMissing)?;
-        if out_seq > highest || out_seq < self.key_out {
+        if out_seq > highest || out_seq < self.before_key.unwrap_or(self.key_out) {
             return Err(DropReason::ResendRefused);
         }
         let (_, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
         let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
+        let grace_us = (rtt_us * GRACE_RTT_PERCENT / 100 + REORDERED_US).min(GRACE_US_MAX);
+        if out_seq < self.key_out && now.since(packet.arrival) > grace_us {
+            return Err(DropReason::ResendRefused);
+        }
         if self.choice.is_some_and(|c| c.rtx_payload_type.is_none() && c.twcc.is_some()) {
             return Err(DropReason::ResendRefused); // another header under the same number would repeat a nonce
         }

@@ -145,6 +145,28 @@ fn nothing_older_than_the_last_key_frame_is_resent() {
 }
 
 #[test]
+fn the_end_of_a_gop_is_resent_while_it_may_still_be_shown() {
+    let mut scene = Scene::new(true);
+    let peer = &mut scene.world.peers[scene.viewer];
+    (peer.up.delay_us, peer.down.delay_us) = (50_000, 50_000);
+    scene.world.run(1_200);
+    scene.world.report(scene.viewer);
+    scene.frames(10);
+    let old = scene.highest();
+    scene.frames(6);
+    let last = scene.highest();
+    scene.frame(true);
+    // With the way of what was sent and of the request, the frame before the key frame is 200 ms old, and the other one 400 ms.
+    scene.frames(3);
+    scene.nack(&[last]);
+    scene.frames(3);
+    assert_eq!((scene.resent(), scene.refused()), (1, 0), "the end of the GOP");
+    scene.nack(&[old]);
+    scene.frames(3);
+    assert_eq!((scene.resent(), scene.refused()), (1, 1), "what an outage leaves");
+}
+
+#[test]
 fn numbers_never_sent_are_refused() {
     let mut scene = Scene::new(true);
     let first = scene.world.peers[scene.viewer].video()[0].header.seq;
