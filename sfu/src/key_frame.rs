@@ -10,6 +10,8 @@ pub(crate) struct SourceThrottle {
     /// Asked, and not answered yet.
     asked: bool,
     last: Option<Time>,
+    /// When the last one came.
+    came: Option<Time>,
     /// Requests saved up, in thousandths: at most two.
     tokens_milli: i64,
     refilled: Time,
@@ -20,6 +22,8 @@ const SPACING_US_MIN: i64 = 200_000;
 /// Until an answer comes: an encoder takes a while, and what was asked is not asked again at the next packet.
 const RETRY_US: i64 = 500_000;
 const TOKENS_MILLI_MAX: i64 = 2_000;
+/// For viewers whose links take less than a browser sends: as often as live encoders make key frames for HLS by themselves.
+const LIMITED_US: i64 = 2_000_000;
 
 impl SourceThrottle {
     pub(crate) fn new() -> SourceThrottle {
@@ -27,6 +31,7 @@ impl SourceThrottle {
             wanted: false,
             asked: false,
             last: None,
+            came: None,
             tokens_milli: TOKENS_MILLI_MAX,
             refilled: Time::ZERO,
         }
@@ -37,9 +42,15 @@ impl SourceThrottle {
         self.wanted = true;
     }
 
+    /// Somebody's link takes less than the source sends: a key frame is what fits. All who watch pay for it, so it is not wanted before the last
+    /// one is [`LIMITED_US`] old, and one is for all whose links are slow.
+    pub(crate) fn want_when_limited(&mut self, now: Time) {
+        self.wanted |= self.came.is_none_or(|came| now.since(came) >= LIMITED_US);
+    }
+
     /// A key frame starts.
-    pub(crate) fn arrived(&mut self) {
-        (self.wanted, self.asked) = (false, false);
+    pub(crate) fn arrived(&mut self, now: Time) {
+        (self.wanted, self.asked, self.came) = (false, false, Some(now));
     }
 
     /// Another source: it was not asked yet.
@@ -110,8 +121,21 @@ mod tests {
         let mut throttle = SourceThrottle::new();
         throttle.want();
         assert!(throttle.poll(Time::from_ms(5)));
-        throttle.arrived();
+        throttle.arrived(Time::from_ms(5));
         assert!(!throttle.poll(Time::from_ms(5_000)));
+    }
+
+    #[test]
+    fn viewers_with_slow_links_cost_a_key_frame_in_two_seconds_however_many() {
+        let (mut throttle, mut asked) = (SourceThrottle::new(), Vec::new());
+        for ms in 0..10_000 {
+            (0..100).for_each(|_| throttle.want_when_limited(Time::from_ms(ms)));
+            if throttle.poll(Time::from_ms(ms)) {
+                asked.push(ms);
+                throttle.arrived(Time::from_ms(ms));
+            }
+        }
+        assert_eq!(asked, [0, 2_000, 4_000, 6_000, 8_000]);
     }
 
     #[test]

@@ -25,8 +25,13 @@ const CATCH_UP_BPS_MIN: u64 = 1_000_000;
 /// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time.
 const CATCH_UP_RATE: u64 = 3;
 
-/// Under congestion the pacer sends so much of the estimate: what waits drains.
-const LIMIT_PERCENT: u64 = 110;
+/// Under congestion the pacer sends so much of the estimate. What waits on the link takes a percent of it for each so much, so that it drains
+/// in about half a second; what waits here, as behind a key frame, adds one: an empty link takes it sooner than it would be too old.
+const LIMIT_PERCENT: i64 = 110;
+const LIMIT_PERCENT_MIN: i64 = 50;
+const LIMIT_PERCENT_MAX: i64 = 150;
+const LINK_US_PERCENT: i64 = 5_000;
+const HERE_US_PERCENT: i64 = 10_000;
 /// The link takes less than the source sends when the estimate is below this share of what would arrive of it, and takes all again above that one.
 /// Probes go further.
 const SHORT_PERCENT: u64 = 95;
@@ -35,11 +40,13 @@ const ENOUGH_PERCENT: u64 = 100;
 const FAR_SHORT_PERCENT: u64 = 65;
 const GROWS_US: i64 = 1_000_000;
 const DEMAND_PERCENT: u64 = 130;
+/// An estimate that fell below this share of what the choice of an encoding went by is gone by at once.
+const FELL_PERCENT: u64 = 85;
 /// Loss that lasts so long is a path that takes less, without a queue.
 const LOSSY_US: i64 = 3_000_000;
 
-/// A viewer whose link takes less than a browser sends costs that browser, and all who watch it, a key frame no more often.
-const KEY_FRAME_US: i64 = 4_000_000;
+/// A viewer without a picture, whose link takes less than a browser sends, is looked after this often: whether a key frame is due.
+const HOLDS_US: i64 = 100_000;
 
 /// A subscriber's pacer and what it goes by.
 #[derive(Debug)]
@@ -54,13 +61,12 @@ pub(crate) struct Sending {
     limited: bool,
     /// What the source sends.
     needs_bps: u64,
-    /// Something is left for the next slice.
+    /// Something is left for the next slice, and how long the oldest of it has waited.
     waits: bool,
+    waits_us: i64,
     /// Since when the link's queue grows, and more is lost than chance loses.
     grows: Option<Time>,
     lossy: Option<Time>,
-    /// When a key frame was last asked for although the link takes less than the source sends.
-    asked: Time,
 }
 
 impl Sending {
@@ -74,9 +80,9 @@ impl Sending {
             limited: false,
             needs_bps: 0,
             waits: false,
+            waits_us: 0,
             grows: None,
             lossy: None,
-            asked: now,
         }
     }
 
@@ -137,8 +143,11 @@ impl Sending {
     }
 
     fn limit(&mut self, now: Time) {
-        let target_bps = self.estimator.as_ref().filter(|_| self.limited).map(|e| e.target_bps());
-        let link = target_bps.map(|bps| (bps * LIMIT_PERCENT / 100).max(1));
+        let link = self.estimator.as_ref().filter(|_| self.limited).map(|estimator| {
+            let (here, link) = (self.waits_us / HERE_US_PERCENT, estimator.queue_us() / LINK_US_PERCENT);
+            let percent = (LIMIT_PERCENT + here - link).clamp(LIMIT_PERCENT_MIN, LIMIT_PERCENT_MAX);
+            (estimator.target_bps() * percent as u64 / 100).max(1)
+        });
         let limit = match (link, self.catch_up_bps) {
             (Some(link), Some(catch_up)) => Some(link.min(catch_up)),
             (link, catch_up) => link.or(catch_up),
@@ -231,7 +240,7 @@ impl Subscriber {
             }
         }
         let mut left = !pacer.repairs.is_empty();
-        let mut catching_up = false;
+        let (mut catching_up, mut waits_us) = (false, 0);
         for subscribed in &mut self.forwarders {
             let (forwarder, track) = (&mut subscribed.forwarder, &mut tracks[subscribed.track]);
             if !forwarder.is_behind() {
@@ -251,6 +260,8 @@ impl Subscriber {
             catching_up |= forwarder.is_catching_up();
             let waits = forwarder.oldest(&track.ring).map_or(0, |oldest| way.now.since(oldest.arrival));
             stats.queue_us.store(waits, Ordering::Relaxed);
+            // What a catch-up sends is old, but has not waited.
+            waits_us = waits_us.max(if forwarder.is_catching_up() { 0 } else { waits });
         }
         while pacer.wants_padding() {
             let video =
@@ -260,7 +271,7 @@ impl Subscriber {
                 _ => pacer.end_probe(),
             }
         }
-        self.sending.waits = left;
+        (self.sending.waits, self.sending.waits_us) = (left, waits_us);
         left |= self.sending.pacer.probe().is_some();
         if !catching_up && self.sending.catch_up_bps.take().is_some() {
             self.sending.limit(now);
@@ -317,6 +328,18 @@ impl Subscriber {
         }
     }
 
+    /// When [`Subscriber::estimate`] is due after it was done at `now`.
+    pub(crate) fn next_estimate(&self, now: Time) -> Time {
+        let holds = self.forwarders.iter().any(|s| s.forwarder.holds_for_key_frame());
+        self.sending.next_poll().min(if holds { now.plus_us(HOLDS_US) } else { Time::MAX })
+    }
+
+    /// Whether the estimate is a good deal below what the choice of an encoding last went by.
+    pub(crate) fn estimate_fell(&self) -> bool {
+        let bps = self.sending.estimator.as_ref().map(|estimator| estimator.target_bps());
+        bps.is_some_and(|bps| bps < self.layers.estimate_bps / 100 * FELL_PERCENT)
+    }
+
     /// What the estimator does by time, and what follows from it. `best_bps` is what the richest encoding of the source takes, where there are
     /// several: it is probed for. Returns whether [`Subscriber::pace`] is due.
     pub(crate) fn estimate(
@@ -344,10 +367,10 @@ impl Subscriber {
         }
         for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {
             let track = &mut tracks[subscribed.track];
-            let again = now.since(sending.asked) >= KEY_FRAME_US;
-            if track.answers() && (!sending.limited || again) {
-                track.key_frames.want();
-                sending.asked = now;
+            match (track.answers(), sending.limited) {
+                (true, true) => track.key_frames.want_when_limited(now),
+                (true, false) => track.key_frames.want(),
+                (false, _) => {}
             }
             // An RTMP source cannot be asked: its picture comes back from the ring.
             if !track.answers() && !sending.limited && subscribed.forwarder.rewind(&track.ring) {

@@ -421,7 +421,7 @@ impl Shard {
         {
             return self.close(slot, reason.into(), now, out);
         }
-        let mut due = session.next_timeout();
+        let (mut due, mut fell) = (session.next_timeout(), false);
         match &mut peer.role {
             _ if !session.is_connected() => {}
             Role::Publish(publisher) => {
@@ -436,13 +436,17 @@ impl Shard {
                 let set =
                     video.filter(|key| key.kind == Kind::Video).find_map(|key| self.layers.get(&key.stream));
                 let best_bps = set.map_or(0, LayerSet::best_bps);
+                fell = subscriber.estimate_fell();
                 if subscriber.estimate(&mut self.tracks, best_bps, &peer.stats, now) {
                     schedule(&mut self.wheel, subscriber, slot, now);
                 }
-                due = due.min(subscriber.next_report()).min(subscriber.sending.next_poll());
+                due = due.min(subscriber.next_report()).min(subscriber.next_estimate(now));
             }
         }
         self.timers.set(slot, due.max(now.plus_us(STEP_US)));
+        if fell {
+            self.choose_layer(slot, now);
+        }
     }
 
     /// The next slice of what waits for a subscriber.
@@ -645,6 +649,7 @@ impl Shard {
                 if let Err(reason) = subscriber.sending.feedback(fci, now) {
                     metrics.dropped(reason);
                 }
+                sooner |= subscriber.estimate_fell();
             }
             (Role::Subscribe(subscriber), rtcp::Event::Remb { bitrate_bps, .. }) => {
                 subscriber.sending.remb(bitrate_bps, now);

@@ -245,7 +245,7 @@ impl Track {
             self.numbering.last = Some(last);
         }
         if key_start {
-            self.key_frames.arrived();
+            self.key_frames.arrived(now);
         }
         self.fresh.push(seq);
         Ok(())

@@ -13,6 +13,8 @@ const DRIFT: f64 = 5.0;
 const CHANGE: f64 = 1e9;
 /// Our own clock's window.
 const OWN_WINDOW_US: i64 = 500_000;
+/// Whether packets arrive slower than they were sent is seen in so much of either clock: some frames of a video, and no more of a queue.
+const BEHIND_WINDOW_US: i64 = 200_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Acknowledged {
@@ -29,12 +31,18 @@ pub(super) struct Acknowledged {
 #[derive(Debug, Default)]
 struct OwnClock {
     from: Option<Time>,
-    /// When the window's first packet arrived.
-    arrived_us: i64,
     bytes: u64,
     bps: u64,
-    /// The last window's packets took longer to arrive than to be sent, by a quarter.
-    stretched: bool,
+    behind: Behind,
+}
+
+/// Whether the last window's packets took longer to arrive than to be sent, by a quarter: at what rate they came then.
+#[derive(Debug, Default)]
+struct Behind {
+    /// When the window's first packet was sent, and arrived.
+    from: Option<(Time, i64)>,
+    bytes: u64,
+    bps: Option<u64>,
 }
 
 impl Acknowledged {
@@ -48,9 +56,9 @@ impl Acknowledged {
         self.bps().map(|bps| bps.min(self.own.bps))
     }
 
-    /// Packets arrive slower than they were sent: that few do is the link's doing, however few were sent.
-    pub(super) fn falls_behind(&self) -> bool {
-        self.own.stretched
+    /// Packets arrive slower than they were sent, at this rate: that is the link's doing, however few were sent.
+    pub(super) fn behind_bps(&self) -> Option<u64> {
+        self.own.behind.bps
     }
 
     pub(super) fn on_packet(&mut self, sent: Time, arrival_us: i64, bytes: usize) {
@@ -105,20 +113,59 @@ impl Acknowledged {
 
 impl OwnClock {
     fn on_packet(&mut self, sent: Time, arrival_us: i64, bytes: usize) {
-        let from = *self.from.get_or_insert_with(|| {
-            self.arrived_us = arrival_us;
-            sent
-        });
-        let us = sent.since(from);
+        self.behind.on_packet(sent, arrival_us, bytes);
+        let us = sent.since(*self.from.get_or_insert(sent));
         // Described out of order: it would be counted into time in which it was not sent.
         if us < 0 {
             return;
         }
         if us >= OWN_WINDOW_US {
             self.bps = self.bytes.saturating_mul(8_000_000) / us.unsigned_abs();
-            self.stretched = arrival_us.saturating_sub(self.arrived_us) > us.saturating_mul(5) / 4;
-            (self.from, self.arrived_us, self.bytes) = (Some(sent), arrival_us, 0);
+            (self.from, self.bytes) = (Some(sent), 0);
         }
         self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+}
+
+impl Behind {
+    fn on_packet(&mut self, sent: Time, arrival_us: i64, bytes: usize) {
+        let Some((from, arrived_us)) = self.from else {
+            self.from = Some((sent, arrival_us));
+            return;
+        };
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        let (us, arrives_us) = (sent.since(from), arrival_us.saturating_sub(arrived_us));
+        if us.max(arrives_us) >= BEHIND_WINDOW_US {
+            let bps = self.bytes.saturating_mul(8_000_000) / arrives_us.max(1).unsigned_abs();
+            self.bps = (arrives_us > us.saturating_mul(5) / 4).then_some(bps);
+            (self.from, self.bytes) = (Some((sent, arrival_us)), 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1200 bytes each 5 ms, which is 1.92 Mbit/s; each takes `arrives_us` to arrive after the one before.
+    fn behind_bps(acknowledged: &mut Acknowledged, from: i64, arrives_us: i64) -> Option<u64> {
+        for n in 0..100 {
+            acknowledged.on_packet(
+                Time((from + n) * 5_000),
+                (from + n) * 5_000 + n * (arrives_us - 5_000),
+                1_200,
+            );
+        }
+        acknowledged.behind_bps()
+    }
+
+    #[test]
+    fn a_link_that_is_full_shows_what_it_carries_in_two_tenths_of_a_second() {
+        let mut acknowledged = Acknowledged::default();
+        assert_eq!(behind_bps(&mut acknowledged, 0, 5_000), None);
+        assert_eq!(behind_bps(&mut acknowledged, 100, 6_000), None, "a fifth more may be chance");
+        let bps = behind_bps(&mut acknowledged, 200, 12_000).expect("it falls behind");
+        assert!((780_000..=820_000).contains(&bps), "{bps}");
+        assert_eq!(behind_bps(&mut acknowledged, 300, 5_000), None);
     }
 }

@@ -15,6 +15,7 @@ mod history;
 mod inter_arrival;
 mod loss;
 mod probe;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod trendline;
@@ -32,6 +33,7 @@ use inter_arrival::{InterArrival, Step};
 use loss::LossBased;
 pub(crate) use probe::Probe;
 use probe::{Prober, Wish};
+use queue::Queue;
 use trendline::{Trendline, Usage};
 
 /// What is sent before anything is known: a video of medium quality; 300 kbit/s, as browsers have it, shows a new viewer
@@ -54,6 +56,9 @@ const ARRIVAL_WRAP_US: i64 = 64_000 << 24;
 
 /// Of what arrives and makes no queue so much is taken to fit: less than all, or a queue that is there would stay.
 const FITS_PERCENT: u64 = 90;
+/// A queue shorter than this is no sign that the link is full, unless it is a short one: then it loses at least so much.
+const QUEUE_US_SHORT: i64 = 50_000;
+const LOSS_SHORT: f64 = 0.01;
 /// Where more than this share is lost, what arrives is no proof that it fits: the path may lose what is too much without a queue.
 pub(crate) const LOSS_MAX: f64 = 0.12;
 
@@ -80,6 +85,7 @@ pub(crate) struct Estimator {
     aimd: Aimd,
     loss: LossBased,
     prober: Prober,
+    queue: Queue,
     fallback: Fallback,
     demand_bps: u64,
     /// What arrived lately and made no queue, while little was lost: it fits, whatever else was concluded.
@@ -109,6 +115,7 @@ impl Estimator {
             aimd: Aimd::new(START_BPS, now),
             loss: LossBased::new(START_BPS),
             prober: Prober::new(),
+            queue: Queue::default(),
             fallback: Fallback::new(START_BPS, now),
             demand_bps: 0,
             fits_bps: 0,
@@ -158,10 +165,11 @@ impl Estimator {
             Step::Nothing => {}
             Step::Delta(delta) => self.trendline.on_delta(delta),
             Step::Reset => {
-                self.trendline = Trendline::default();
+                (self.trendline, self.queue) = (Trendline::default(), Queue::default());
                 self.acknowledged.on_gap();
             }
         }
+        self.queue.on_packet(packet.sent, arrival_us);
         if packet.gap {
             self.acknowledged.on_gap();
         }
@@ -186,11 +194,16 @@ impl Estimator {
         }
         let rtt_us = self.rtt_us();
         let usage = self.trendline.usage();
-        let idle = self.outgoing.application.is_idle(now) && !self.acknowledged.falls_behind();
+        let behind_bps = self.acknowledged.behind_bps();
+        // A probe's queue is its own, and a short one that loses nothing may be a burst's, as of a key frame: what arrives is not what fits.
+        let short = self.queue.us() < QUEUE_US_SHORT && self.loss.loss() < LOSS_SHORT;
+        let idle = (short || self.outgoing.application.is_idle(now) || self.prober.is_probing(now, rtt_us))
+            && behind_bps.is_none();
         if !self.take_probe_result(now) {
             let input = aimd::Input {
                 usage,
-                acknowledged_bps: self.acknowledged.bps(),
+                // What is averaged lags behind a link that was just filled, or became narrow.
+                acknowledged_bps: behind_bps.filter(|_| usage == Usage::Over).or(self.acknowledged.bps()),
                 confirmed_bps: self.acknowledged.confirmed_bps(),
                 application_limited: self.outgoing.application.is_limited(),
                 idle,
@@ -283,6 +296,11 @@ impl Estimator {
         self.fallback.told_bps().filter(|_| !self.outgoing.heard)
     }
 
+    /// What waits on the link, as time, in microseconds.
+    pub(crate) fn queue_us(&self) -> i64 {
+        self.queue.us()
+    }
+
     /// The queue grows now.
     pub(crate) fn congested(&self) -> bool {
         self.trendline.usage() == Usage::Over
@@ -297,7 +315,7 @@ impl Estimator {
     pub(crate) fn figures(&self) -> EstimateFigures {
         EstimateFigures {
             state: self.state(),
-            probing: self.prober.is_probing(),
+            probing: self.prober.is_on_the_way(),
             delay_bps: if self.outgoing.heard { self.aimd.bps() } else { 0 },
             loss_bps: if self.loss.is_limiting() { self.loss.bps() } else { 0 },
             arrives_bps: self.acknowledged.bps().unwrap_or(0),

@@ -41,6 +41,8 @@ const FREE_SHARE: f64 = 0.95;
 const FASTER_MAX: f64 = 2.0;
 /// Answers come within the round trip and this, or are not waited for.
 const WAIT_US: i64 = 1_000_000;
+/// The trend of the delay is that of about so much time.
+const TREND_US: i64 = 300_000;
 /// The estimate moved so far from what was last seen to be the most: it is another link, probe at once.
 const FELL_PERCENT: u64 = 66;
 const ROSE_PERCENT: u64 = 120;
@@ -70,6 +72,8 @@ pub(super) struct Prober {
     id: u8,
     /// What fitted when the queue last grew, or the estimate when the last probe found no more.
     failed_at_bps: Option<u64>,
+    /// When the last one came to its end.
+    ended: Option<Time>,
 }
 
 /// What the estimator knows when a probe may be due.
@@ -95,12 +99,19 @@ impl Prober {
             interval_us: INTERVAL_US,
             id: 0,
             failed_at_bps: None,
+            ended: None,
         }
     }
 
-    /// One is on the way.
-    pub(super) fn is_probing(&self) -> bool {
+    /// One was sent, and has not come back.
+    pub(super) fn is_on_the_way(&self) -> bool {
         self.cluster.is_some()
+    }
+
+    /// Whether a probe is on the way, or its queue may still be: for a round trip and as long as the trend looks back.
+    pub(super) fn is_probing(&self, now: Time, rtt_us: i64) -> bool {
+        let lasts_us = rtt_us.saturating_add(TREND_US);
+        self.cluster.is_some() || self.ended.is_some_and(|ended| now.since(ended) < lasts_us)
     }
 
     /// The first feedback came: the peer answers, so probes are of use.
@@ -200,6 +211,7 @@ impl Prober {
             cluster.described_bytes >= cluster.probe.bytes as u64 || now >= cluster.deadline
         };
         let cluster = self.cluster.take_if(|cluster| complete(cluster))?;
+        self.ended = Some(now);
         let bps = cluster.bps();
         let better = bps.filter(|bps| *bps > estimate_bps.saturating_mul(105) / 100);
         match better {
