@@ -40,9 +40,9 @@ fn main() -> ExitCode {
     if let Some(seed) = seed {
         for one in chosen {
             println!("{}, seed {seed}: {}", one.name, one.about);
-            for figure in one.run(seed, true) {
-                println!("  {}: {:?}, to reach {:?}", figure.what, figure.value, figure.goal);
-            }
+            scoreboard::rows(one, &[(seed, one.run(seed, true))])
+                .iter()
+                .for_each(|row| println!("{}", row.line()));
         }
         return ExitCode::SUCCESS;
     }

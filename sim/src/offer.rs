@@ -11,6 +11,16 @@ pub const H264: u8 = 102;
 pub const OPUS: u8 = 111;
 /// Id of the transport-wide sequence number.
 pub const TWCC_ID: u8 = 3;
+/// Ids of a packet's m-line and encoding, and of the encoding that a retransmission is of (RFC 8852).
+pub const MID_ID: u8 = 4;
+/// See [`MID_ID`].
+pub const RID_ID: u8 = 10;
+/// See [`MID_ID`].
+pub const REPAIRED_RID_ID: u8 = 11;
+/// Names of a simulcast publisher's encodings.
+pub const RIDS: [&str; 3] = ["l", "m", "h"];
+/// The mid of video.
+pub const VIDEO_MID: &str = "1";
 
 /// What differs from client to client.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +41,17 @@ impl Default for Features {
 /// The payload type of a video codec.
 pub fn payload_type(codec: Codec) -> u8 {
     if codec == Codec::Vp8 { VP8 } else { H264 }
+}
+
+/// Of a publisher with as many encodings.
+pub fn simulcast(features: Features, encodings: usize) -> Vec<NegotiatedMedia> {
+    let mut medias = medias(features);
+    for video in medias.iter_mut().filter(|m| m.kind == Kind::Video && encodings > 1) {
+        video.mid_ext_id = Some(MID_ID);
+        video.rids = RIDS.iter().take(encodings).map(|rid| rid.to_string()).collect();
+        (video.rid_ext_id, video.repaired_rid_ext_id) = (Some(RID_ID), Some(REPAIRED_RID_ID));
+    }
+    medias
 }
 
 /// Opus, H.264 and VP8.

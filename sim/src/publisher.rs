@@ -39,6 +39,8 @@ struct Encoding {
     history: VecDeque<(Rtp, Time)>,
     packets: u32,
     octets: u32,
+    /// Its packets say which it is: with simulcast, until a report shows that the node knows.
+    rid: Option<&'static str>,
 }
 
 /// One publisher.
@@ -66,14 +68,13 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Begins to capture at `now`. `id` tells its frames and SSRCs from other publishers'.
-    pub fn new(id: u32, features: Features, settings: Settings, seed: u64, now: Time) -> Publisher {
+    /// Begins to capture at `now`. `id` tells its frames and SSRCs from other publishers'. Several `settings` are simulcast.
+    pub fn new(id: u32, features: Features, settings: &[Settings], seed: u64, now: Time) -> Publisher {
         let mut random = Random(seed);
-        let encoder = Encoder::new(id, settings, random.draw());
-        let encoding = Encoding {
-            ssrc: 0x5000_0000 | id << 8 | 1,
-            rtx_ssrc: 0x5000_0000 | id << 8 | 2,
-            encoder,
+        let mut encoding = |(index, one): (usize, &Settings)| Encoding {
+            ssrc: 0x5000_0000 | id << 8 | (2 * index as u32 + 1),
+            rtx_ssrc: 0x5000_0000 | id << 8 | (2 * index as u32 + 2),
+            encoder: Encoder::new((index as u32) << 16 | id, *one, random.draw()),
             seq: random.below(0x7fff) + 1,
             rtx_seq: random.below(0x7fff) + 1,
             offset: random.draw() as u32,
@@ -82,10 +83,11 @@ impl Publisher {
             history: VecDeque::new(),
             packets: 0,
             octets: 0,
+            rid: offer::RIDS.get(index).copied().filter(|_| settings.len() > 1),
         };
         Publisher {
             features,
-            encodings: vec![encoding],
+            encodings: settings.iter().enumerate().map(&mut encoding).collect(),
             audio_ssrc: 0x5000_0000 | id << 8,
             audio_seq: random.below(0x7fff) + 1,
             queue: VecDeque::new(),
@@ -164,13 +166,15 @@ impl Publisher {
                 marker: false,
                 payload: payload.into(),
                 twcc: None,
+                rid: None,
             };
             self.put(rtp, out);
         }
+        let bitrate_bps: u64 = self.encodings.iter().map(|e| e.encoder.settings.bitrate_bps).sum();
         while self.queue.front().is_some_and(|(at, ..)| (*at).max(self.paced) <= now) {
             let Some((_, encoding, rtp)) = self.queue.pop_front() else { break };
             let e = &mut self.encodings[encoding];
-            let rate = e.encoder.settings.bitrate_bps * self.pace_percent / 100;
+            let rate = bitrate_bps * self.pace_percent / 100;
             self.paced = now.plus_us((rtp.payload.len() as u64 * 8_000_000 / rate) as i64);
             e.packets = e.packets.wrapping_add(1);
             e.octets = e.octets.wrapping_add(rtp.payload.len() as u32);
@@ -208,6 +212,7 @@ impl Publisher {
                     marker: one.marker,
                     payload: one.bytes,
                     twcc: None,
+                    rid: e.rid.map(|rid| (rid, false)),
                 };
                 e.seq += 1;
                 self.queue.push_back((ready, index, rtp));
@@ -241,6 +246,9 @@ impl Publisher {
                 self.key_frames_asked += 1;
                 self.encodings.iter_mut().filter(|e| e.ssrc == ssrc).for_each(|e| e.key_wanted = true);
             }
+            rtcp::Event::Report { about_ssrc, .. } => {
+                self.encodings.iter_mut().filter(|e| e.ssrc == about_ssrc).for_each(|e| e.rid = None);
+            }
             _ => {}
         });
         parsed.expect("the node sends well-formed RTCP");
@@ -264,6 +272,7 @@ impl Publisher {
             again.payload_type += 1;
             again.ssrc = e.rtx_ssrc;
             again.seq = e.rtx_seq;
+            again.rid = again.rid.map(|(rid, _)| (rid, true));
             e.rtx_seq += 1;
         }
         self.put(again, out);

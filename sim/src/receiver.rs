@@ -103,6 +103,11 @@ impl Receiver {
         Ok(())
     }
 
+    /// Packets of sound that came.
+    pub fn sound(&self) -> u64 {
+        self.audio.received
+    }
+
     /// RTCP came.
     pub fn on_rtcp(&mut self, compound: &[u8], now: Time) {
         let parsed = rtcp::parse(compound, |event| {

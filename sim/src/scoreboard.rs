@@ -64,12 +64,18 @@ impl Row {
 
 /// Runs a scenario with each seed and puts the results together.
 pub fn measure(scenario: &Scenario, seeds: &[u64]) -> Vec<Row> {
-    let runs: Vec<Vec<Figure>> = seeds.iter().map(|seed| scenario.run(*seed, false)).collect();
-    let figures = runs.first().map_or(0, Vec::len);
+    let runs: Vec<(u64, Vec<Figure>)> =
+        seeds.iter().map(|seed| (*seed, scenario.run(*seed, false))).collect();
+    rows(scenario, &runs)
+}
+
+/// Puts the figures of several runs together, each with its seed.
+pub fn rows(scenario: &Scenario, runs: &[(u64, Vec<Figure>)]) -> Vec<Row> {
+    let figures = runs.first().map_or(0, |(_, run)| run.len());
     let row = |index: usize| {
-        let Figure { what, goal, gate, .. } = runs[0][index];
-        let values = || runs.iter().map(|run| &run[index].value);
-        let by_seed = seeds.iter().zip(values()).map(|(seed, value)| (*seed, together([value]))).collect();
+        let Figure { what, goal, gate, .. } = runs[0].1[index];
+        let values = || runs.iter().map(|(_, run)| &run[index].value);
+        let by_seed = runs.iter().map(|(seed, run)| (*seed, together([&run[index].value]))).collect();
         Row { scenario: scenario.name, what, measured: together(values()), goal, gate, by_seed }
     };
     (0..figures).map(row).collect()

@@ -47,6 +47,11 @@ impl Source {
         }
     }
 
+    /// Packets of sound sent.
+    pub fn sound(&self) -> u64 {
+        self.audio_seq
+    }
+
     /// When [`Source::poll`] is due.
     pub fn next(&self) -> Time {
         self.next_frame.min(self.next_audio)

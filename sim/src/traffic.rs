@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rtc::client::Client;
 use rtc::srtp::TAG_LEN_MAX;
 
-use crate::offer::TWCC_ID;
+use crate::offer::{MID_ID, REPAIRED_RID_ID, RID_ID, TWCC_ID, VIDEO_MID};
 
 /// One RTP packet before protection. `seq` does not wrap: its upper bits are the rollover counter.
 #[derive(Clone, Debug)]
@@ -23,21 +23,28 @@ pub struct Rtp {
     pub payload: Bytes,
     /// Transport-wide number.
     pub twcc: Option<u16>,
+    /// It says whose it is: the encoding, and whether it is a retransmission.
+    pub rid: Option<(&'static str, bool)>,
 }
 
 impl Rtp {
     /// As the client sends it.
     pub fn seal(&self, client: &mut Client) -> Vec<u8> {
-        let mut buffer = vec![0; 12 + 8 + self.payload.len() + TAG_LEN_MAX];
+        let mut buffer = vec![0; 12 + 16 + self.payload.len() + TAG_LEN_MAX];
         let twcc = self.twcc.map(u16::to_be_bytes);
-        let element = twcc.as_ref().map(|number| (TWCC_ID, &number[..]));
+        let mut extensions: Vec<(u8, &[u8])> = Vec::new();
+        extensions.extend(twcc.as_ref().map(|number| (TWCC_ID, &number[..])));
+        if let Some((rid, repaired)) = self.rid {
+            let id = if repaired { REPAIRED_RID_ID } else { RID_ID };
+            extensions.extend([(MID_ID, VIDEO_MID.as_bytes()), (id, rid.as_bytes())]);
+        }
         let fields = rtc::rtp::Fields {
             marker: self.marker,
             payload_type: self.payload_type,
             sequence_number: self.seq as u16,
             timestamp: self.timestamp,
             ssrc: self.ssrc,
-            extensions: element.as_slice(),
+            extensions: &extensions,
         };
         let header_len = rtc::rtp::write_header(&mut buffer, &fields);
         let len = header_len + self.payload.len();

@@ -21,9 +21,16 @@ const SPS_SMALL: &[u8] = &[
 ];
 const PPS_SMALL: &[u8] = &[0x68, 0xe9, 0x78, 0x19, 0x4b, 0x20];
 
-/// Small, large.
-static CONFIGS: LazyLock<[Arc<TrackConfig>; 2]> = LazyLock::new(|| {
-    [(SPS_SMALL, PPS_SMALL), (SPS_LARGE, PPS_LARGE)].map(|(sps, pps)| {
+/// Baseline, 320x180, 640x360 and 1280x720, as simulcast has them.
+const SPS_180: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 0xda, 0x05, 0x06, 0x7e, 0x74];
+const SPS_360: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 0xda, 0x02, 0x80, 0xbf, 0xe5, 0x40];
+const SPS_720: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xe4];
+
+/// By picture, VP8 aside.
+static CONFIGS: LazyLock<[Arc<TrackConfig>; 5]> = LazyLock::new(|| {
+    let of_simulcast = [SPS_180, SPS_360, SPS_720].map(|sps| (sps, PPS_LARGE));
+    let [low, middle, high] = of_simulcast;
+    [(SPS_LARGE, PPS_LARGE), (SPS_SMALL, PPS_SMALL), low, middle, high].map(|(sps, pps)| {
         let config = VideoConfig::from_parameter_sets(Bytes::from_static(sps), Bytes::from_static(pps));
         Arc::new(TrackConfig::H264(config.expect("parameter sets of real encoders")))
     })
@@ -96,6 +103,12 @@ pub enum Picture {
     Large,
     /// H.264 in 176x144: other parameter sets.
     Small,
+    /// H.264 in 320x180.
+    P180,
+    /// H.264 in 640x360.
+    P360,
+    /// H.264 in 1280x720.
+    P720,
     /// VP8.
     Vp8,
 }
@@ -111,7 +124,8 @@ pub struct Settings {
     pub fps: u32,
     /// A key frame each so many frames; 0: only when asked.
     pub gop: u32,
-    /// Every second frame is one that no other refers to.
+    /// Every second frame is one that no other refers to, of two thirds of the others' size: as x264 makes them with three B-frames, of which
+    /// it refers to one. They are 40 % of the bytes between key frames.
     pub unreferenced: bool,
 }
 
@@ -184,10 +198,11 @@ impl Encoder {
             self.referred = number;
         }
         let tag = Tag { id: FrameId { encoder: self.id, number }, refers_to, capture };
-        let len = self.len(key);
+        let len = self.len(key) * self.share_percent(key, discardable) / 100;
+        self.debt = (self.debt + len as i64 - self.mean() as i64).max(0);
         let payloads = match picture {
             Picture::Vp8 => vp8(&tag, key, len),
-            Picture::Large | Picture::Small => h264(&tag, key, discardable, picture == Picture::Large, len),
+            _ => h264(&tag, key, discardable, &CONFIGS[picture as usize], len),
         };
         let codec = if picture == Picture::Vp8 { Codec::Vp8 } else { Codec::H264 };
         Encoded { tag, codec, discardable, payloads }
@@ -195,14 +210,25 @@ impl Encoder {
 
     /// Key frames are 5 to 8 times the mean, others 0.7 to 1.3 times, a quarter less while in debt.
     fn len(&mut self, key: bool) -> usize {
-        let mean = self.settings.bitrate_bps / 8 / u64::from(self.settings.fps);
+        let mean = self.mean();
         let len = match (key, self.debt > 0) {
             (true, _) => mean * (500 + self.random.below(300)) / 100,
             (false, false) => mean * (70 + self.random.below(61)) / 100,
             (false, true) => mean * (53 + self.random.below(45)) / 100,
         };
-        self.debt = (self.debt + len as i64 - mean as i64).max(0);
         (len as usize).max(100)
+    }
+
+    fn mean(&self) -> u64 {
+        self.settings.bitrate_bps / 8 / u64::from(self.settings.fps)
+    }
+
+    fn share_percent(&self, key: bool, discardable: bool) -> usize {
+        match (self.settings.unreferenced && !key, discardable) {
+            (false, _) => 100,
+            (true, false) => 120,
+            (true, true) => 80,
+        }
     }
 }
 
@@ -212,7 +238,7 @@ fn filled(mut nal: BytesMut, len: usize) -> BytesMut {
 }
 
 /// One slice a frame, as browsers make them, cut by the packetizer of the node.
-fn h264(tag: &Tag, key: bool, discardable: bool, large: bool, len: usize) -> Vec<RtpPayload> {
+fn h264(tag: &Tag, key: bool, discardable: bool, config: &Arc<TrackConfig>, len: usize) -> Vec<RtpPayload> {
     let mut nal = BytesMut::new();
     // first_mb_in_slice 0; slice types I, P and B
     nal.put_slice(match (key, discardable) {
@@ -225,7 +251,7 @@ fn h264(tag: &Tag, key: bool, discardable: bool, large: bool, len: usize) -> Vec
     let mut data = BytesMut::with_capacity(nal.len() + 4);
     data.put_u32(nal.len() as u32);
     data.put_slice(&nal);
-    let config = CONFIGS[usize::from(large)].clone();
+    let config = config.clone();
     let frame = Frame { config, dts: tag.capture, pts: tag.capture, key, discardable, data: data.freeze() };
     let mut payloads = Vec::new();
     payload::h264::packetize(&frame, payload::PAYLOAD_LEN_MAX, &mut payloads);
@@ -257,7 +283,8 @@ mod tests {
 
     #[test]
     fn frames_are_what_the_node_takes_them_for() {
-        for picture in [Picture::Large, Picture::Small, Picture::Vp8] {
+        use Picture::{Large, P180, P360, P720, Small, Vp8};
+        for picture in [Large, Small, P180, P360, P720, Vp8] {
             let settings = Settings { picture, unreferenced: picture != Picture::Vp8, ..Settings::default() };
             let mut encoder = Encoder::new(7, settings, 1);
             for number in 0..10_u32 {
@@ -271,6 +298,16 @@ mod tests {
                     (true, _) => 2,
                 };
                 assert_eq!(starts.count(), expect, "parameter sets and the first slice");
+                let height = frame.payloads.iter().find_map(|p| payload::size(frame.codec, &p.bytes));
+                let expect = match picture {
+                    Large => Some(1_080),
+                    Small => Some(144),
+                    P180 => Some(180),
+                    P360 => Some(360),
+                    P720 => Some(720),
+                    Vp8 => None,
+                };
+                assert_eq!(height.map(|(_, height)| height), expect.filter(|_| frame.tag.is_key()));
                 let slice = frame.payloads.iter().find_map(|p| Tag::read(frame.codec, &p.bytes));
                 assert_eq!(slice, Some(frame.tag));
                 assert_eq!(frame.payloads.iter().filter(|p| p.marker).count(), 1);

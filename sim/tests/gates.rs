@@ -56,7 +56,9 @@ scenarios! {
     replaced: "replaced",
     slow_one: "slow-one",
     rate_steps: "rate-steps",
+    rate_steps_one: "rate-steps-one",
     rtmp_narrow: "rtmp-narrow",
+    rtmp_too_narrow: "rtmp-too-narrow",
     estimate_loss_2: "estimate-loss-2",
 }
 

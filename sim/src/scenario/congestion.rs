@@ -1,27 +1,40 @@
-//! Paths that are too narrow, and those that only seem so. Most of it waits for estimation and pacing.
+//! Paths that are too narrow, and those that only seem so.
 
 use link::{Config, Loss};
 
-use super::{Figure, Goal, Scenario, Value, View, gate, later, shown};
+use super::{Figure, Goal, Scenario, Value, View, gate, shown};
+use media::Time;
+
+use crate::Seen;
 use crate::offer::Features;
-use crate::video::Settings;
+use crate::video::{FrameId, Picture, Settings};
 use crate::world::World;
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "slow-one",
-        about: "one of 20 viewers has 100 kbit/s, the others all they need",
+        about: "one of 100 viewers has 100 kbit/s, the others all they need",
         run: slow_one,
     },
     Scenario {
         name: "rate-steps",
-        about: "viewer's path: 4, 1 and 4 Mbit/s for 10 s each, RTT 50 ms, 1 s of queue; 2 Mbit/s from a browser, one layer",
+        about: "viewer's path: 4, 1 and 4 Mbit/s for 10 s each, RTT 50 ms, 1 s of queue; simulcast of 150, 500 and 1700 kbit/s",
         run: rate_steps,
     },
     Scenario {
+        name: "rate-steps-one",
+        about: "the same path; 2 Mbit/s from a browser, one layer: while it is narrow, a key frame each two seconds",
+        run: rate_steps_one,
+    },
+    Scenario {
         name: "rtmp-narrow",
-        about: "1.5 Mbit/s for an RTMP source of 2 Mbit/s with a GOP of 4 s, every second frame unreferenced",
+        about: "1.5 Mbit/s for an RTMP source of 2 Mbit/s with a GOP of 4 s; every second frame unreferenced, 40 % of the bytes between key frames",
         run: rtmp_narrow,
+    },
+    Scenario {
+        name: "rtmp-too-narrow",
+        about: "0.8 Mbit/s for the same source: less than its referenced frames need",
+        run: rtmp_too_narrow,
     },
     Scenario {
         name: "estimate-loss-2",
@@ -35,7 +48,7 @@ fn slow_one(seed: u64, log: bool) -> Vec<Figure> {
         let mut w = World::new(seed, 1, log && slow);
         let publisher = w.publisher(1, Features::default(), Settings::default());
         w.peers[publisher].publisher().unpaced();
-        let viewers: Vec<usize> = (0..20).map(|_| w.joining(1, 0, Features::default())).collect();
+        let viewers: Vec<usize> = (0..100).map(|_| w.joining(1, 0, Features::default())).collect();
         w.connect(&viewers);
         w.run_s(1);
         if slow {
@@ -79,16 +92,56 @@ fn narrow(w: &World, viewer: usize, view: &View, freeze_ms: f64) -> Vec<Figure> 
     let peer = &w.peers[viewer];
     let queue: Vec<f64> = peer.queue_us.iter().map(|(_, us)| *us as f64 / 1_000.0).collect();
     vec![
-        later("queue delay, p95, ms", Value::Percentile(95, queue), Goal::Most(200.0)),
-        later("longest freeze, ms", Value::Most(view.freeze_ms()), Goal::Most(freeze_ms)),
+        gate("queue delay, p95, ms", Value::Percentile(95, queue), Goal::Most(200.0)),
+        gate("longest freeze, ms", Value::Most(view.freeze_ms()), Goal::Most(freeze_ms)),
         shown("frames played, %", Value::Share(view.played, view.frames)),
         shown("key frames asked for by the viewer", Value::Most(f64::from(peer.receiver().plis))),
     ]
 }
 
+/// As Chromium makes them of a 720p camera, lowest first.
+const SIMULCAST: [(Picture, u64); 3] =
+    [(Picture::P180, 150_000), (Picture::P360, 500_000), (Picture::P720, 1_700_000)];
+
+/// Seconds until nothing but the encoding `right` comes to the viewer, between two steps; `None` when it never does.
+fn settles(seen: &Seen, right: usize, from: Time, to: Time) -> Value {
+    let came = || seen.complete.iter().filter(|(_, (whole, _))| *whole >= from && *whole < to);
+    let is_right = |id: &FrameId| id.encoder >> 16 == right as u32;
+    if !came().any(|(id, _)| is_right(id)) {
+        return Value::Nothing;
+    }
+    let last = came().filter(|(id, _)| !is_right(id)).map(|(_, (whole, _))| *whole).max();
+    Value::Most(last.map_or(0.0, |last| last.since(from) as f64 / 1_000_000.0))
+}
+
 fn rate_steps(seed: u64, log: bool) -> Vec<Figure> {
+    let settings = |(picture, bitrate_bps)| Settings { picture, bitrate_bps, ..Settings::default() };
+    let mut w = World::new(seed, 1, log);
+    let publisher = w.simulcast(1, Features::default(), &SIMULCAST.map(settings));
+    let (from, viewer, view) = steps(&mut w, publisher);
+    let seen = &w.peers[viewer].receiver().buffer.seen;
+    let at = |second: i64| from.plus_ms(second * 1_000);
+    let mut figures = vec![
+        gate("down to the right layer, s", settles(seen, 1, at(10), at(20)), Goal::Most(2.0)),
+        gate("up to the right layer, s", settles(seen, 2, at(20), at(30)), Goal::Most(10.0)),
+    ];
+    figures.extend(narrow(&w, viewer, &view, 500.0));
+    figures
+}
+
+fn rate_steps_one(seed: u64, log: bool) -> Vec<Figure> {
     let mut w = World::new(seed, 1, log);
     let publisher = w.publisher(1, Features::default(), Settings::default());
+    let (_, viewer, view) = steps(&mut w, publisher);
+    // A picture each two seconds: more would cost all who watch.
+    let mut figures = narrow(&w, viewer, &view, 2_500.0);
+    let asked = w.peers[publisher].oracle.key_frames_asked;
+    figures.push(shown("key frames asked of the publisher", Value::Most(f64::from(asked))));
+    figures
+}
+
+/// A viewer whose path has another rate each 10 s; when that began.
+fn steps(w: &mut World, publisher: usize) -> (Time, usize, View) {
     let viewer = w.viewer(1, 0, Features::default());
     w.run_s(1);
     let path = |rate: u64| Config {
@@ -107,24 +160,52 @@ fn rate_steps(seed: u64, log: bool) -> Vec<Figure> {
     w.run_s(30);
     let to = w.now.plus_ms(-1_000);
     let sent = std::mem::take(&mut w.peers[publisher].publisher().sent);
-    let view = View::of(&w, viewer, &sent, from, to);
-    let mut figures = vec![later("time to the right layer, s", Value::Nothing, Goal::Most(2.0))];
-    figures.extend(narrow(&w, viewer, &view, 500.0));
-    figures
+    (from, viewer, View::of(w, viewer, &sent, from, to))
 }
 
 fn rtmp_narrow(seed: u64, log: bool) -> Vec<Figure> {
-    let mut w = World::new(seed, 1, log);
+    let (w, viewer, view) = behind_narrow(World::new(seed, 1, log), 1_500_000);
+    let mut figures = narrow(&w, viewer, &view, 500.0);
+    figures.push(sound(&w, viewer));
+    figures
+}
+
+fn rtmp_too_narrow(seed: u64, log: bool) -> Vec<Figure> {
+    let (w, viewer, view) = behind_narrow(World::new(seed, 1, log), 800_000);
+    let played = &w.peers[viewer].receiver().buffer.seen.played;
+    let keys = w.sources[0].sent.iter().filter(|s| s.key && s.capture >= view.from && s.capture < view.to);
+    let ages_ms: Vec<f64> = keys
+        .map(|s| played.get(&s.id).map_or(f64::INFINITY, |at| at.since(s.capture) as f64 / 1_000.0))
+        .collect();
+    let mut figures = vec![gate(
+        "from a key frame's capture to its picture, worst, ms",
+        Value::Most(ages_ms.iter().copied().fold(0.0, f64::max)),
+        Goal::Most(1_000.0),
+    )];
+    // From one GOP's pictures to the next's.
+    figures.extend(narrow(&w, viewer, &view, 4_500.0));
+    figures.push(sound(&w, viewer));
+    figures
+}
+
+/// Sound passes whatever there is no room for.
+fn sound(w: &World, viewer: usize) -> Figure {
+    let (came, sent) = (w.peers[viewer].receiver().sound(), w.sources[0].sound());
+    gate("sound that came, %", Value::Share(came, sent), Goal::Least(99.5))
+}
+
+/// 20 s of an RTMP source behind a narrow path.
+fn behind_narrow(mut w: World, rate_bps: u64) -> (World, usize, View) {
     w.source(1, Settings { gop: 120, unreferenced: true, ..Settings::default() });
     let viewer = w.viewer(1, 0, Features::default());
     w.run_s(5);
     let up = Config { delay_us: 25_000, ..Config::default() };
-    let down = Config { rate_bps: Some(1_500_000), queue_us: 1_000_000, ..up };
+    let down = Config { rate_bps: Some(rate_bps), queue_us: 1_000_000, ..up };
     w.path(viewer, up, down);
     let from = w.now;
     w.run_s(20);
-    let view = View::of(&w, viewer, &w.sources[0].sent, from, w.now.plus_ms(-1_000));
-    narrow(&w, viewer, &view, 500.0)
+    let view = View::of(&w, viewer, &w.sources[0].sent, from, w.now.plus_ms(-1_500));
+    (w, viewer, view)
 }
 
 fn estimate(seed: u64, log: bool) -> Vec<Figure> {

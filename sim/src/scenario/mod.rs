@@ -112,6 +112,8 @@ fn shown(what: &'static str, value: Value) -> Figure {
 /// What a viewer had of the frames captured in a time.
 #[derive(Default, Debug)]
 struct View {
+    from: Time,
+    to: Time,
     frames: u64,
     /// Whole within [`LIVE_US`].
     live: u64,
@@ -127,11 +129,16 @@ impl View {
     fn of(w: &World, viewer: usize, sent: &[Sent], from: Time, to: Time) -> View {
         let receiver = w.peers[viewer].receiver();
         let seen = &receiver.buffer.seen;
-        let mut view = View::default();
-        for frame in sent.iter().filter(|s| s.capture >= from && s.capture < to) {
+        let mut view = View { from, to, ..View::default() };
+        let captured = |s: &&Sent| s.capture >= from && s.capture < to;
+        let frames: Vec<&Sent> = sent.iter().filter(captured).collect();
+        // With simulcast a viewer has any encoding of a picture.
+        for picture in frames.chunk_by(|a, b| a.capture == b.capture) {
             view.frames += 1;
-            view.played += u64::from(seen.played.contains_key(&frame.id));
-            let Some((whole, _)) = seen.complete.get(&frame.id) else { continue };
+            view.played += u64::from(picture.iter().any(|s| seen.played.contains_key(&s.id)));
+            let whole =
+                picture.iter().filter_map(|s| Some((seen.complete.get(&s.id)?.0, s))).min_by_key(|w| w.0);
+            let Some((whole, frame)) = whole else { continue };
             view.complete += 1;
             view.live += u64::from(whole.since(frame.capture) <= LIVE_US);
             view.latency_ms.push(whole.since(frame.capture) as f64 / 1_000.0);

@@ -8,7 +8,7 @@ use link::{Config, Link, Random};
 use rtc::client::{Client, ClientConfig};
 use rtc::dtls::{Identity, Role};
 use rtc::ice::Credentials;
-use rtc::sdp::Negotiated;
+use rtc::sdp::{Negotiated, NegotiatedMedia};
 use rtc::session::{CONNECT_TIMEOUT_MS, SessionConfig};
 use sfu::{Command, PeerConfig, PeerId, PeerRole, PeerStats, SourceId, StreamId};
 
@@ -33,9 +33,15 @@ const CONNECT_US: i64 = 5_000_000;
 impl World {
     /// A WebRTC publisher of `stream`, at home on shard 0; captures once it is connected.
     pub fn publisher(&mut self, stream: u64, features: Features, settings: Settings) -> usize {
+        self.simulcast(stream, features, &[settings])
+    }
+
+    /// The same with several encodings.
+    pub fn simulcast(&mut self, stream: u64, features: Features, settings: &[Settings]) -> usize {
         let source = SourceId(self.peers.len() as u64 + self.sources.len() as u64 + 1);
         let stream = StreamId(stream);
-        let peer = self.add(0, features, |_| PeerRole::Publish { stream, source });
+        let medias = offer::simulcast(features, settings.len());
+        let peer = self.add(0, features, medias, |_| PeerRole::Publish { stream, source });
         self.connect(&[peer]);
         let model = Publisher::new(peer as u32, features, settings, self.random.draw(), self.now);
         self.peers[peer].model = Model::Publisher(Box::new(model));
@@ -64,7 +70,7 @@ impl World {
     /// A viewer whose first check leaves now.
     pub fn joining(&mut self, stream: u64, shard: usize, features: Features) -> usize {
         let stream = StreamId(stream);
-        let peer = self.add(shard, features, |facts| PeerRole::Subscribe {
+        let peer = self.add(shard, features, offer::medias(features), |facts| PeerRole::Subscribe {
             stream,
             audio_ssrc: facts.audio_ssrc,
             video_ssrc: facts.video_ssrc,
@@ -76,7 +82,13 @@ impl World {
         peer
     }
 
-    fn add(&mut self, shard: usize, features: Features, role: impl FnOnce(&Facts) -> PeerRole) -> usize {
+    fn add(
+        &mut self,
+        shard: usize,
+        features: Features,
+        medias: Vec<NegotiatedMedia>,
+        role: impl FnOnce(&Facts) -> PeerRole,
+    ) -> usize {
         let index = self.peers.len();
         let n = index as u32 + 1;
         let mut entropy = Random(0xc0ffee ^ u64::from(n));
@@ -105,7 +117,7 @@ impl World {
             negotiated: Negotiated {
                 ice: rtc::sdp::Credentials { ufrag: remote.ufrag.clone(), pwd: remote.pwd.clone() },
                 fingerprints: Vec::new(),
-                medias: offer::medias(features),
+                medias,
                 rejected: Vec::new(),
             },
             role: role(&facts),
