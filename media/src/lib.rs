@@ -24,4 +24,5 @@ pub use codec::{AudioConfig, Codec, Kind, TrackConfig, VideoConfig};
 pub use frame::Frame;
 pub use id::{StreamName, StreamNameError};
 pub use packet::Packet;
+pub use payload::Temporal;
 pub use time::Time;

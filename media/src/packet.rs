@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::payload::Temporal;
 use crate::{Codec, Time};
 
 /// One RTP packet in its track's own numbering. The track gives `seq` and `timestamp`, so they go on without a jump
@@ -25,6 +26,8 @@ pub struct Packet {
     pub key_start: bool,
     /// No other frame refers to this one's frame.
     pub discardable: bool,
+    /// Where its frame stands among the temporal layers of its encoding.
+    pub temporal: Temporal,
     /// The first packet after the track's source changed: numbers go on, references do not.
     pub fresh_source: bool,
     /// RTP payload, without header, extensions and padding.

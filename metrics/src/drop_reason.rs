@@ -65,6 +65,8 @@ labels! {
         CongestedDiscardable = "congested_discardable",
         /// A frame for a subscriber whose queue is too old: the next that it gets is a key frame.
         CongestedToKeyFrame = "congested_to_key_frame",
+        /// A frame of a temporal layer above those that the subscriber gets.
+        TemporalLayer = "temporal_layer",
         /// Longer than a receive slot, so that the kernel cut it.
         Truncated = "truncated",
         /// Its session panicked.

@@ -1,7 +1,8 @@
-//! Which encoding of a stream a subscriber gets: by what it asked for and what its path carries. It is arithmetic: what is measured
-//! goes in, the choice comes out; who switches, and when, is elsewhere.
+//! Which encoding of a stream a subscriber gets, and how many of its temporal layers: by what it asked for and what its path carries. It is
+//! arithmetic: what is measured goes in, the choice comes out; who switches, and when, is elsewhere.
 
 use media::Time;
+use media::payload::TEMPORAL_LAYERS_MAX;
 
 /// Encodings of one stream; what SDP answers.
 pub const LAYERS_MAX: usize = rtc::sdp::ENCODINGS_MAX;
@@ -14,6 +15,9 @@ const MOVED_PERCENT: u64 = 15;
 const AGAIN_US: i64 = 5_000_000;
 /// A picture that nothing else can replace goes on at up to twice the estimate: estimates begin low, and a late picture is more than none.
 const OVER_SHARE: u64 = 2;
+/// Temporal layers that are given up before the picture gets smaller: with one the frame rate halves, with two a large picture moves less well
+/// than the next smaller one. Where none is smaller, all above the base are.
+const GIVEN_UP_FIRST: u8 = 1;
 
 /// What is measured of one encoding.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -26,6 +30,17 @@ pub struct Layer {
     pub flows: bool,
     /// They have for two seconds: it may be switched to.
     pub live: bool,
+    /// Temporal layers; 0 and 1 are one.
+    pub temporal_layers: u8,
+    /// Bit/s of the temporal layers up to each.
+    pub temporal_bps: [u64; TEMPORAL_LAYERS_MAX],
+}
+
+impl Layer {
+    /// The uppermost temporal layer.
+    pub(crate) fn temporal_top(&self) -> u8 {
+        self.temporal_layers.clamp(1, TEMPORAL_LAYERS_MAX as u8) - 1
+    }
 }
 
 /// All encodings, by index.
@@ -40,6 +55,8 @@ pub struct LayerRequest {
     pub height_max: Option<u32>,
     /// No more than this, where there is so little.
     pub rate_bps_max: Option<u64>,
+    /// No temporal layer above this one.
+    pub temporal_max: Option<u8>,
     /// No picture at all.
     pub paused: bool,
 }
@@ -103,8 +120,18 @@ impl LayerReason {
 pub struct Choice {
     /// Index of the encoding.
     pub layer: Option<u8>,
+    /// The uppermost of its temporal layers; `None` for all.
+    pub temporal: Option<u8>,
     /// Why no better one.
     pub reason: LayerReason,
+}
+
+/// What a subscriber can get: an encoding, whole or without its upper temporal layers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Step {
+    layer: u8,
+    temporal: Option<u8>,
+    rate_bps: u64,
 }
 
 /// One subscriber's chooser.
@@ -112,6 +139,7 @@ pub struct Choice {
 pub struct Allocator {
     /// As chosen last.
     layer: Option<u8>,
+    temporal: Option<u8>,
     reason: LayerReason,
     request: LayerRequest,
     /// Which layers could be had then.
@@ -127,6 +155,7 @@ impl Allocator {
     pub fn new(layer: Option<u8>) -> Allocator {
         Allocator {
             layer,
+            temporal: None,
             reason: LayerReason::Only,
             request: LayerRequest::default(),
             usable: [false; LAYERS_MAX],
@@ -149,31 +178,33 @@ impl Allocator {
         let mut ranked: Vec<u8> =
             (0..LAYERS_MAX as u8).filter(|l| usable.get(usize::from(*l)) == Some(&true)).collect();
         ranked.sort_by_key(|l| (layer(layers, *l).height, layer(layers, *l).rate_bps, *l));
-        let Some(&lowest) = ranked.first() else {
-            // Nothing comes: the picture stands, and goes on with what comes first.
-            return self.decide(if request.paused { None } else { self.layer }, self.reason);
-        };
         if request.paused {
             return self.decide(None, LayerReason::PausedByRequest);
         }
-        let wanted = wanted(&ranked, layers, request);
-        let fits = |l: &u8, percent: u64| {
-            (layer(layers, *l).rate_bps as u128) * u128::from(percent) <= u128::from(budget_bps) * 100
+        let steps = steps(&ranked, layers, request);
+        let Some(&lowest) = steps.first() else {
+            // Nothing comes: the picture stands, and goes on with what comes first.
+            return Choice { layer: self.layer, temporal: self.temporal, reason: self.reason };
         };
-        let Some(best) = wanted.iter().rposition(|l| fits(l, 100)) else {
-            let least = layer(layers, lowest).rate_bps;
+        let wanted = wanted(&steps, layers, request);
+        // There is no smaller picture, ever: it goes on, with fewer frames.
+        let alone = is_alone(layers);
+        let fits = |step: &Step, percent: u64| {
+            u128::from(step.rate_bps) * u128::from(percent) <= u128::from(budget_bps) * 100
+        };
+        let Some(best) = wanted.iter().rposition(|step| fits(step, 100)) else {
             // Back from no picture only when it fits with room to spare.
-            let goes_on = self.layer.is_some() && least / OVER_SHARE <= budget_bps;
-            if self.layer != Some(lowest) || !goes_on {
+            let goes_on = alone || (self.layer.is_some() && lowest.rate_bps / OVER_SHARE <= budget_bps);
+            if self.layer != Some(lowest.layer) || self.temporal != lowest.temporal || !goes_on {
                 self.forced = Some(now);
             }
-            let (layer, reason) = match goes_on {
-                true => (Some(lowest), LayerReason::Estimate),
-                false => (None, LayerReason::PausedByEstimate),
+            return match goes_on {
+                true => self.decide(Some(lowest), LayerReason::Estimate),
+                false => self.decide(None, LayerReason::PausedByEstimate),
             };
-            return self.decide(layer, reason);
         };
-        let at = current.and_then(|c| wanted.iter().position(|l| *l == c));
+        let is_current = |step: &Step| Some(step.layer) == current && step.temporal == self.temporal;
+        let at = wanted.iter().position(is_current);
         // Higher than what is wanted now, or not there: no hysteresis keeps it. `None` is below everything.
         let above = current.is_some() && at.is_none();
         let moved = self.considered.is_none_or(|(before, since)| {
@@ -186,18 +217,18 @@ impl Allocator {
                 best
             }
             // A smaller picture may need more than a larger one.
-            Some(at) if wanted.get(at).is_some_and(|l| !fits(l, 100)) => best,
+            Some(at) if wanted.get(at).is_some_and(|step| !fits(step, 100)) => best,
             Some(at) if !moved && !changed => at,
             at => {
                 let held = self.forced.is_some_and(|forced| now.since(forced) < HOLD_US);
                 if !held {
                     self.considered = Some((budget_bps, now));
                 }
-                let roomy = wanted.iter().rposition(|l| fits(l, UP_PERCENT));
+                let roomy = wanted.iter().rposition(|step| fits(step, UP_PERCENT));
                 match at {
                     Some(at) if held => at,
                     Some(at) => roomy.map_or(at, |roomy| roomy.max(at)),
-                    None if above || self.layer.is_some() => best,
+                    None if above || alone || self.layer.is_some() => best,
                     // From no picture to a picture: held as any step up.
                     None if held => return self.decide(None, LayerReason::PausedByEstimate),
                     None => match roomy {
@@ -207,46 +238,66 @@ impl Allocator {
                 }
             }
         };
-        let reason = self.why(chosen, &wanted, &ranked, layers, fits);
+        let reason = match (wanted.get(chosen.saturating_add(1)), wanted.last()) {
+            (Some(next), _) if fits(next, UP_PERCENT) => LayerReason::Hold,
+            (Some(_), _) => LayerReason::Estimate,
+            (None, Some(best)) if best.temporal.is_some() || ranked.last() != Some(&best.layer) => {
+                LayerReason::Request
+            }
+            // One that had a picture and has stopped.
+            _ if layers.iter().any(|l| !l.flows && l.height > 0) => LayerReason::Starved,
+            _ if ranked.len() > 1 => LayerReason::Best,
+            _ => LayerReason::Only,
+        };
         self.decide(wanted.get(chosen).copied(), reason)
     }
 
-    fn why(
-        &self,
-        chosen: usize,
-        wanted: &[u8],
-        ranked: &[u8],
-        layers: &Layers,
-        fits: impl Fn(&u8, u64) -> bool,
-    ) -> LayerReason {
-        match wanted.get(chosen.saturating_add(1)) {
-            Some(next) if fits(next, UP_PERCENT) => LayerReason::Hold,
-            Some(_) => LayerReason::Estimate,
-            None if wanted.len() < ranked.len() => LayerReason::Request,
-            // One that had a picture and has stopped.
-            None if layers.iter().any(|l| !l.flows && l.height > 0) => LayerReason::Starved,
-            None if ranked.len() > 1 => LayerReason::Best,
-            None => LayerReason::Only,
-        }
+    /// As chosen last: the encoding, and the uppermost of its temporal layers.
+    pub(crate) fn chosen(&self) -> (Option<u8>, Option<u8>) {
+        (self.layer, self.temporal)
     }
 
-    fn decide(&mut self, layer: Option<u8>, reason: LayerReason) -> Choice {
-        (self.layer, self.reason) = (layer, reason);
-        Choice { layer, reason }
+    fn decide(&mut self, step: Option<Step>, reason: LayerReason) -> Choice {
+        let (layer, temporal) = (step.map(|step| step.layer), step.and_then(|step| step.temporal));
+        (self.layer, self.temporal, self.reason) = (layer, temporal, reason);
+        Choice { layer, temporal, reason }
     }
 }
 
-/// The part of `ranked`, lowest first, that the request allows; never none.
-fn wanted(ranked: &[u8], layers: &Layers, request: &LayerRequest) -> Vec<u8> {
+/// Whether it is a stream with one encoding.
+pub(crate) fn is_alone(layers: &Layers) -> bool {
+    layers.iter().skip(1).all(|l| *l == Layer::default())
+}
+
+/// What can be had of `ranked`, an order of encodings with the lowest first, up to the layers that were asked for; in that order.
+fn steps(ranked: &[u8], layers: &Layers, request: &LayerRequest) -> Vec<Step> {
     let asked = request.layer.and_then(|asked| ranked.iter().position(|l| *l == asked));
     let ranked = asked.and_then(|at| ranked.get(..=at)).unwrap_or(ranked);
-    let allowed = |l: &u8| {
-        let Layer { height, rate_bps, .. } = layer(layers, *l);
-        request.height_max.is_none_or(|max| height <= max)
-            && request.rate_bps_max.is_none_or(|max| rate_bps <= max)
+    let steps = ranked.iter().enumerate().flat_map(|(rank, &index)| {
+        let of = layer(layers, index);
+        let whole = of.temporal_top();
+        let top = request.temporal_max.map_or(whole, |max| max.min(whole));
+        let least = if rank == 0 { 0 } else { top.saturating_sub(GIVEN_UP_FIRST) };
+        (least..=top).map(move |temporal| {
+            let part = of.temporal_bps.get(usize::from(temporal)).filter(|_| temporal < whole);
+            Step {
+                layer: index,
+                temporal: (temporal < whole).then_some(temporal),
+                rate_bps: part.copied().unwrap_or(of.rate_bps),
+            }
+        })
+    });
+    steps.collect()
+}
+
+/// The part of `steps` that the request allows; never none.
+fn wanted(steps: &[Step], layers: &Layers, request: &LayerRequest) -> Vec<Step> {
+    let allowed = |step: &Step| {
+        request.height_max.is_none_or(|max| layer(layers, step.layer).height <= max)
+            && request.rate_bps_max.is_none_or(|max| step.rate_bps <= max)
     };
-    let wanted: Vec<u8> = ranked.iter().copied().filter(allowed).collect();
-    if wanted.is_empty() { ranked.first().copied().into_iter().collect() } else { wanted }
+    let wanted: Vec<Step> = steps.iter().copied().filter(allowed).collect();
+    if wanted.is_empty() { steps.first().copied().into_iter().collect() } else { wanted }
 }
 
 fn layer(layers: &Layers, index: u8) -> Layer {
@@ -261,10 +312,16 @@ mod tests {
 
     const MS: fn(i64) -> Time = Time::from_ms;
     const ANY: LayerRequest =
-        LayerRequest { layer: None, height_max: None, rate_bps_max: None, paused: false };
+        LayerRequest { layer: None, height_max: None, rate_bps_max: None, temporal_max: None, paused: false };
 
     fn live(rate_bps: u64, height: u32) -> Layer {
-        Layer { rate_bps, height, flows: true, live: true }
+        Layer { rate_bps, height, flows: true, live: true, ..Layer::default() }
+    }
+
+    /// Three temporal layers: 40, 60 and 100 % of the rate.
+    fn thirds(layer: Layer) -> Layer {
+        let of = |percent: u64| layer.rate_bps * percent / 100;
+        Layer { temporal_layers: 3, temporal_bps: [of(40), of(60), of(100), of(100)], ..layer }
     }
 
     /// In an order that is not that of quality: Firefox pages offer the best first.
@@ -279,7 +336,7 @@ mod tests {
         layers: &Layers,
         request: LayerRequest,
     ) -> (Option<u8>, LayerReason) {
-        let Choice { layer, reason } = allocator.choose(MS(ms), budget, layers, &request);
+        let Choice { layer, reason, .. } = allocator.choose(MS(ms), budget, layers, &request);
         (layer, reason)
     }
 
@@ -333,6 +390,55 @@ mod tests {
         assert_eq!(choose(&mut a, 8_300, 500_000, &layers, ANY).0, Some(1));
     }
 
+    /// Alone, and as one of several: frames go before the picture gets smaller, but not more than half of them.
+    #[test]
+    fn temporal_layers() {
+        let steps = |layers: &Layers, budgets: &[u64]| -> Vec<(Option<u8>, Option<u8>)> {
+            let of = |budget: &u64| {
+                let Choice { layer, temporal, .. } =
+                    Allocator::new(Some(0)).choose(MS(0), *budget, layers, &ANY);
+                (layer, temporal)
+            };
+            budgets.iter().map(of).collect()
+        };
+        let alone = [thirds(live(1_000_000, 720)), Layer::default(), Layer::default(), Layer::default()];
+        let zero = |temporal| (Some(0), temporal);
+        assert_eq!(
+            steps(&alone, &[1_000_000, 999_999, 600_000, 599_999, 399_999, 1]),
+            [zero(None), zero(Some(1)), zero(Some(1)), zero(Some(0)), zero(Some(0)), zero(Some(0))],
+            "it never stops"
+        );
+        let three = three().map(|l| if l.flows { thirds(l) } else { l });
+        assert_eq!(
+            steps(
+                &three,
+                &[1_500_000, 1_499_999, 900_000, 899_999, 499_999, 299_999, 149_999, 89_999, 30_000, 29_999]
+            ),
+            [
+                (Some(0), None),
+                (Some(0), Some(1)),
+                (Some(0), Some(1)),
+                (Some(2), None),
+                (Some(2), Some(1)),
+                (Some(1), None),
+                (Some(1), Some(1)),
+                (Some(1), Some(0)),
+                (Some(1), Some(0)),
+                (None, None)
+            ]
+        );
+        let mut a = Allocator::new(Some(0));
+        let asked = |temporal_max| LayerRequest { temporal_max, ..ANY };
+        let mut of = |ms, budget, max| a.choose(MS(ms), budget, &alone, &asked(max));
+        let choice = |temporal, reason| Choice { layer: Some(0), temporal, reason };
+        assert_eq!(of(0, u64::MAX, Some(0)), choice(Some(0), LayerReason::Request));
+        assert_eq!(of(20, u64::MAX, Some(1)), choice(Some(1), LayerReason::Request));
+        assert_eq!(of(40, u64::MAX, Some(2)), choice(None, LayerReason::Only), "all there are");
+        assert_eq!(of(60, 500_000, None), choice(Some(0), LayerReason::Estimate));
+        assert_eq!(of(80, u64::MAX, None), choice(Some(0), LayerReason::Hold));
+        assert_eq!(of(8_080, u64::MAX, None), choice(None, LayerReason::Only));
+    }
+
     #[test]
     fn requests() {
         let mut a = Allocator::new(Some(0));
@@ -381,12 +487,10 @@ mod tests {
     }
 
     fn layers() -> impl Strategy<Value = Layers> {
-        let layer = (0_u64..3_000_000, 0_u32..1_100, any::<bool>(), any::<bool>());
-        prop::array::uniform4(layer.prop_map(|(rate_bps, height, flows, live)| Layer {
-            rate_bps,
-            height,
-            flows,
-            live: live && flows,
+        let layer = (0_u64..3_000_000, 0_u32..1_100, any::<bool>(), any::<bool>(), any::<bool>());
+        prop::array::uniform4(layer.prop_map(|(rate_bps, height, flows, live, temporal)| {
+            let layer = Layer { rate_bps, height, flows, live: live && flows, ..Layer::default() };
+            if temporal { thirds(layer) } else { layer }
         }))
     }
 
@@ -396,12 +500,14 @@ mod tests {
             prop::option::weighted(0.2, 0_u8..6),
             prop::option::weighted(0.3, 0_u32..1_100),
             max,
+            prop::option::weighted(0.2, 0_u8..5),
             prop::bool::weighted(0.1),
         )
-            .prop_map(|(layer, height_max, rate_bps_max, paused)| LayerRequest {
+            .prop_map(|(layer, height_max, rate_bps_max, temporal_max, paused)| LayerRequest {
                 layer,
                 height_max,
                 rate_bps_max,
+                temporal_max,
                 paused,
             })
     }
@@ -417,7 +523,7 @@ mod tests {
                 now += passed;
                 let before = a.layer;
                 let choice = a.choose(MS(now), budget, &layers, &request);
-                prop_assert_eq!(choice, Choice { layer: a.layer, reason: a.reason });
+                prop_assert_eq!(choice, Choice { layer: a.layer, temporal: a.temporal, reason: a.reason });
                 let Some(chosen) = choice.layer else { continue };
                 prop_assert!(!request.paused);
                 let flowing: Vec<&Layer> = layers.iter().filter(|l| l.flows).collect();
@@ -425,7 +531,10 @@ mod tests {
                     prop_assert_eq!(choice.layer, before, "nothing to choose from");
                     continue;
                 }
-                let rate = layers[usize::from(chosen)].rate_bps;
+                let of = layers[usize::from(chosen)];
+                let rate = choice.temporal.map_or(of.rate_bps, |t| of.temporal_bps[usize::from(t)]);
+                prop_assert!(choice.temporal.is_none_or(|t| t + 1 < of.temporal_layers), "all of them is none");
+                prop_assert!(request.temporal_max.is_none_or(|max| choice.temporal.unwrap_or(of.temporal_top()) <= max));
                 prop_assert!(layers[usize::from(chosen)].flows);
                 prop_assert!(rate <= budget.saturating_mul(2).saturating_add(1));
                 if rate > budget {

@@ -287,6 +287,8 @@ pub struct PeerStats {
     pub padding_bytes_out: AtomicU64,
     /// Frames that a subscriber did not get because its link takes fewer.
     pub frames_congested: AtomicU64,
+    /// Frames of temporal layers above the one that a subscriber gets.
+    pub frames_above: AtomicU64,
     /// A viewer's encoding, its height, why, and how often it changed: see [`PeerStats::layer`].
     layer: AtomicU64,
     /// A publisher's encodings: see [`PeerStats::encodings`].
@@ -300,6 +302,8 @@ pub struct LayerShown {
     pub layer: u8,
     /// Its height, 0 while unknown.
     pub height: u32,
+    /// The uppermost of its temporal layers that is sent; `None` for all.
+    pub temporal: Option<u8>,
     /// Why no other.
     pub reason: LayerReason,
     /// Changes so far.
@@ -309,25 +313,29 @@ pub struct LayerShown {
 impl PeerStats {
     /// Which encoding a viewer gets.
     pub fn layer(&self) -> LayerShown {
-        let [layer, reason, height0, height1, switches @ ..] =
+        let [layers, reason, height0, height1, switches @ ..] =
             self.layer.load(Ordering::Relaxed).to_be_bytes();
         LayerShown {
-            layer,
+            layer: layers & 0xf,
+            temporal: (layers >> 4).checked_sub(1),
             height: u32::from(u16::from_be_bytes([height0, height1])),
             reason: LayerReason::from_number(reason),
             switches: u32::from_be_bytes(switches),
         }
     }
 
-    /// A publisher's encodings as they are measured, by index; their rate in whole kbit/s.
+    /// A publisher's encodings as they are measured, by index; their rate in whole kbit/s, and not that of each temporal layer.
     pub fn encodings(&self) -> Layers {
         self.encodings.each_ref().map(|packed| {
-            let [flags, _, height0, height1, kbps @ ..] = packed.load(Ordering::Relaxed).to_be_bytes();
+            let [flags, temporal_layers, height0, height1, kbps @ ..] =
+                packed.load(Ordering::Relaxed).to_be_bytes();
             Layer {
                 rate_bps: u64::from(u32::from_be_bytes(kbps)) * 1_000,
                 height: u32::from(u16::from_be_bytes([height0, height1])),
                 flows: flags & 1 != 0,
                 live: flags & 2 != 0,
+                temporal_layers,
+                temporal_bps: Default::default(),
             }
         })
     }
@@ -337,21 +345,20 @@ impl PeerStats {
         let [a, b, c, d] = ((layer.rate_bps / 1_000).min(u64::from(u32::MAX)) as u32).to_be_bytes();
         let flags = u8::from(layer.flows) | u8::from(layer.live) << 1;
         if let Some(figure) = self.encodings.get(index) {
-            figure.store(u64::from_be_bytes([flags, 0, height0, height1, a, b, c, d]), Ordering::Relaxed);
+            figure.store(
+                u64::from_be_bytes([flags, layer.temporal_layers, height0, height1, a, b, c, d]),
+                Ordering::Relaxed,
+            );
         }
     }
 
     /// One figure, so that its parts belong together.
-    pub(crate) fn set_layer(&self, layer: u8, height: u32, reason: LayerReason, switches: u32) {
-        let [height0, height1] = (height.min(u32::from(u16::MAX)) as u16).to_be_bytes();
-        let [a, b, c, d] = switches.to_be_bytes();
-        let packed = u64::from_be_bytes([layer, reason as u8, height0, height1, a, b, c, d]);
+    pub(crate) fn set_layer(&self, shown: LayerShown) {
+        let [height0, height1] = (shown.height.min(u32::from(u16::MAX)) as u16).to_be_bytes();
+        let [a, b, c, d] = shown.switches.to_be_bytes();
+        let layers = shown.layer & 0xf | shown.temporal.map_or(0, |temporal| temporal + 1) << 4;
+        let packed = u64::from_be_bytes([layers, shown.reason as u8, height0, height1, a, b, c, d]);
         self.layer.store(packed, Ordering::Relaxed);
-    }
-
-    /// The same for the same reason.
-    pub(crate) fn show_layer(&self, layer: u8, height: u32, switches: u32) {
-        self.set_layer(layer, height, self.layer().reason, switches);
     }
 }
 

@@ -5,6 +5,7 @@
 mod backlog;
 mod repair;
 mod switch;
+mod temporal;
 mod vp8;
 
 use std::net::SocketAddr;
@@ -17,10 +18,11 @@ use rtc::session::Session;
 
 use crate::estimate::Estimator;
 use crate::gate::Gate;
-use crate::ranges::{Range, Ranges};
+use crate::ranges::{IdDeltas, Range, Ranges};
 use crate::ring::Ring;
 use crate::shard::Egress;
 use repair::{RESEND_FLOOR_BYTES, RESEND_SHARE_PERCENT};
+use temporal::TemporalGate;
 
 /// RTP header with the transport-wide number, RTX's original number, and the longest SRTP tag.
 pub(crate) const OVERHEAD_MAX: usize = 12 + 8 + 2 + 16;
@@ -83,6 +85,8 @@ pub(crate) struct Sent {
     pub(crate) padding_bytes: u64,
     /// Frames left out because the link takes fewer.
     pub(crate) frames_left_out: u64,
+    /// Frames left out because they are of a temporal layer above the subscriber's.
+    pub(crate) frames_above: u64,
     /// Frames whose end was dropped for another reason.
     pub(crate) frames_dropped: u64,
 }
@@ -99,6 +103,7 @@ impl Sent {
             resent_bytes: self.resent_bytes + other.resent_bytes,
             padding_bytes: self.padding_bytes + other.padding_bytes,
             frames_left_out: self.frames_left_out + other.frames_left_out,
+            frames_above: self.frames_above + other.frames_above,
             frames_dropped: self.frames_dropped + other.frames_dropped,
         }
     }
@@ -114,6 +119,7 @@ impl Sent {
             resent_bytes: self.resent_bytes - before.resent_bytes,
             padding_bytes: self.padding_bytes - before.padding_bytes,
             frames_left_out: self.frames_left_out - before.frames_left_out,
+            frames_above: self.frames_above - before.frames_above,
             frames_dropped: self.frames_dropped - before.frames_dropped,
         }
     }
@@ -148,7 +154,10 @@ pub(crate) struct Forwarder {
     left_out: Option<u64>,
     /// Why; `None` in a catch-up.
     left_out_for: Option<DropReason>,
+    /// Frames that were, while nothing is sent behind them.
+    left_out_frames: u16,
     gate: Gate,
+    temporal: TemporalGate,
     last_time: i64,
     frame_open: bool,
     live_offset: Option<(i64, u32)>,
@@ -164,7 +173,7 @@ pub(crate) struct Forwarder {
     newest_ahead: i64,
     /// Key frames that a switch left out, one after another.
     refused: u8,
-    /// Of a track that is one of several encodings.
+    /// Of a track that is one of several encodings, or has temporal layers.
     picture_ids: Option<vp8::PictureIds>,
     rtx_seq: u64,
     resent: Vec<(u32, u32, u8)>,
@@ -204,7 +213,9 @@ impl Forwarder {
             left_out_time: None,
             left_out: None,
             left_out_for: None,
+            left_out_frames: 0,
             gate: Gate::Open,
+            temporal: TemporalGate::new(),
             last_time: 0,
             frame_open: false,
             live_offset: None,
@@ -312,6 +323,16 @@ impl Forwarder {
         matches!(self.state, State::CatchUp { .. } | State::Live { next: Some(_) })
     }
 
+    /// Temporal layers up to `limit` from the next frame on, of those up to `top`; `None`: all, where a decoder can follow.
+    pub(crate) fn limit_temporal(&mut self, limit: Option<u8>, top: u8) {
+        self.temporal.limit(limit, top);
+    }
+
+    /// The uppermost temporal layer that is sent; `None`: all.
+    pub(crate) fn temporal(&self) -> Option<u8> {
+        self.temporal.passes()
+    }
+
     /// Whether frames are left out up to the next key frame.
     pub(crate) fn holds_for_key_frame(&self) -> bool {
         self.gate == Gate::KeyFrame
@@ -397,7 +418,7 @@ impl Forwarder {
         if self.choose(first).is_err() {
             return false;
         }
-        let out_first = self.next_out();
+        let (out_first, ids) = (self.next_out(), self.ids_from(first));
         let join = match ring.from(key).rev().find(|p| p.marker) {
             Some(join) => {
                 let offset = self.live_offset(join);
@@ -426,6 +447,7 @@ impl Forwarder {
                     time_out: low,
                     squeeze: Some((high - low, span)),
                     left_out: None,
+                    ids,
                 });
                 Some((join.seq + 1, offset))
             }
@@ -447,9 +469,6 @@ impl Forwarder {
     /// A new range that starts live at `packet`.
     fn join_live(&mut self, packet: &Packet) {
         self.push_live_range(packet);
-        if let Some(ids) = self.picture_ids.as_mut().filter(|_| packet.codec == Codec::Vp8) {
-            ids.switch(&packet.payload);
-        }
         self.begin_at_key(self.ranges.last().map_or(0, |r| r.out_first), packet.timestamp);
         self.forget_left_out();
         self.state = State::Live { next: None };
@@ -468,8 +487,15 @@ impl Forwarder {
             self.live_offset = Some((offset, packet.codec.clock_hz()));
         }
         let out_first = self.next_out();
-        let (in_first, time_out) = (packet.seq, offset);
-        self.ranges.push(Range { out_first, in_first, time_in: 0, time_out, squeeze: None, left_out: None });
+        let (in_first, time_out, ids) = (packet.seq, offset, self.ids_from(packet));
+        let (squeeze, left_out) = (None, None);
+        self.ranges.push(Range { out_first, in_first, time_in: 0, time_out, squeeze, left_out, ids });
+    }
+
+    /// What makes the ids of a key frame, and of what follows it, go on from those that were sent.
+    fn ids_from(&self, first: &Packet) -> IdDeltas {
+        let ids = self.picture_ids.filter(|_| first.codec == Codec::Vp8);
+        ids.map_or(IdDeltas::default(), |ids| ids.deltas(&first.payload))
     }
 
     /// What is added to the track's time at the live point; fixed for the session while the clock rate is.
@@ -550,14 +576,15 @@ impl Forwarder {
         // Late, and of a frame that was left out: its number is all that is wanted.
         let empty = range.left_out == Some(packet.timestamp);
         let (payload, marker) = if empty { (&[][..], false) } else { (&packet.payload[..], packet.marker) };
-        self.write_out(payload, marker, false, header, way)
+        self.write_out(payload, marker, Some(range.ids), header, way)
     }
 
+    /// `ids` are those of a packet of the track; `None` of padding.
     fn write_out<E: Egress>(
         &mut self,
         payload: &[u8],
         marker: bool,
-        padding: bool,
+        ids: Option<IdDeltas>,
         header: Header,
         way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
@@ -587,7 +614,7 @@ impl Forwarder {
                 extensions,
             },
         );
-        if padding {
+        if ids.is_none() {
             buffer[0] |= 0x20; // RFC 3550 section 5.1: P
         }
         let mut len = header_len;
@@ -598,10 +625,10 @@ impl Forwarder {
         }
         let body = &mut buffer[len..len + payload.len()];
         body.copy_from_slice(payload);
-        let vp8 = self.choice.is_some_and(|c| c.codec == Codec::Vp8) && !padding;
-        if let Some(ids) = self.picture_ids.as_mut().filter(|_| vp8) {
+        let vp8 = self.choice.is_some_and(|c| c.codec == Codec::Vp8);
+        if let Some((newest, deltas)) = self.picture_ids.as_mut().zip(ids).filter(|_| vp8) {
             let is_newest = header.original.is_none() && self.highest == Some(header.seq);
-            ids.rewrite(body, is_newest);
+            newest.rewrite(body, deltas, is_newest);
         }
         len += payload.len();
         let sealed = way.session.protect_rtp(buffer, len, header_len, (header.seq >> 16) as u32)?;

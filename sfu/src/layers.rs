@@ -1,16 +1,17 @@
-//! The encodings of streams with simulcast: each is a track of its own. Here is what is measured of them, which one each subscriber and
-//! the tap get, and what other shards are told.
+//! The encodings of streams with simulcast, each a track of its own, and of streams with temporal layers: one. Here is what is measured of
+//! them, which one each subscriber and the tap get, and what other shards are told.
 
+use media::payload::TEMPORAL_LAYERS_MAX;
 use media::{Codec, Kind, Packet, Time};
 use metrics::DropReason;
 
-use crate::allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
-use crate::command::{Mail, PeerId, SourceId, StreamId, TrackKey};
+use crate::allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers, is_alone};
+use crate::command::{LayerShown, Mail, PeerId, SourceId, StreamId, TrackKey};
 use crate::peer::{Role, Subscribed};
 use crate::ring::Ring;
 use crate::shard::Shard;
 use crate::tap::Tap;
-use crate::track::{Subscription, Upstream};
+use crate::track::{Subscription, Track, Upstream};
 
 /// Packets for so long make an encoding live (mediasoup, Janus).
 const LIVE_US: i64 = 2_000_000;
@@ -32,7 +33,8 @@ pub(crate) struct EncodingMeter {
     keyed: bool,
     since: Time,
     last: Option<Time>,
-    bytes: [u64; BUCKETS],
+    /// Of each temporal layer.
+    bytes: [[u64; TEMPORAL_LAYERS_MAX]; BUCKETS],
     bucket: i64,
     /// The newest frame's time stamp, and the smoothed time between frames.
     newest: Option<i64>,
@@ -40,6 +42,14 @@ pub(crate) struct EncodingMeter {
 }
 
 impl EncodingMeter {
+    /// Of a track that has sent what is in `ring`.
+    fn new(ring: &Ring) -> EncodingMeter {
+        let key = ring.key().and_then(|key| ring.get(key));
+        let size = key.and_then(|key| media::payload::size(key.codec, &key.payload));
+        let height = size.map_or(0, |(_, height)| height);
+        EncodingMeter { height, keyed: key.is_some(), ..EncodingMeter::default() }
+    }
+
     /// A packet came, in the track's or the source's time.
     pub(crate) fn packet(
         &mut self,
@@ -47,6 +57,7 @@ impl EncodingMeter {
         timestamp: i64,
         payload: &[u8],
         key_start: bool,
+        temporal: u8,
         now: Time,
     ) {
         if self.is_starved(now) {
@@ -60,8 +71,9 @@ impl EncodingMeter {
         }
         self.last = Some(now);
         self.advance(now);
-        if let Some(bucket) = self.bytes.get_mut(self.bucket as usize % BUCKETS) {
-            *bucket += payload.len() as u64;
+        let bucket = self.bytes.get_mut(self.bucket as usize % BUCKETS);
+        if let Some(bytes) = bucket.and_then(|layers| layers.get_mut(usize::from(temporal))) {
+            *bytes += payload.len() as u64;
         }
         match self.newest {
             Some(newest) if timestamp > newest => {
@@ -82,7 +94,7 @@ impl EncodingMeter {
         let bucket = now.us() / BUCKET_US;
         for passed in 1..=(bucket - self.bucket).clamp(0, BUCKETS as i64) {
             if let Some(old) = self.bytes.get_mut((self.bucket + passed) as usize % BUCKETS) {
-                *old = 0;
+                *old = [0; TEMPORAL_LAYERS_MAX];
             }
         }
         self.bucket = self.bucket.max(bucket);
@@ -105,12 +117,24 @@ impl EncodingMeter {
         self.advance(now);
         let lasted = now.since(self.since);
         let window = lasted.clamp(BUCKET_US, BUCKET_US * BUCKETS as i64);
-        let bytes: u64 = self.bytes.iter().sum();
+        let mut bytes = [0; TEMPORAL_LAYERS_MAX];
+        for (sum, of) in (0..TEMPORAL_LAYERS_MAX).flat_map(|i| self.bytes.iter().map(move |b| (i, b[i]))) {
+            bytes[sum] += of;
+        }
+        let top = bytes.iter().rposition(|bytes| *bytes > 0).unwrap_or(0);
+        let mut temporal_bps = [0; TEMPORAL_LAYERS_MAX];
+        let mut below = 0;
+        for (bps, bytes) in temporal_bps.iter_mut().zip(bytes) {
+            below += bytes;
+            *bps = below * 8_000_000 / window as u64;
+        }
         Layer {
-            rate_bps: bytes * 8_000_000 / window as u64,
+            rate_bps: temporal_bps[TEMPORAL_LAYERS_MAX - 1],
             height: self.height,
             flows: true,
             live: lasted >= LIVE_US,
+            temporal_layers: top as u8 + 1,
+            temporal_bps,
         }
     }
 }
@@ -139,6 +163,8 @@ pub(crate) struct LayerChoice {
     pub(crate) request: LayerRequest,
     /// Bit/s for sound and picture; `u64::MAX` without an estimate.
     pub(crate) estimate_bps: u64,
+    /// It was seen to carry less than what is sent.
+    pub(crate) limited: bool,
     allocator: Allocator,
 }
 
@@ -147,6 +173,7 @@ impl LayerChoice {
         LayerChoice {
             request: LayerRequest::default(),
             estimate_bps: u64::MAX,
+            limited: false,
             allocator: Allocator::new(Some(0)),
         }
     }
@@ -157,7 +184,7 @@ const AUDIO_BPS: u64 = 64_000;
 
 /// Whether two states of a stream's encodings differ in what is decided at once.
 fn differ(a: &Layers, b: &Layers) -> bool {
-    let facts = |l: &Layer| (l.height, l.flows, l.live);
+    let facts = |l: &Layer| (l.height, l.flows, l.live, l.temporal_layers);
     a.iter().map(facts).ne(b.iter().map(facts))
 }
 
@@ -217,7 +244,8 @@ impl Shard {
     pub(crate) fn layered(&mut self, stream: StreamId, tracks: &[usize]) {
         self.layers.entry(stream).or_default();
         for slot in tracks {
-            self.tracks[*slot].encoding.get_or_insert_default();
+            let Track { encoding, ring, .. } = &mut self.tracks[*slot];
+            encoding.get_or_insert_with(|| EncodingMeter::new(ring));
         }
     }
 
@@ -352,11 +380,12 @@ impl Shard {
         let at = Subscription { peer, forwarder: index };
         let subscribed = &mut subscriber.forwarders[index];
         let TrackKey { stream, layer: current, .. } = self.tracks[subscribed.track].key;
-        let LayerChoice { request, estimate_bps, allocator } = &mut subscriber.layers;
+        let LayerChoice { request, estimate_bps, limited, allocator } = &mut subscriber.layers;
         let Some(set) = self.layers.get(&stream) else {
             // One encoding: there is only whether.
             let reason = if request.paused { LayerReason::PausedByRequest } else { LayerReason::Only };
-            peer_of.stats.set_layer(0, 0, reason, subscribed.switches);
+            let (layer, height, temporal, switches) = (0, 0, None, subscribed.switches);
+            peer_of.stats.set_layer(LayerShown { layer, height, temporal, reason, switches });
             let resumed = subscribed.paused && !request.paused;
             if request.paused {
                 subscribed.pause();
@@ -368,11 +397,21 @@ impl Shard {
             return;
         };
         subscribed.forwarder.prepare_switches();
-        let budget =
-            if *estimate_bps == u64::MAX { u64::MAX } else { estimate_bps.saturating_sub(AUDIO_BPS) };
-        let Choice { layer, reason } = allocator.choose(now, budget, &set.layers, request);
+        // Estimates begin low: where there is no smaller picture to begin with, frames are not given up for a guess.
+        let unknown = *estimate_bps == u64::MAX || (is_alone(&set.layers) && !*limited);
+        let budget = if unknown { u64::MAX } else { estimate_bps.saturating_sub(AUDIO_BPS) };
+        let Choice { layer, temporal, reason } = allocator.choose(now, budget, &set.layers, request);
         let shown = set.layers.get(usize::from(current)).copied().unwrap_or_default();
-        peer_of.stats.set_layer(current, shown.height, reason, subscribed.switches);
+        if layer == Some(current) {
+            subscribed.forwarder.limit_temporal(temporal, shown.temporal_top());
+        }
+        peer_of.stats.set_layer(LayerShown {
+            layer: current,
+            height: shown.height,
+            temporal: subscribed.forwarder.temporal(),
+            reason,
+            switches: subscribed.switches,
+        });
         let (track, next, unused) = (subscribed.track, subscribed.next, subscribed.forwarder.is_unused());
         let target = match layer {
             None => {
@@ -418,11 +457,22 @@ impl Shard {
         let layers = &self.layers;
         let (Some(peer), tracks) = (self.peers.get_mut(at.peer), &self.tracks) else { return };
         let Role::Subscribe(subscriber) = &mut peer.role else { return };
-        let subscribed = &subscriber.forwarders[at.forwarder];
+        let subscribed = &mut subscriber.forwarders[at.forwarder];
         let TrackKey { stream, layer, .. } = tracks[subscribed.track].key;
-        let height =
-            layers.get(&stream).and_then(|set| set.layers.get(usize::from(layer))).map_or(0, |l| l.height);
-        peer.stats.show_layer(layer, height, subscribed.switches);
+        let of = layers.get(&stream).and_then(|set| set.layers.get(usize::from(layer)).copied());
+        let of = of.unwrap_or_default();
+        if let (Some(chosen), temporal) = subscriber.layers.allocator.chosen()
+            && chosen == layer
+        {
+            subscribed.forwarder.limit_temporal(temporal, of.temporal_top());
+        }
+        peer.stats.set_layer(LayerShown {
+            layer,
+            height: of.height,
+            temporal: subscribed.forwarder.temporal(),
+            reason: peer.stats.layer().reason,
+            switches: subscribed.switches,
+        });
         self.unsubscribe(left, at);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use media::{Codec, Kind, Time, payload};
+use media::{Codec, Kind, Temporal, Time, payload};
 use metrics::{DropReason, PacketKind, ShardMetrics};
 use rtc::rtcp;
 use rtc::rtp;
@@ -247,6 +247,7 @@ impl Publisher {
                 capture: None,
                 key_start,
                 discardable: payload::discardable(codec, body),
+                temporal: Temporal::of(codec, body),
                 payload: copy(body),
             },
         })

@@ -6,6 +6,15 @@ use std::collections::VecDeque;
 /// Ranges remembered: a NACK older than so many source changes, or than so many frames left out, is too old anyway.
 const RANGES_MAX: usize = 64;
 
+/// What is added to the ids that a codec's frames carry: the source's become the subscriber's.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct IdDeltas {
+    /// VP8's picture id (RFC 7741 section 4.2).
+    pub(crate) picture: u16,
+    /// VP8's TL0PICIDX.
+    pub(crate) tl0: u8,
+}
+
 /// A mapping, valid from `out_first` until the next range starts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
@@ -18,6 +27,7 @@ pub(crate) struct Range {
     /// The time stamp of the frame that was left out right before. A packet of it that comes late goes out empty: its number may be the
     /// receiver's to miss.
     pub(crate) left_out: Option<i64>,
+    pub(crate) ids: IdDeltas,
 }
 
 impl Range {
@@ -102,7 +112,8 @@ mod tests {
     use super::*;
 
     fn range(in_first: u64, out_first: u64) -> Range {
-        Range { out_first, in_first, time_in: 0, time_out: 0, squeeze: None, left_out: None }
+        let ids = IdDeltas::default();
+        Range { out_first, in_first, time_in: 0, time_out: 0, squeeze: None, left_out: None, ids }
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Ring {
 #[cfg(test)]
 pub(crate) mod tests {
     use bytes::Bytes;
-    use media::Codec;
+    use media::{Codec, Temporal};
     use proptest::prelude::*;
 
     use super::*;
@@ -159,6 +159,7 @@ pub(crate) mod tests {
             marker: true,
             key_start,
             discardable: false,
+            temporal: Temporal::default(),
             fresh_source: false,
             payload: Bytes::from(vec![seq as u8; 100]),
         }

@@ -174,10 +174,16 @@ impl Subscriber {
         let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
         let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
         let behind = forwarder.is_behind();
-        let passes = sound || (!behind && pacer.repairs.is_empty() && pacer.pass(fresh.len(), way.now));
+        let selects = forwarder.temporal().is_some();
+        let passes =
+            sound || (!behind && !selects && pacer.repairs.is_empty() && pacer.pass(fresh.len(), way.now));
         for packet in fresh.iter().filter_map(|seq| ring.get(*seq)) {
             let waited = forwarder.awaits_key_frame();
             let sent = match forwarder.admit(packet) {
+                Ok(false) if selects => {
+                    pacer.begin(forwarder.interval_us(packet), way.now);
+                    continue;
+                }
                 Ok(false) => continue,
                 // Where a key frame's first packet is late, the others are in the ring.
                 Ok(true) if !passes || (waited && ring.head() > Some(packet.seq)) => {
@@ -364,6 +370,7 @@ impl Subscriber {
             sending.judge(now);
             stats.needs_bps.store(sending.needs_bps, Ordering::Relaxed);
             stats.limited.store(sending.limited, Ordering::Relaxed);
+            self.layers.limited = sending.limited;
         }
         for subscribed in self.forwarders.iter_mut().filter(|s| s.forwarder.holds_for_key_frame()) {
             let track = &mut tracks[subscribed.track];
@@ -454,10 +461,11 @@ fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
         metrics.retransmissions_out.add(sent.resent);
         metrics.retransmitted_bytes_out.add(sent.resent_bytes);
     }
-    let frames_dropped = sent.frames_left_out + sent.frames_dropped;
+    let frames_dropped = sent.frames_left_out + sent.frames_above + sent.frames_dropped;
     if frames_dropped > 0 {
         bump(&stats.frames_dropped, frames_dropped);
         bump(&stats.frames_congested, sent.frames_left_out);
+        bump(&stats.frames_above, sent.frames_above);
         metrics.subscriber_frames_dropped.add(frames_dropped);
     }
     if sent.padding_bytes > 0 {

@@ -256,6 +256,7 @@ impl Shard {
                         capture: Some(p.capture),
                         key_start: p.key_start,
                         discardable: p.discardable,
+                        temporal: p.temporal,
                         payload: p.payload.clone(),
                     };
                     if let Err(reason) = track.ingest(incoming, now) {
@@ -602,7 +603,12 @@ impl Shard {
                 track.key_frames.want();
             }
         }
+        let newly_layered = track.encoding.is_none() && received.incoming.temporal.id > 0;
         track.ingest(received.incoming, now)?;
+        if newly_layered {
+            let stream = track.key.stream;
+            self.layered(stream, &[at]);
+        }
         if self.dirty.last() != Some(&at) {
             self.dirty.push(at);
         }

@@ -1,7 +1,7 @@
 //! A track: its source, its numbering, its ring and who takes it. Whatever the source does (restart, other SSRC, other codec,
 //! another protocol), the track's numbers and time go on.
 
-use media::{Codec, Kind, Packet, Time, payload};
+use media::{Codec, Kind, Packet, Temporal, Time, payload};
 use metrics::DropReason;
 
 use crate::command::{ShardId, SourceId, TrackKey};
@@ -57,7 +57,7 @@ pub(crate) struct Track {
     pub(crate) meter: Meter,
     /// On a mirror: what [`Track::answers`] is at home.
     pub(crate) home_answers: bool,
-    /// Of a track that is one of several encodings.
+    /// Of a track that is one of several encodings, or has temporal layers.
     pub(crate) encoding: Option<EncodingMeter>,
     source: SourceId,
     /// Older ones are refused even if they came here last.
@@ -91,6 +91,7 @@ pub(crate) struct Incoming {
     pub(crate) capture: Option<Time>,
     pub(crate) key_start: bool,
     pub(crate) discardable: bool,
+    pub(crate) temporal: Temporal,
     pub(crate) payload: bytes::Bytes,
 }
 
@@ -195,7 +196,8 @@ impl Track {
         let timestamp = n.time(incoming.seq, seq, incoming.timestamp, now);
         let key_start = self.can_start_at(&incoming, seq, timestamp);
         if let Some(meter) = &mut self.encoding {
-            meter.packet(incoming.codec, timestamp, &incoming.payload, incoming.key_start, now);
+            let Incoming { codec, key_start, temporal, ref payload, .. } = incoming;
+            meter.packet(codec, timestamp, payload, key_start, temporal.id, now);
         }
         let capture = match incoming.capture {
             Some(capture) => capture,
@@ -211,6 +213,7 @@ impl Track {
                 marker: incoming.marker,
                 key_start,
                 discardable: incoming.discardable,
+                temporal: incoming.temporal,
                 fresh_source,
                 payload: incoming.payload,
             },
@@ -341,6 +344,7 @@ mod tests {
             capture: None,
             key_start: false,
             discardable: false,
+            temporal: Temporal::default(),
             payload: Bytes::from_static(b"x"),
         }
     }

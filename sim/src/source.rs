@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use media::{Codec, Kind, Packet, Time};
+use media::{Codec, Kind, Packet, Temporal, Time};
 use sfu::{Mail, SourceId, StreamId, TrackKey};
 
 use crate::Sent;
@@ -75,6 +75,7 @@ impl Source {
                 marker: one.marker,
                 key_start: one.key_start,
                 discardable: frame.discardable,
+                temporal: Temporal::default(),
                 fresh_source: false,
                 payload: one.bytes,
             };
@@ -91,6 +92,7 @@ impl Source {
                 marker: self.audio_seq == 0,
                 key_start: true,
                 discardable: false,
+                temporal: Temporal::default(),
                 fresh_source: false,
                 payload: Bytes::from(vec![0xfc; 80]),
             };

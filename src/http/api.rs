@@ -231,6 +231,7 @@ fn describe_client(node: &Node, client: &Client) -> Value {
             "queue_ms": peer.queue_us.load(Ordering::Relaxed) / 1000,
             "padding_bytes": read(&peer.padding_bytes_out),
             "frames_congested": read(&peer.frames_congested),
+            "frames_above_layer": read(&peer.frames_above),
             "connected_s": known(&peer.connected_us).map(|us| (now.us() - us) as f64 / 1e6),
             "layer": super::layer::describe(node, client),
         });

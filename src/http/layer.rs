@@ -19,7 +19,7 @@ use crate::node::Node;
 
 /// The link relation that a WHEP answer names this resource by.
 pub const EXTENSION: &str = "urn:ietf:params:whep:ext:core:layer";
-/// A request has seven short members at most.
+/// A request has nine short members at most.
 const REQUEST_LEN_MAX: usize = 4 * 1024;
 
 /// GET /session/TOKEN/layer
@@ -56,7 +56,8 @@ pub async fn choose(
     Ok(StatusCode::OK.into_response())
 }
 
-/// `encodingId` is the draft's; `maxHeight`, `maxBitrate` (bit/s) and `pause` are ours. `mediaId` is heard: there is one picture.
+/// `encodingId`, `temporalLayerId` and `maxTemporalLayerId` are the draft's; `maxHeight`, `maxBitrate` (bit/s) and `pause` are ours. `mediaId` is
+/// heard: there is one picture. A layer that is asked for and the most that is wanted are one: the path may carry less.
 fn parse(text: &str, rids: &[String]) -> Result<LayerRequest, String> {
     let value: Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
     let Value::Object(members) = value else { return Err("not a JSON object".into()) };
@@ -77,8 +78,10 @@ fn parse(text: &str, rids: &[String]) -> Result<LayerRequest, String> {
         None | Some(Value::Null) => false,
         Some(value) => value.as_bool().ok_or("pause is not true or false")?,
     };
+    let temporal = [number("temporalLayerId")?, number("maxTemporalLayerId")?];
     Ok(LayerRequest {
         layer,
+        temporal_max: temporal.into_iter().flatten().min().map(|n| u8::try_from(n).unwrap_or(u8::MAX)),
         height_max: number("maxHeight")?.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
         rate_bps_max: number("maxBitrate")?,
         paused,
@@ -98,7 +101,7 @@ pub fn describe(node: &Node, client: &Client) -> Value {
         .map(|(rid, layer)| {
             json!({
                 "encodingId": rid, "height": layer.height, "bitrate": layer.rate_bps,
-                "active": layer.flows,
+                "active": layer.flows, "temporalLayers": layer.temporal_layers.max(1),
             })
         })
         .collect();
@@ -107,6 +110,8 @@ pub fn describe(node: &Node, client: &Client) -> Value {
         let shown = peer.layer();
         members.insert("encodingId".into(), json!(rids.get(usize::from(shown.layer))));
         members.insert("height".into(), json!(shown.height));
+        let top = measured.get(usize::from(shown.layer)).map_or(0, |layer| layer.temporal_layers.max(1) - 1);
+        members.insert("temporalLayerId".into(), json!(shown.temporal.unwrap_or(top)));
         members.insert("reason".into(), json!(shown.reason.as_str()));
         members.insert("switches".into(), json!(shown.switches));
     }
@@ -126,12 +131,15 @@ mod tests {
         assert_eq!(of(r#"{"mediaId":"1","encodingId":"h"}"#).unwrap().layer, Some(1));
         let all = of(r#"{"encodingId":null,"maxHeight":360,"maxBitrate":500000,"pause":true}"#).unwrap();
         assert_eq!((all.height_max, all.rate_bps_max, all.paused), (Some(360), Some(500_000), true));
+        assert_eq!(of(r#"{"temporalLayerId":1,"maxTemporalLayerId":2}"#).unwrap().temporal_max, Some(1));
+        assert_eq!(of(r#"{"maxTemporalLayerId":300}"#).unwrap().temporal_max, Some(255));
         for bad in [
             "",
             "[]",
             r#"{"encodingId":"x"}"#,
             r#"{"encodingId":1}"#,
             r#"{"maxHeight":-1}"#,
+            r#"{"temporalLayerId":"1"}"#,
             r#"{"pause":1}"#,
         ] {
             assert!(of(bad).is_err(), "{bad}");

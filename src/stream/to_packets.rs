@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use media::payload;
-use media::{Codec, Frame, Kind, Packet, Time};
+use media::{Codec, Frame, Kind, Packet, Temporal, Time};
 use metrics::Conversion;
 use sfu::{Command, Mail, SourceId, TrackKey};
 
@@ -114,6 +114,7 @@ impl Converter {
                 marker: one.marker,
                 key_start: one.key_start,
                 discardable: frame.discardable,
+                temporal: Temporal::default(),
                 fresh_source: false,
                 payload: one.bytes,
             });
@@ -150,6 +151,7 @@ impl Converter {
                 marker: self.audio_seq == 0,
                 key_start: true,
                 discardable: false,
+                temporal: Temporal::default(),
                 fresh_source: false,
                 payload: opus.data,
             });

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use media::h264::avcc_nals;
 use media::payload::PAYLOAD_LEN_MAX;
 use media::payload::h264::{Depacketizer, FU_A, STAP_A, Unit, packetize};
-use media::{Codec, Frame, Kind, Packet, Time, TrackConfig};
+use media::{Codec, Frame, Kind, Packet, Temporal, Time, TrackConfig};
 
 fn video() -> Vec<Frame> {
     frames().into_iter().filter(|frame| frame.kind() == Kind::Video).collect()
@@ -32,6 +32,7 @@ fn packets(frames: &[Frame], payload_len_max: usize) -> Vec<Packet> {
                 marker: payload.marker,
                 key_start: payload.key_start,
                 discardable: frame.discardable,
+                temporal: Temporal::default(),
                 fresh_source: out.is_empty(),
                 payload: payload.bytes,
             });

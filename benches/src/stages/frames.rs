@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use media::flv::{self, Demuxer, Input, TYPE_VIDEO};
 use media::payload::PAYLOAD_LEN_MAX;
 use media::payload::h264::{Depacketizer, packetize};
-use media::{Codec, Frame, Packet, Time, TrackConfig, VideoConfig};
+use media::{Codec, Frame, Packet, Temporal, Time, TrackConfig, VideoConfig};
 use rtmp::chunk::Writer;
 use rtmp::{
     CHUNK_SIZE_OUT, Event, Limits, PLAY_STREAM_ID, RANDOM_LEN, Server, csid, encode_message, message,
@@ -190,6 +190,7 @@ pub(super) fn h264_depacketize() -> Box<dyn Workload> {
                 marker: payload.marker,
                 key_start: payload.key_start,
                 discardable: false,
+                temporal: Temporal::default(),
                 fresh_source: seq == 1,
                 payload: payload.bytes,
             }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use media::{Codec, Packet, Time};
+use media::{Codec, Packet, Temporal, Time};
 use metrics::DropReason;
 use rtc::rtcp;
 use rtc::srtp::{Profile, Protect, TAG_LEN_MAX, Unprotect};
@@ -267,6 +267,7 @@ impl Source {
             marker: self.seq % BURST as u64 == BURST as u64 - 1,
             key_start: first && frame.is_multiple_of(u64::from(GOP_FRAMES)),
             discardable: false,
+            temporal: Temporal::default(),
             fresh_source: false,
             payload: self.payload.clone(),
         };

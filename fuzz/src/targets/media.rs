@@ -6,7 +6,7 @@ use bytes::Bytes;
 use media::flv::{self, Demuxer};
 use media::payload::h264::Depacketizer;
 use media::{
-    AudioConfig, Codec, Frame, Packet, Time, TrackConfig, VideoConfig, aac as aac_format, amf0 as amf,
+    AudioConfig, Codec, Frame, Packet, Temporal, Time, TrackConfig, VideoConfig, aac as aac_format, amf0 as amf,
 };
 use media::{h264, payload as payloads};
 
@@ -162,6 +162,7 @@ pub fn h264_packets(data: &[u8]) {
             marker: flags & 1 != 0,
             key_start: flags & 2 != 0,
             discardable: false,
+            temporal: Temporal::default(),
             fresh_source: flags & 0xC == 0xC,
             payload: Bytes::copy_from_slice(input.bytes()),
         });
@@ -205,6 +206,7 @@ fn packetize_again(unit: payloads::h264::Unit, config: Arc<TrackConfig>) {
             marker: payload.marker,
             key_start: payload.key_start,
             discardable: false,
+            temporal: Temporal::default(),
             fresh_source: false,
             payload: payload.bytes,
         };

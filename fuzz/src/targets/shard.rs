@@ -105,6 +105,7 @@ fn steps(data: &[u8], layered: bool) {
                     layer: (flags & 1 != 0).then_some(input.u8()),
                     height_max: (flags & 2 != 0).then(|| input.u32()),
                     rate_bps_max: (flags & 4 != 0).then(|| u64::from(input.u32())),
+                    temporal_max: (flags & 16 != 0).then(|| input.u8()),
                     paused: flags & 8 != 0,
                 };
                 world.command(Command::RequestLayer(PeerId(u64::from(VIEWER)), request));

@@ -132,6 +132,7 @@ mod tests {
             marker: false,
             key_start: false,
             discardable: false,
+            temporal: crate::payload::Temporal::default(),
             fresh_source: false,
             payload: Bytes::new(),
         }

@@ -7,7 +7,7 @@ use metrics::DropReason;
 use super::{Forwarder, OVERHEAD_MAX, State, Way};
 use crate::gate::Gate;
 use crate::pacer::Pacer;
-use crate::ranges::Range;
+use crate::ranges::{IdDeltas, Range};
 use crate::ring::Ring;
 use crate::shard::Egress;
 
@@ -36,7 +36,11 @@ impl Forwarder {
             }
             self.choose(packet)?;
             next = packet.seq + 1;
+            let before = self.left_out_time;
             if let Some(why) = self.leaves_out(packet, ring, limited, way.now) {
+                if why != Some(DropReason::CongestedToKeyFrame) {
+                    self.leave_open(packet.seq, before);
+                }
                 self.left_out = Some(packet.seq);
                 if let Some(reason) = why {
                     way.metrics.dropped(reason);
@@ -97,6 +101,8 @@ impl Forwarder {
             matches!(self.state, State::CatchUp { join: Some((join, _)), .. } if packet.seq < join);
         let why = if !begins {
             Some(self.left_out_for)
+        } else if self.temporal.refuses(packet) {
+            Some(Some(DropReason::TemporalLayer))
         } else if squeezed && !limited {
             packet.discardable.then_some(None)
         } else {
@@ -104,9 +110,42 @@ impl Forwarder {
         };
         if begins && let Some(reason) = why {
             (self.left_out_time, self.left_out_for) = (Some(packet.timestamp), reason);
-            self.sent.frames_left_out += u64::from(reason.is_some());
+            self.left_out_frames = self.left_out_frames.wrapping_add(1);
+            match reason {
+                Some(DropReason::TemporalLayer) => self.sent.frames_above += 1,
+                Some(_) => self.sent.frames_left_out += 1,
+                None => {}
+            }
         }
         why
+    }
+
+    /// What is missing before `seq` among what is left out may be of a frame that is not: its numbers stay the receiver's to miss. `before` is
+    /// the time stamp of the frame that was left out before it.
+    fn leave_open(&mut self, seq: u64, before: Option<i64>) {
+        let first = self.left_out.unwrap_or(self.highest_in) + 1;
+        let (true, Some(highest), Some(last)) = (first < seq, self.highest, self.ranges.last()) else {
+            return;
+        };
+        let out_first = match self.left_out {
+            Some(_) if matches!(self.state, State::Live { .. }) => {
+                let (in_first, out_first, ids) = (first, self.next_out(), self.ids_behind(last));
+                self.ranges.push(Range { in_first, out_first, left_out: before, ids, ..last });
+                out_first
+            }
+            None => highest + 1,
+            // A catch-up's GOP is whole.
+            Some(_) => return,
+        };
+        // A frame that was cut has its gap.
+        self.frame_open = false;
+        (self.highest, self.highest_in) = (Some(out_first + (seq - first) - 1), seq - 1);
+    }
+
+    /// The ids behind the frames that were left out: as if they had never been.
+    fn ids_behind(&mut self, before: Range) -> IdDeltas {
+        let frames = std::mem::take(&mut self.left_out_frames);
+        IdDeltas { picture: before.ids.picture.wrapping_sub(frames), ..before.ids }
     }
 
     /// `packet` is sent next: behind frames that were left out and at the live point of a catch-up a range begins.
@@ -125,13 +164,14 @@ impl Forwarder {
             return;
         };
         let Some(before) = self.ranges.last() else { return };
+        let ids = self.ids_behind(before);
         let time = match join {
             Some((_, offset)) => Range { time_in: 0, time_out: offset, squeeze: None, ..before },
             None => before,
         };
         // What is missing right behind them is taken for this frame's.
         let (in_first, out_first) = (last + 1, self.next_out());
-        self.ranges.push(Range { in_first, out_first, left_out: self.left_out_time, ..time });
+        self.ranges.push(Range { in_first, out_first, left_out: self.left_out_time, ids, ..time });
         if packet.key_start {
             self.begin_at_key(out_first, packet.timestamp);
         }
@@ -148,6 +188,7 @@ impl Forwarder {
             time_out: offset,
             squeeze: None,
             left_out: None,
+            ids: before.ids,
         });
     }
 
@@ -177,5 +218,6 @@ impl Forwarder {
 
     pub(super) fn forget_left_out(&mut self) {
         (self.gate, self.left_out, self.left_out_time, self.frame_time) = (Gate::Open, None, None, None);
+        self.left_out_frames = 0;
     }
 }

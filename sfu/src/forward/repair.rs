@@ -147,7 +147,7 @@ impl Forwarder {
             }
         };
         let before = self.sent.wire_bytes;
-        self.write_out(&PADDING, false, true, header, way)?;
+        self.write_out(&PADDING, false, None, header, way)?;
         let bytes = self.sent.wire_bytes - before;
         self.sent.padding_bytes += bytes;
         Ok(bytes as usize)

@@ -1,34 +1,34 @@
-//! VP8's picture ids and TL0PICIDX go on where the encoding changes, as numbers and time do: each encoder counts for itself, and receivers
-//! take an id that jumps back for an old picture (RFC 7741 section 4.2).
+//! VP8's picture ids and TL0PICIDX go on where the encoding changes and where frames are left out, as numbers and time do: each encoder counts
+//! for itself, receivers take an id that jumps back for an old picture (RFC 7741 section 4.2), and browsers wait for the picture of an id that is
+//! missing before they show a temporal layer above the base.
 
 use media::payload::vp8::Descriptor;
 
-/// What is added to a track's ids, and the newest that went out.
+use crate::ranges::IdDeltas;
+
+/// The newest that went out.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct PictureIds {
-    id_delta: u16,
-    tl0_delta: u8,
     id: Option<u16>,
     tl0: Option<u8>,
 }
 
 impl PictureIds {
-    /// From `first` on, a key frame's first payload, ids are another encoder's.
-    pub(crate) fn switch(&mut self, first: &[u8]) {
-        let Some(descriptor) = Descriptor::parse(first) else { return };
-        if let (Some(last), Some(id)) = (self.id, descriptor.picture_id_in(first)) {
-            self.id_delta = last.wrapping_add(1).wrapping_sub(id);
-        }
-        if let (Some(last), Some(tl0)) = (self.tl0, descriptor.tl0_index.and_then(|at| first.get(at))) {
-            self.tl0_delta = last.wrapping_add(1).wrapping_sub(*tl0);
-        }
+    /// From `first` on, a key frame's first payload, ids may be another encoder's: what makes them go on.
+    pub(crate) fn deltas(self, first: &[u8]) -> IdDeltas {
+        let Some(descriptor) = Descriptor::parse(first) else { return IdDeltas::default() };
+        let next = |last: u16, of: u16| last.wrapping_add(1).wrapping_sub(of);
+        let picture = self.id.zip(descriptor.picture_id_in(first)).map_or(0, |(last, id)| next(last, id));
+        let tl0 = self.tl0.zip(descriptor.tl0_index.and_then(|at| first.get(at)));
+        let tl0 = tl0.map_or(0, |(last, tl0)| next(last.into(), (*tl0).into()) as u8);
+        IdDeltas { picture, tl0 }
     }
 
     /// Writes the ids that a receiver is to see into a copy of a payload. `is_newest`: nothing later went out.
-    pub(crate) fn rewrite(&mut self, payload: &mut [u8], is_newest: bool) {
+    pub(crate) fn rewrite(&mut self, payload: &mut [u8], deltas: IdDeltas, is_newest: bool) {
         let Some(descriptor) = Descriptor::parse(payload) else { return };
         if let (Some((at, long)), Some(id)) = (descriptor.picture_id, descriptor.picture_id_in(payload)) {
-            let id = id.wrapping_add(self.id_delta);
+            let id = id.wrapping_add(deltas.picture);
             if is_newest {
                 self.id = Some(id);
             }
@@ -40,7 +40,7 @@ impl PictureIds {
             }
         }
         if let Some(tl0) = descriptor.tl0_index.and_then(|at| payload.get_mut(at)) {
-            *tl0 = tl0.wrapping_add(self.tl0_delta);
+            *tl0 = tl0.wrapping_add(deltas.tl0);
             if is_newest {
                 self.tl0 = Some(*tl0);
             }
@@ -62,37 +62,39 @@ mod tests {
     #[test]
     fn ids_go_on_through_a_switch_and_a_resend_has_those_it_had() {
         let mut ids = PictureIds::default();
-        let sent = |ids: &mut PictureIds, id, tl0, newest| {
+        let sent = |ids: &mut PictureIds, deltas, id, tl0, newest| {
             let mut bytes = payload(id, tl0);
-            ids.rewrite(&mut bytes, newest);
+            ids.rewrite(&mut bytes, deltas, newest);
             (u16::from_be_bytes([bytes[2] & 0x7f, bytes[3]]), bytes[4])
         };
-        assert_eq!(sent(&mut ids, 0x7ffe, 254, true), (0x7ffe, 254));
-        assert_eq!(sent(&mut ids, 0x7fff, 255, true), (0x7fff, 255));
-        ids.switch(&payload(100, 7));
-        assert_eq!(sent(&mut ids, 100, 7, true), (0, 0), "both wrap");
-        assert_eq!(sent(&mut ids, 102, 8, true), (2, 1));
-        assert_eq!(sent(&mut ids, 101, 7, false), (1, 0));
-        ids.switch(&payload(5, 5));
-        assert_eq!(sent(&mut ids, 5, 5, true), (3, 2));
+        let none = ids.deltas(&payload(0x7ffe, 254));
+        assert_eq!(sent(&mut ids, none, 0x7ffe, 254, true), (0x7ffe, 254));
+        assert_eq!(sent(&mut ids, none, 0x7fff, 255, true), (0x7fff, 255));
+        let switched = ids.deltas(&payload(100, 7));
+        assert_eq!(sent(&mut ids, switched, 100, 7, true), (0, 0), "both wrap");
+        assert_eq!(sent(&mut ids, switched, 102, 8, true), (2, 1));
+        assert_eq!(sent(&mut ids, switched, 101, 7, false), (1, 0));
+        let again = ids.deltas(&payload(5, 5));
+        assert_eq!(sent(&mut ids, again, 5, 5, true), (3, 2));
+        assert_eq!(sent(&mut ids, switched, 101, 7, false), (1, 0), "what was sent before");
     }
 
     #[test]
     fn short_ids_and_none() {
-        let mut ids = PictureIds { id_delta: 3, ..PictureIds::default() };
+        let (mut ids, deltas) = (PictureIds::default(), IdDeltas { picture: 3, tl0: 0 });
         let mut short = [0x90, 0x80, 0x7e, 0];
-        ids.rewrite(&mut short, true);
+        ids.rewrite(&mut short, deltas, true);
         assert_eq!(short, [0x90, 0x80, 0x01, 0]);
         let mut none = [0x10, 0];
-        ids.rewrite(&mut none, true);
+        ids.rewrite(&mut none, deltas, true);
         assert_eq!(none, [0x10, 0]);
     }
 
     proptest! {
         #[test]
-        fn nothing_but_ids_is_written(mut payload in prop::collection::vec(any::<u8>(), 0..12), id_delta: u16, tl0_delta: u8) {
+        fn nothing_but_ids_is_written(mut payload in prop::collection::vec(any::<u8>(), 0..12), picture: u16, tl0: u8) {
             let before = payload.clone();
-            PictureIds { id_delta, tl0_delta, ..PictureIds::default() }.rewrite(&mut payload, true);
+            PictureIds::default().rewrite(&mut payload, IdDeltas { picture, tl0 }, true);
             let (was, is) = (Descriptor::parse(&before), Descriptor::parse(&payload));
             prop_assert_eq!(was, is, "the descriptor's shape stays");
             let len = was.map_or(0, |d| d.len);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use media::{Codec, Kind, Packet, Time};
+use media::{Codec, Kind, Packet, Temporal, Time};
 use rtc::sdp::{NegotiatedCodec, NegotiatedMedia};
 
 /// One RTP packet before protection. `seq` does not wrap: its upper bits are the rollover counter.
@@ -32,6 +32,11 @@ pub struct Video {
     pub height: u16,
     /// The next frame's picture id.
     pub picture_id: u16,
+    /// Frames are of three temporal layers, where VP8 says its picture ids.
+    pub layered: bool,
+    /// Frames since the key frame, and of the base layer.
+    pub since_key: u64,
+    pub tl0: u8,
     pub rid: Option<(u8, &'static str)>,
 }
 
@@ -51,6 +56,9 @@ impl Video {
             packets_per_frame,
             height: 0,
             picture_id: 0,
+            layered: false,
+            since_key: 0,
+            tl0: 0,
             rid: None,
         }
     }
@@ -59,9 +67,23 @@ impl Video {
         Video { codec: Codec::H264, payload_type: 102, ..Video::vp8(ssrc, seq) }
     }
 
+    /// Layer of the next frame, and whether it refers to the base layer only: as libvpx orders three layers.
+    pub fn temporal(&self) -> (u8, bool) {
+        match (self.layered, self.since_key % 8) {
+            (false, _) => (0, true),
+            (true, 0 | 4) => (0, false),
+            (true, n @ (2 | 6)) => (1, n == 2),
+            (true, n) => (2, n == 1),
+        }
+    }
+
     /// The next frame's packets. A key frame of H.264 begins with its parameter sets in a packet of their own.
     pub fn frame(&mut self, key: bool) -> Vec<Rtp> {
         let mut heads = Vec::new();
+        self.since_key = if key { 0 } else { self.since_key + 1 };
+        let (tid, sync) = self.temporal();
+        self.tl0 =
+            if self.layered { self.tl0.wrapping_add(u8::from(tid == 0)) } else { self.picture_id as u8 };
         if key && self.codec == Codec::H264 {
             heads.push(vec![0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 0xce]);
         }
@@ -70,8 +92,10 @@ impl Video {
                 (Codec::Vp8, key, index) if self.height > 0 => {
                     let [low, high] = self.height.to_le_bytes();
                     let [id_high, id_low] = self.picture_id.to_be_bytes();
-                    let first = if index == 0 { 0x90 } else { 0x80 };
-                    let mut head = vec![first, 0xe0, id_high | 0x80, id_low, self.picture_id as u8, 0x20];
+                    // Nothing refers to frames of the uppermost layer.
+                    let first = if index == 0 { 0x90 } else { 0x80 } | if tid == 2 { 0x20 } else { 0 };
+                    let layer = tid << 6 | if sync { 0x20 } else { 0 };
+                    let mut head = vec![first, 0xe0, id_high | 0x80, id_low, self.tl0, layer];
                     match (key, index) {
                         (true, 0) => head.extend([0, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, low, high]),
                         (false, 0) => head.push(1),
@@ -153,6 +177,7 @@ pub fn external(frame: Vec<Rtp>, codec: Codec, time: Time, skew_us: i64) -> Arc<
         marker: p.marker,
         key_start: codec.kind() == Kind::Audio || media::payload::key_start(codec, &p.payload),
         discardable: false,
+        temporal: Temporal::default(),
         fresh_source: false,
         payload: Bytes::from(p.payload),
     });

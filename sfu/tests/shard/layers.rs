@@ -234,7 +234,7 @@ fn check(world: &World, viewer: usize) -> Result<usize, TestCaseError> {
 const SLACK_TICKS: i64 = 9_000;
 
 const LOW: LayerRequest =
-    LayerRequest { layer: Some(0), height_max: None, rate_bps_max: None, paused: false };
+    LayerRequest { layer: Some(0), height_max: None, rate_bps_max: None, temporal_max: None, paused: false };
 const ANY: LayerRequest = LayerRequest { layer: None, ..LOW };
 
 #[test]

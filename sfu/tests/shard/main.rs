@@ -20,4 +20,5 @@ mod session_end;
 mod source;
 mod source_change;
 mod strangers;
+mod temporal;
 mod world;

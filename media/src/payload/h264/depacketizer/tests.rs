@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::Frame;
 use crate::h264::vectors::*;
+use crate::payload::Temporal;
 use crate::payload::h264::packetize;
 
 /// A track whose packets the test lays out by hand.
@@ -27,6 +28,7 @@ impl Track {
             marker,
             key_start: false,
             discardable: false,
+            temporal: Temporal::default(),
             fresh_source: false,
             payload: bytes(payload),
         }
@@ -313,6 +315,7 @@ proptest! {
                     marker: payload.marker,
                     key_start: payload.key_start,
                     discardable: frame.discardable,
+                    temporal: Temporal::default(),
                     fresh_source: false,
                     payload: payload.bytes,
                 };

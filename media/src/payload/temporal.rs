@@ -1,0 +1,104 @@
+//! Temporal layers as payload formats mark them: VP8 and VP9, in every packet.
+
+use super::vp8::Descriptor;
+use crate::Codec;
+
+/// Temporal layers that are told apart; what a source has beyond them counts as the uppermost. VP8 has no more (RFC 7741 section 4.2), and
+/// browsers send three.
+pub const TEMPORAL_LAYERS_MAX: usize = 4;
+/// The uppermost.
+const ID_MAX: u8 = TEMPORAL_LAYERS_MAX as u8 - 1;
+
+/// Where a packet's frame stands among the temporal layers of its encoding: it refers to frames of its own layer and those below. All zero
+/// without layers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Temporal {
+    /// Its layer; 0 is the base.
+    pub id: u8,
+    /// Who got the layers up to `up_from` so far can have those up to `up_to` from this frame on; 0 and 0: not here.
+    pub up_from: u8,
+    /// See `up_from`.
+    pub up_to: u8,
+}
+
+impl Temporal {
+    /// What a payload says of its frame.
+    pub fn of(codec: Codec, payload: &[u8]) -> Temporal {
+        let found = match codec {
+            Codec::Vp8 => vp8(payload),
+            Codec::Vp9 => vp9(payload),
+            _ => None,
+        };
+        found.unwrap_or_default()
+    }
+
+    /// With layers beyond the uppermost counted as that.
+    pub fn new(id: u8, up_from: u8, up_to: u8) -> Temporal {
+        Temporal { id: id.min(ID_MAX), up_from: up_from.min(ID_MAX), up_to: up_to.min(ID_MAX) }
+    }
+}
+
+/// RFC 7741 section 4.2: "Y: 1 layer sync bit ... indicates that the current frame depends only on the base layer". Frames of its layer that
+/// follow may refer to it and to the layers below.
+fn vp8(payload: &[u8]) -> Option<Temporal> {
+    let (id, sync) = Descriptor::parse(payload)?.temporal?;
+    Some(match id.checked_sub(1).filter(|_| sync) {
+        Some(below) => Temporal::new(id, below, id),
+        None => Temporal::new(id, 0, 0),
+    })
+}
+
+/// RFC 9628 section 4.2: "U: Switching up point ... subsequent higher temporal layer pictures will not depend on any picture before the
+/// current picture (in coding order) with temporal-layer ID greater than TID."
+fn vp9(payload: &[u8]) -> Option<Temporal> {
+    // I P L F B E V Z
+    let (descriptor, mut rest) = payload.split_first()?;
+    if descriptor & 0x20 == 0 {
+        return None;
+    }
+    if descriptor & 0x80 != 0 {
+        rest = rest.get(if rest.first()? & 0x80 != 0 { 2 } else { 1 }..)?;
+    }
+    // TID U SID D
+    let layer = rest.first()?;
+    let id = layer >> 5;
+    Some(if layer & 0x10 != 0 { Temporal::new(id, id, ID_MAX) } else { Temporal::new(id, 0, 0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn vp8_says_its_layer_and_where_one_may_go_up() {
+        let of = |layer: u8| Temporal::of(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x23, 7, layer, 0]);
+        assert_eq!(of(0x00), Temporal::default());
+        assert_eq!(of(0x20), Temporal::default(), "a base frame with the bit refers to no less than others");
+        assert_eq!(of(0x40), Temporal::new(1, 0, 0));
+        assert_eq!(of(0x60), Temporal::new(1, 0, 1));
+        assert_eq!(of(0xa0), Temporal::new(2, 1, 2));
+        assert_eq!(Temporal::of(Codec::Vp8, &[0x10, 0]), Temporal::default(), "no layers");
+        assert_eq!(Temporal::of(Codec::Vp8, &[0x90, 0x20]), Temporal::default(), "cut");
+    }
+
+    #[test]
+    fn vp9_says_its_layer_and_where_one_may_go_up() {
+        let of = |layer: u8| Temporal::of(Codec::Vp9, &[0xa8, 0x81, 0x02, layer]);
+        assert_eq!(of(0x00), Temporal::default());
+        assert_eq!(of(0x40), Temporal::new(2, 0, 0));
+        assert_eq!(of(0x30), Temporal::new(1, 1, 3));
+        assert_eq!(of(0xf0).id, 3, "the uppermost that is told apart");
+        assert_eq!(Temporal::of(Codec::Vp9, &[0x88, 0x12, 0xff]), Temporal::default(), "no layers");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(payload in prop::collection::vec(any::<u8>(), 0..10)) {
+            for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264] {
+                let found = Temporal::of(codec, &payload);
+                prop_assert!(usize::from(found.id.max(found.up_from).max(found.up_to)) < TEMPORAL_LAYERS_MAX);
+            }
+        }
+    }
+}
