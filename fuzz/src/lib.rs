@@ -63,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     new("h264_config", targets::media::h264_config, 8 * 1024),
     new("h264_packets", targets::media::h264_packets, 16 * 1024),
     new("payload", targets::media::payload, DATAGRAM_LEN_MAX),
+    new("dependency", targets::media::dependency, DATAGRAM_LEN_MAX),
     new("aac", targets::media::aac, 8 * 1024),
     new("opus_to_aac", targets::convert::opus_to_aac, 8 * 1024),
     new("aac_to_opus", targets::convert::aac_to_opus, 8 * 1024),

@@ -118,6 +118,7 @@ pub fn write(folder: &Path) -> io::Result<usize> {
     }
     put("aac", "config-he", &[0x2B, 0x92, 0x08, 0x00])?;
     put("aac", "config-sbr", &[0x13, 0x90, 0x56, 0xE5, 0xA0])?;
+    put("dependency", "three-layers", &[behind_length(&STRUCTURE), behind_length(&[0xfd, 0, 8])].concat())?;
     for (name, bytes) in PAYLOADS {
         put("payload", name, bytes)?;
     }
@@ -575,6 +576,11 @@ fn packets(frames: &[&Frame]) -> Vec<u8> {
 }
 
 /// The first bytes of payloads that start a key frame.
+/// A key frame's dependency descriptor: three temporal layers, 640x360.
+const STRUCTURE: [u8; 20] = [
+    0xfc, 0x00, 0x07, 0x87, 0x82, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x27, 0x02,
+    0x7f, 0x01, 0x67,
+];
 const PAYLOADS: [(&str, &[u8]); 7] = [
     ("h264-stap-a", &[0x78, 0, 4, 0x67, 0x42, 0xC0, 0x1E, 0, 2, 0x68, 0xCE]),
     ("h264-fu-a", &[0x7C, 0x85, 0x88, 0x84]),

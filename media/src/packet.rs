@@ -28,6 +28,8 @@ pub struct Packet {
     pub discardable: bool,
     /// Where its frame stands among the temporal layers of its encoding.
     pub temporal: Temporal,
+    /// Its frame's dependency descriptor, as the publisher sent it; empty without.
+    pub descriptor: Bytes,
     /// The first packet after the track's source changed: numbers go on, references do not.
     pub fresh_source: bool,
     /// RTP payload, without header, extensions and padding.

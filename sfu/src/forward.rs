@@ -7,12 +7,13 @@ mod repair;
 mod switch;
 mod temporal;
 mod vp8;
+mod write;
 
 use std::net::SocketAddr;
 
+use media::payload::dependency;
 use media::{Codec, Kind, Packet, Time, payload};
 use metrics::{DropReason, ShardMetrics};
-use rtc::rtp;
 use rtc::sdp::NegotiatedMedia;
 use rtc::session::Session;
 
@@ -23,6 +24,7 @@ use crate::ring::Ring;
 use crate::shard::Egress;
 use repair::{RESEND_FLOOR_BYTES, RESEND_SHARE_PERCENT};
 use temporal::TemporalGate;
+use write::Header;
 
 /// RTP header with the transport-wide number, RTX's original number, and the longest SRTP tag.
 pub(crate) const OVERHEAD_MAX: usize = 12 + 8 + 2 + 16;
@@ -67,6 +69,8 @@ struct Choice {
     rtx_payload_type: Option<u8>,
     /// Its packets carry transport-wide numbers under this id.
     twcc: Option<u8>,
+    /// The same for dependency descriptors.
+    descriptor: Option<u8>,
 }
 
 /// Sent, for sender reports and figures.
@@ -175,6 +179,8 @@ pub(crate) struct Forwarder {
     refused: u8,
     /// Of a track that is one of several encodings, or has temporal layers.
     picture_ids: Option<vp8::PictureIds>,
+    /// The newest of the frame numbers that dependency descriptors said.
+    frame_number: Option<u16>,
     rtx_seq: u64,
     resent: Vec<(u32, u32, u8)>,
     budget: i64,
@@ -228,6 +234,7 @@ impl Forwarder {
             newest_ahead: 0,
             refused: 0,
             picture_ids: None,
+            frame_number: None,
             rtx_seq: (mixed >> 40 & 0x7fff) + 1,
             resent: Vec::new(),
             budget: RESEND_FLOOR_BYTES,
@@ -404,7 +411,8 @@ impl Forwarder {
         // A retransmission without RTX is the same bytes again: no room for another transport-wide number.
         let twcc = self.media.twcc_ext_id.filter(|_| negotiated.rtx_pt.is_some() || !negotiated.nack);
         let (payload_type, rtx_payload_type) = (negotiated.pt, negotiated.rtx_pt);
-        self.choice = Some(Choice { codec, payload_type, rtx_payload_type, twcc });
+        let descriptor = self.media.dependency_ext_id;
+        self.choice = Some(Choice { codec, payload_type, rtx_payload_type, twcc, descriptor });
         if self.live_offset.is_some_and(|(_, hz)| hz != codec.clock_hz()) {
             self.live_offset = None;
         }
@@ -495,7 +503,11 @@ impl Forwarder {
     /// What makes the ids of a key frame, and of what follows it, go on from those that were sent.
     fn ids_from(&self, first: &Packet) -> IdDeltas {
         let ids = self.picture_ids.filter(|_| first.codec == Codec::Vp8);
-        ids.map_or(IdDeltas::default(), |ids| ids.deltas(&first.payload))
+        let ids = ids.map_or(IdDeltas::default(), |ids| ids.deltas(&first.payload));
+        // Receivers leave out a structure whose frame is before the last one's.
+        let number = self.frame_number.zip(dependency::frame_number(&first.descriptor));
+        let frame = number.map_or(0, |(last, number)| last.wrapping_add(1).wrapping_sub(number));
+        IdDeltas { frame, ..ids }
     }
 
     /// What is added to the track's time at the live point; fixed for the session while the clock rate is.
@@ -565,86 +577,4 @@ impl Forwarder {
         self.sent.frames += u64::from(packet.marker && packet.codec.kind() == Kind::Video);
         Ok(())
     }
-
-    fn write<E: Egress>(
-        &mut self,
-        packet: &Packet,
-        range: Range,
-        header: Header,
-        way: &mut Way<'_, E>,
-    ) -> Result<(), DropReason> {
-        // Late, and of a frame that was left out: its number is all that is wanted.
-        let empty = range.left_out == Some(packet.timestamp);
-        let (payload, marker) = if empty { (&[][..], false) } else { (&packet.payload[..], packet.marker) };
-        self.write_out(payload, marker, Some(range.ids), header, way)
-    }
-
-    /// `ids` are those of a packet of the track; `None` of padding.
-    fn write_out<E: Egress>(
-        &mut self,
-        payload: &[u8],
-        marker: bool,
-        ids: Option<IdDeltas>,
-        header: Header,
-        way: &mut Way<'_, E>,
-    ) -> Result<(), DropReason> {
-        let buffer = way.out.reserve(payload.len() + OVERHEAD_MAX).ok_or(DropReason::SendBufferFull)?;
-        let bytes = payload.len() + OVERHEAD_MAX;
-        let (number, element);
-        let extensions: &[(u8, &[u8])] = match (self.choice.and_then(|c| c.twcc), &mut way.estimator) {
-            (None, Some(estimator)) if !way.numbered => {
-                estimator.on_sent(bytes, way.probe, way.now);
-                &[]
-            }
-            (Some(id), Some(estimator)) => {
-                number = estimator.on_sent(bytes, way.probe, way.now).to_be_bytes();
-                element = [(id, &number[..])];
-                &element
-            }
-            _ => &[],
-        };
-        let header_len = rtp::write_header(
-            buffer,
-            &rtp::Fields {
-                marker,
-                payload_type: header.payload_type,
-                sequence_number: header.seq as u16,
-                timestamp: header.time,
-                ssrc: header.ssrc,
-                extensions,
-            },
-        );
-        if ids.is_none() {
-            buffer[0] |= 0x20; // RFC 3550 section 5.1: P
-        }
-        let mut len = header_len;
-        if let Some(original) = header.original {
-            // RFC 4588 section 4: the original sequence number leads the payload.
-            buffer[len..len + 2].copy_from_slice(&original.to_be_bytes());
-            len += 2;
-        }
-        let body = &mut buffer[len..len + payload.len()];
-        body.copy_from_slice(payload);
-        let vp8 = self.choice.is_some_and(|c| c.codec == Codec::Vp8);
-        if let Some((newest, deltas)) = self.picture_ids.as_mut().zip(ids).filter(|_| vp8) {
-            let is_newest = header.original.is_none() && self.highest == Some(header.seq);
-            newest.rewrite(body, deltas, is_newest);
-        }
-        len += payload.len();
-        let sealed = way.session.protect_rtp(buffer, len, header_len, (header.seq >> 16) as u32)?;
-        way.out.commit(sealed, way.to);
-        self.sent.packets += 1;
-        self.sent.payload_bytes += (len - header_len) as u64;
-        self.sent.wire_bytes += len as u64;
-        Ok(())
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Header {
-    seq: u64,
-    time: u32,
-    payload_type: u8,
-    ssrc: u32,
-    original: Option<u16>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use media::payload::dependency::Descriptors;
 use media::{Codec, Kind, Temporal, Time, payload};
 use metrics::{DropReason, PacketKind, ShardMetrics};
 use rtc::rtcp;
@@ -91,6 +92,7 @@ pub(crate) struct Encoding {
 struct Receive {
     ssrc: u32,
     numbers: rtp::Unwrapper,
+    descriptors: Descriptors,
     reception: Reception,
     nack: NackGenerator,
 }
@@ -177,13 +179,13 @@ impl Publisher {
         }
     }
 
-    /// An authenticated RTP packet. `copy` puts its payload where it is shared.
+    /// An authenticated RTP packet. `copy` puts its payload and descriptor where they are shared.
     pub(crate) fn on_rtp(
         &mut self,
         packet: &[u8],
         now: Time,
         stats: &PeerStats,
-        copy: impl FnOnce(&[u8]) -> Bytes,
+        mut copy: impl FnMut(&[u8]) -> Bytes,
     ) -> Result<Received, DropReason> {
         let header = rtp::Header::parse(packet).map_err(|_| DropReason::RtpMalformed)?;
         bump(&stats.packets_in, 1);
@@ -217,6 +219,7 @@ impl Publisher {
             other => other.insert(Receive {
                 ssrc,
                 numbers: rtp::Unwrapper::new(),
+                descriptors: Descriptors::default(),
                 reception: Reception::default(),
                 nack: NackGenerator::default(),
             }),
@@ -235,6 +238,8 @@ impl Publisher {
         if header.marker && codec.kind() == Kind::Video && arrival == Arrival::New {
             bump(&stats.frames_in, 1);
         }
+        let descriptor = media.dependency_ext_id.and_then(|id| header.extension(id)).unwrap_or(&[]);
+        let described = if descriptor.is_empty() { None } else { receive.descriptors.read(descriptor) };
         Ok(Received {
             media: stream.media,
             encoding: stream.encoding,
@@ -247,7 +252,8 @@ impl Publisher {
                 capture: None,
                 key_start,
                 discardable: payload::discardable(codec, body),
-                temporal: Temporal::of(codec, body),
+                temporal: described.unwrap_or_else(|| Temporal::of(codec, body)),
+                descriptor: copy(descriptor),
                 payload: copy(body),
             },
         })

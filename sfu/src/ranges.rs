@@ -13,6 +13,8 @@ pub(crate) struct IdDeltas {
     pub(crate) picture: u16,
     /// VP8's TL0PICIDX.
     pub(crate) tl0: u8,
+    /// The dependency descriptor's frame number.
+    pub(crate) frame: u16,
 }
 
 /// A mapping, valid from `out_first` until the next range starts.

@@ -160,6 +160,7 @@ pub(crate) mod tests {
             key_start,
             discardable: false,
             temporal: Temporal::default(),
+            descriptor: Bytes::new(),
             fresh_source: false,
             payload: Bytes::from(vec![seq as u8; 100]),
         }

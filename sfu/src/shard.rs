@@ -257,6 +257,7 @@ impl Shard {
                         key_start: p.key_start,
                         discardable: p.discardable,
                         temporal: p.temporal,
+                        descriptor: p.descriptor.clone(),
                         payload: p.payload.clone(),
                     };
                     if let Err(reason) = track.ingest(incoming, now) {
@@ -567,7 +568,7 @@ impl Shard {
         let peer = &mut self.peers[slot];
         let Role::Publish(publisher) = &mut peer.role else { return Err(DropReason::NotNegotiated) };
         let block = &mut self.block;
-        let received = publisher.on_rtp(packet, now, &peer.stats, |payload| copy(block, payload))?;
+        let received = publisher.on_rtp(packet, now, &peer.stats, |bytes| copy(block, bytes))?;
         if publisher.is_busy() {
             self.timers.sooner(slot, now.plus_us(STEP_US));
         }
@@ -723,6 +724,9 @@ fn schedule(wheel: &mut Wheel, subscriber: &mut Subscriber, slot: usize, now: Ti
 }
 
 fn copy(block: &mut BytesMut, payload: &[u8]) -> Bytes {
+    if payload.is_empty() {
+        return Bytes::new();
+    }
     if block.capacity() < payload.len() {
         *block = BytesMut::with_capacity(BLOCK_BYTES.max(payload.len()));
     }

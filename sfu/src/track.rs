@@ -92,6 +92,7 @@ pub(crate) struct Incoming {
     pub(crate) key_start: bool,
     pub(crate) discardable: bool,
     pub(crate) temporal: Temporal,
+    pub(crate) descriptor: bytes::Bytes,
     pub(crate) payload: bytes::Bytes,
 }
 
@@ -214,6 +215,7 @@ impl Track {
                 key_start,
                 discardable: incoming.discardable,
                 temporal: incoming.temporal,
+                descriptor: incoming.descriptor,
                 fresh_source,
                 payload: incoming.payload,
             },
@@ -345,6 +347,7 @@ mod tests {
             key_start: false,
             discardable: false,
             temporal: Temporal::default(),
+            descriptor: Bytes::new(),
             payload: Bytes::from_static(b"x"),
         }
     }

@@ -77,6 +77,7 @@ pub fn medias(features: Features) -> Vec<NegotiatedMedia> {
         codecs,
         mid_ext_id: None,
         twcc_ext_id: features.twcc.then_some(TWCC_ID),
+        dependency_ext_id: None,
         ssrcs: Vec::new(),
         rtx_of: Vec::new(),
         rtcp_rsize: true,

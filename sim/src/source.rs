@@ -76,6 +76,7 @@ impl Source {
                 key_start: one.key_start,
                 discardable: frame.discardable,
                 temporal: Temporal::default(),
+                descriptor: Bytes::new(),
                 fresh_source: false,
                 payload: one.bytes,
             };
@@ -93,6 +94,7 @@ impl Source {
                 key_start: true,
                 discardable: false,
                 temporal: Temporal::default(),
+                descriptor: Bytes::new(),
                 fresh_source: false,
                 payload: Bytes::from(vec![0xfc; 80]),
             };

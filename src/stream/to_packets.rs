@@ -115,6 +115,7 @@ impl Converter {
                 key_start: one.key_start,
                 discardable: frame.discardable,
                 temporal: Temporal::default(),
+                descriptor: bytes::Bytes::new(),
                 fresh_source: false,
                 payload: one.bytes,
             });
@@ -152,6 +153,7 @@ impl Converter {
                 key_start: true,
                 discardable: false,
                 temporal: Temporal::default(),
+                descriptor: bytes::Bytes::new(),
                 fresh_source: false,
                 payload: opus.data,
             });

@@ -12,3 +12,4 @@ mod moving;
 mod pages;
 mod reconnect;
 mod skew;
+mod temporal;

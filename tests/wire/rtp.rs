@@ -33,6 +33,7 @@ fn packets(frames: &[Frame], payload_len_max: usize) -> Vec<Packet> {
                 key_start: payload.key_start,
                 discardable: frame.discardable,
                 temporal: Temporal::default(),
+                descriptor: Bytes::new(),
                 fresh_source: out.is_empty(),
                 payload: payload.bytes,
             });

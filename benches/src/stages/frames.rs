@@ -191,6 +191,7 @@ pub(super) fn h264_depacketize() -> Box<dyn Workload> {
                 key_start: payload.key_start,
                 discardable: false,
                 temporal: Temporal::default(),
+                descriptor: Bytes::new(),
                 fresh_source: seq == 1,
                 payload: payload.bytes,
             }

@@ -268,6 +268,7 @@ impl Source {
             key_start: first && frame.is_multiple_of(u64::from(GOP_FRAMES)),
             discardable: false,
             temporal: Temporal::default(),
+            descriptor: Bytes::new(),
             fresh_source: false,
             payload: self.payload.clone(),
         };

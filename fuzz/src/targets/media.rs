@@ -6,7 +6,8 @@ use bytes::Bytes;
 use media::flv::{self, Demuxer};
 use media::payload::h264::Depacketizer;
 use media::{
-    AudioConfig, Codec, Frame, Packet, Temporal, Time, TrackConfig, VideoConfig, aac as aac_format, amf0 as amf,
+    AudioConfig, Codec, Frame, Packet, Temporal, Time, TrackConfig, VideoConfig, aac as aac_format,
+    amf0 as amf,
 };
 use media::{h264, payload as payloads};
 
@@ -55,7 +56,7 @@ pub fn flv_demuxer(data: &[u8]) {
     let mut demuxer = Demuxer::new();
     let mut last = [None::<Time>; 2];
     let mut payloads_out = Vec::new();
-    while !input.is_empty() {
+    while !input.rest().is_empty() {
         let (type_id, timestamp_ms) = (input.u8(), input.u32());
         let body = Bytes::copy_from_slice(input.bytes());
         match demuxer.push(type_id, timestamp_ms, body) {
@@ -163,6 +164,7 @@ pub fn h264_packets(data: &[u8]) {
             key_start: flags & 2 != 0,
             discardable: false,
             temporal: Temporal::default(),
+            descriptor: Bytes::new(),
             fresh_source: flags & 0xC == 0xC,
             payload: Bytes::copy_from_slice(input.bytes()),
         });
@@ -207,6 +209,7 @@ fn packetize_again(unit: payloads::h264::Unit, config: Arc<TrackConfig>) {
             key_start: payload.key_start,
             discardable: false,
             temporal: Temporal::default(),
+            descriptor: Bytes::new(),
             fresh_source: false,
             payload: payload.bytes,
         };
@@ -233,6 +236,24 @@ pub fn payload(data: &[u8]) {
     ];
     for codec in CODECS {
         note(&(codec, payloads::key_start(codec, data), payloads::discardable(codec, data)));
+        note(&(Temporal::of(codec, data), payloads::size(codec, data)));
+    }
+}
+
+/// Dependency descriptors of one encoding, one after another, each behind its length.
+pub fn dependency(data: &[u8]) {
+    let mut descriptors = payloads::dependency::Descriptors::default();
+    let mut input = Input::new(data);
+    while !input.is_empty() {
+        let mut descriptor = input.bytes().to_vec();
+        let found = descriptors.read(&descriptor);
+        note(&found);
+        let Some(number) = payloads::dependency::frame_number(&descriptor) else {
+            assert_eq!(found, None, "a layer out of what is cut");
+            continue;
+        };
+        payloads::dependency::set_frame_number(&mut descriptor, number.wrapping_add(1));
+        assert_eq!(payloads::dependency::frame_number(&descriptor), Some(number.wrapping_add(1)));
     }
 }
 

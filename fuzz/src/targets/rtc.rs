@@ -31,8 +31,7 @@ pub fn stun(data: &[u8]) {
     }
 }
 
-/// An RTP packet, read as plain and as protected; its header written again with the extension elements that have a one-byte form,
-/// and read back.
+/// An RTP packet, read as plain and as protected; its header written again with the extension elements that we may write, and read back.
 pub fn rtp(data: &[u8]) {
     let protected = packets::Header::parse_protected(data);
     let plain = packets::Header::parse(data);
@@ -49,10 +48,8 @@ pub fn rtp(data: &[u8]) {
         let first = elements.iter().find(|(found, _)| *found == id).map(|(_, value)| *value);
         assert_eq!(header.extension(id), first);
     }
-    let kept: Vec<_> = elements
-        .into_iter()
-        .filter(|(id, value)| (1..=14).contains(id) && (1..=16).contains(&value.len()))
-        .collect();
+    let kept: Vec<_> =
+        elements.into_iter().filter(|(id, value)| (1..=14).contains(id) && !value.is_empty()).collect();
     let fields = packets::Fields {
         marker: header.marker,
         payload_type: header.payload_type,

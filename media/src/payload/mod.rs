@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 
+mod av1;
+pub mod dependency;
 pub mod h264;
 mod keyframe;
 mod reorder;

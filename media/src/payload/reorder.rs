@@ -133,6 +133,7 @@ mod tests {
             key_start: false,
             discardable: false,
             temporal: crate::payload::Temporal::default(),
+            descriptor: Bytes::new(),
             fresh_source: false,
             payload: Bytes::new(),
         }

@@ -4,12 +4,13 @@ use super::h264::sps;
 use crate::{Codec, h264};
 
 /// Width and height that the first packet of a key frame tells: H.264's from its SPS, VP8's from the frame header, VP9's from the
-/// scalability structure of its descriptor. `None` for other payloads and codecs.
+/// scalability structure of its descriptor, AV1's from its sequence header. `None` for other payloads and codecs.
 pub fn size(codec: Codec, payload: &[u8]) -> Option<(u32, u32)> {
     match codec {
         Codec::H264 => h264::size(sps(payload)?),
         Codec::Vp8 => vp8(payload),
         Codec::Vp9 => vp9(payload),
+        Codec::Av1 => super::av1::size(payload),
         _ => None,
     }
 }

@@ -3,7 +3,8 @@
 use media::Time;
 use metrics::DropReason;
 
-use super::{Forwarder, Header, OVERHEAD_MAX, Way};
+use super::write::{Body, Header};
+use super::{Forwarder, OVERHEAD_MAX, Way};
 use crate::pacer::Repair;
 use crate::ring::Ring;
 use crate::shard::Egress;
@@ -147,7 +148,7 @@ impl Forwarder {
             }
         };
         let before = self.sent.wire_bytes;
-        self.write_out(&PADDING, false, None, header, way)?;
+        self.write_out(Body { payload: &PADDING, padding: true, ..Body::default() }, header, way)?;
         let bytes = self.sent.wire_bytes - before;
         self.sent.padding_bytes += bytes;
         Ok(bytes as usize)

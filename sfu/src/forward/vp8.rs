@@ -21,7 +21,7 @@ impl PictureIds {
         let picture = self.id.zip(descriptor.picture_id_in(first)).map_or(0, |(last, id)| next(last, id));
         let tl0 = self.tl0.zip(descriptor.tl0_index.and_then(|at| first.get(at)));
         let tl0 = tl0.map_or(0, |(last, tl0)| next(last.into(), (*tl0).into()) as u8);
-        IdDeltas { picture, tl0 }
+        IdDeltas { picture, tl0, frame: 0 }
     }
 
     /// Writes the ids that a receiver is to see into a copy of a payload. `is_newest`: nothing later went out.
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn short_ids_and_none() {
-        let (mut ids, deltas) = (PictureIds::default(), IdDeltas { picture: 3, tl0: 0 });
+        let (mut ids, deltas) = (PictureIds::default(), IdDeltas { picture: 3, ..IdDeltas::default() });
         let mut short = [0x90, 0x80, 0x7e, 0];
         ids.rewrite(&mut short, deltas, true);
         assert_eq!(short, [0x90, 0x80, 0x01, 0]);
@@ -94,7 +94,7 @@ mod tests {
         #[test]
         fn nothing_but_ids_is_written(mut payload in prop::collection::vec(any::<u8>(), 0..12), picture: u16, tl0: u8) {
             let before = payload.clone();
-            PictureIds::default().rewrite(&mut payload, IdDeltas { picture, tl0 }, true);
+            PictureIds::default().rewrite(&mut payload, IdDeltas { picture, tl0, frame: 0 }, true);
             let (was, is) = (Descriptor::parse(&before), Descriptor::parse(&payload));
             prop_assert_eq!(was, is, "the descriptor's shape stays");
             let len = was.map_or(0, |d| d.len);

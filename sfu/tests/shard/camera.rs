@@ -16,6 +16,8 @@ pub struct Rtp {
     pub marker: bool,
     /// A header extension that says the encoding.
     pub rid: Option<(u8, &'static str)>,
+    /// Its dependency descriptor.
+    pub descriptor: Option<(u8, Vec<u8>)>,
     pub payload: Vec<u8>,
 }
 
@@ -103,6 +105,9 @@ impl Video {
                     }
                     head
                 }
+                // Z Y W W N: an OBU begins, a coded video sequence begins, an OBU goes on.
+                (Codec::Av1, key, 0) => vec![if key { 0x18 } else { 0x10 }, 0x30],
+                (Codec::Av1, ..) => vec![0x90],
                 (Codec::Vp8, true, 0) => vec![0x10, 0x00],
                 (Codec::Vp8, false, 0) => vec![0x10, 0x01],
                 (Codec::Vp8, ..) => vec![0x00],
@@ -129,6 +134,7 @@ impl Video {
                 timestamp,
                 marker: index + 1 == count,
                 rid: self.rid,
+                descriptor: None,
                 payload,
             }
         });
@@ -158,6 +164,7 @@ impl Audio {
             timestamp: self.timestamp,
             marker: false,
             rid: None,
+            descriptor: None,
             payload,
         };
         self.seq += 1;
@@ -178,6 +185,7 @@ pub fn external(frame: Vec<Rtp>, codec: Codec, time: Time, skew_us: i64) -> Arc<
         key_start: codec.kind() == Kind::Audio || media::payload::key_start(codec, &p.payload),
         discardable: false,
         temporal: Temporal::default(),
+        descriptor: Bytes::new(),
         fresh_source: false,
         payload: Bytes::from(p.payload),
     });
@@ -204,6 +212,7 @@ pub fn negotiated(video: &[Codec], rtx: bool) -> Vec<NegotiatedMedia> {
         codecs,
         mid_ext_id: None,
         twcc_ext_id: None,
+        dependency_ext_id: None,
         rids: Vec::new(),
         rid_ext_id: None,
         repaired_rid_ext_id: None,

@@ -169,6 +169,7 @@ fn a_publisher_of_everything() {
             timestamp: random.below(1 << 32) as u32,
             marker: random.below(3) == 0,
             rid: None,
+            descriptor: None,
             payload: (0..len).map(|_| random.below(256) as u8).collect(),
         };
         scene.world.send(liar, [packet]);
@@ -198,6 +199,7 @@ fn rtx_without_a_number() {
         timestamp: 0,
         marker: false,
         rid: None,
+        descriptor: None,
         payload: vec![0; len],
     };
     scene.world.send(scene.publisher, [packet(0, 1), packet(1, 2), packet(0, 3)]);
@@ -303,6 +305,7 @@ fn a_publisher_that_changes_its_codec_with_each_packet_is_not_followed() {
                 timestamp,
                 marker: true,
                 rid: None,
+                descriptor: None,
                 payload: vec![0x10; 50],
             };
             scene.world.send(liar, [packet]);

@@ -4,6 +4,7 @@ extern crate millrace_sfu as sfu;
 
 mod camera;
 mod congestion;
+mod dependency;
 mod figures;
 mod forwarding;
 mod hostile;

@@ -63,6 +63,7 @@ fn rtp(scene: &mut Scene) -> Vec<u8> {
         timestamp: 1,
         marker: true,
         rid: None,
+        descriptor: None,
         payload: vec![0x10; 50],
     };
     scene.world.seal(scene.publisher, &packet)

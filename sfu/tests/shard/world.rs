@@ -146,6 +146,8 @@ pub struct Got {
     pub sealed: Vec<u8>,
     /// Its transport-wide number, where that was negotiated.
     pub number: Option<u16>,
+    /// Its dependency descriptor, where that was negotiated.
+    pub descriptor: Option<Vec<u8>>,
 }
 
 /// An RTCP message that reached a client, in an owned form.
@@ -181,6 +183,8 @@ pub struct Peer {
     pub sent: Vec<Vec<u8>>,
     /// Feedback on transport-wide numbers, and the id they come under.
     pub feedback: Option<(u8, TwccRecorder)>,
+    /// The id of dependency descriptors.
+    pub descriptor_id: Option<u8>,
 }
 
 impl Peer {
@@ -314,6 +318,7 @@ impl World {
         let stats = Arc::new(PeerStats::default());
         let ssrc = u32::from(n) * 1_000;
         let twcc = wish.medias.iter().find_map(|m| m.twcc_ext_id);
+        let descriptor_id = wish.medias.iter().find_map(|m| m.dependency_ext_id);
         let config = PeerConfig {
             id,
             session: SessionConfig {
@@ -365,6 +370,7 @@ impl World {
             rtx_ssrc: ssrc + 3,
             sent: Vec::new(),
             feedback: twcc.map(|id| (id, TwccRecorder::new())),
+            descriptor_id,
         });
         self.command(wish.shard, Command::AddPeer(Box::new(config)));
         index
@@ -488,7 +494,8 @@ impl World {
                     recorder.on_packet(number, now);
                     Some(number)
                 });
-                p.got.push(Got { at: now, header, payload, sealed, number });
+                let descriptor = p.descriptor_id.and_then(|id| parsed.extension(id)).map(<[u8]>::to_vec);
+                p.got.push(Got { at: now, header, payload, sealed, number, descriptor });
             }
             Ok(Input::Rtcp(compound)) => {
                 rtcp::parse(&compound, |event| p.rtcp.extend(owned(event).map(|e| (now, e))))
@@ -500,7 +507,14 @@ impl World {
             // Plain retransmissions and the network's duplicates.
             Err(DropReason::SrtpReplayed) => {
                 if let Some(header) = Header::of(&sealed) {
-                    p.got.push(Got { at: now, header, payload: Vec::new(), sealed, number: None });
+                    p.got.push(Got {
+                        at: now,
+                        header,
+                        payload: Vec::new(),
+                        sealed,
+                        number: None,
+                        descriptor: None,
+                    });
                 }
             }
             Err(why) => panic!("client {peer} cannot read what its shard sends: {why:?}"),
@@ -549,8 +563,10 @@ impl World {
 
     /// An RTP packet as the client would send it.
     pub fn seal(&mut self, peer: usize, packet: &Rtp) -> Vec<u8> {
-        let extension = packet.rid.map(|(id, rid)| (id, rid.as_bytes()));
-        let mut buffer = vec![0; 12 + 24 + packet.payload.len() + TAG_LEN_MAX];
+        let descriptor = packet.descriptor.as_ref().map(|(id, value)| (*id, value.as_slice()));
+        let rid = packet.rid.map(|(id, rid)| (id, rid.as_bytes()));
+        let extensions: Vec<(u8, &[u8])> = rid.into_iter().chain(descriptor).collect();
+        let mut buffer = vec![0; 12 + 64 + packet.payload.len() + TAG_LEN_MAX];
         let header_len = rtc::rtp::write_header(
             &mut buffer,
             &rtc::rtp::Fields {
@@ -559,7 +575,7 @@ impl World {
                 sequence_number: packet.seq as u16,
                 timestamp: packet.timestamp,
                 ssrc: packet.ssrc,
-                extensions: extension.as_slice(),
+                extensions: &extensions,
             },
         );
         buffer[header_len..header_len + packet.payload.len()].copy_from_slice(&packet.payload);

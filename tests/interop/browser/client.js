@@ -65,6 +65,17 @@ function prefer(transceiver, kind, codec, side) {
   transceiver.setCodecPreferences(all.filter((it) => wanted(it) || repair(it)));
 }
 
+/// Whether a header extension that the browser knows is offered, whatever it would do unasked: {URI: true or false}.
+function extend(transceiver, extensions) {
+  const all = transceiver.getHeaderExtensionsToNegotiate();
+  for (const [uri, offered] of Object.entries(extensions)) {
+    const wanted = all.find((it) => it.uri === uri);
+    if (!wanted) throw new Error(`this browser has no ${uri}`);
+    wanted.direction = offered ? "sendrecv" : "stopped";
+  }
+  transceiver.setHeaderExtensionsToNegotiate(all);
+}
+
 /// As SRS's own pages do: JSON there and back, code 0 is good. There is no session URL.
 async function negotiateSrs(session, api, streamurl) {
   await session.pc.setLocalDescription();
@@ -175,7 +186,7 @@ async function connected(session, ms) {
   }
 }
 
-async function publish({ id, url, codec, audioCodec, bitrate, encodings, waitMs = 8000, ...options }) {
+async function publish({ id, url, codec, audioCodec, bitrate, encodings, extensions = {}, waitMs = 8000, ...options }) {
   const session = open(id);
   session.source = await source(options);
   for (const track of session.source.stream.getTracks()) {
@@ -183,6 +194,7 @@ async function publish({ id, url, codec, audioCodec, bitrate, encodings, waitMs 
     if (encodings && track.kind === "video") init.sendEncodings = encodings;
     const transceiver = session.pc.addTransceiver(track, init);
     prefer(transceiver, track.kind, track.kind === "video" ? codec : audioCodec, RTCRtpSender);
+    if (track.kind === "video") extend(transceiver, extensions);
     session[track.kind] = transceiver;
   }
   await negotiate(session, url, options);
@@ -197,9 +209,13 @@ async function publish({ id, url, codec, audioCodec, bitrate, encodings, waitMs 
   return report(session);
 }
 
-async function play({ id, url, codec, waitMs = 8000, video = true, audio = true, ...options }) {
+async function play({ id, url, codec, extensions = {}, waitMs = 8000, video = true, audio = true, ...options }) {
   const session = open(id);
-  if (video) prefer(session.pc.addTransceiver("video", { direction: "recvonly" }), "video", codec, RTCRtpReceiver);
+  if (video) {
+    const transceiver = session.pc.addTransceiver("video", { direction: "recvonly" });
+    prefer(transceiver, "video", codec, RTCRtpReceiver);
+    extend(transceiver, extensions);
+  }
   if (audio) session.pc.addTransceiver("audio", { direction: "recvonly" });
   watch(session);
   await negotiate(session, url, options);
@@ -435,6 +451,23 @@ async function untilHeight({ id, wish, height, ms = 10000 }) {
   }
 }
 
+/// Frames a second that were decoded, or encoded by who publishes, over so many seconds; and what went wrong meanwhile.
+async function pace({ id, seconds }) {
+  const count = async () => {
+    const { video, sentVideo } = await figures({ id });
+    const it = video ?? sentVideo ?? {};
+    return { at: performance.now(), frames: it.framesDecoded ?? it.framesEncoded ?? 0, plis: it.pliCount ?? 0,
+      freezes: it.freezeCount ?? 0, nacks: it.nackCount ?? 0, keys: it.keyFramesEncoded ?? it.keyFramesDecoded ?? 0,
+      mode: it.scalabilityMode ?? null };
+  };
+  const before = await count();
+  await sleep(seconds * 1000);
+  const after = await count();
+  const passed = (key) => after[key] - before[key];
+  return { fps: passed("frames") * 1000 / passed("at"), plis: passed("plis"), freezes: passed("freezes"),
+    nacks: passed("nacks"), keys: passed("keys"), mode: after.mode };
+}
+
 /// Ends a session: by DELETE, or by vanishing as a closed laptop does.
 async function stop({ id, remove = true }) {
   const session = sessions.get(id);
@@ -478,4 +511,4 @@ async function capabilities() {
   return { send: names(RTCRtpSender), receive: names(RTCRtpReceiver) };
 }
 
-window.interop = { join, layer, untilHeight, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };
+window.interop = { join, layer, untilHeight, pace, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };

@@ -199,14 +199,20 @@ pub struct Fields<'a> {
     pub timestamp: u32,
     /// See [`Header::ssrc`].
     pub ssrc: u32,
-    /// One-byte elements: ids 1-14, values of 1-16 bytes.
+    /// Ids 1-14, values of 1-255 bytes. One of more than 16 bytes makes all of them two-byte elements, which the other side must have allowed
+    /// (`a=extmap-allow-mixed`, RFC 8285 section 6).
     pub extensions: &'a [(u8, &'a [u8])],
 }
 
 /// Writes a header at the start of `out` and returns its length. Returns 0, and `out` holds nothing of use, when `out`
-/// is too short or an element's id or length has no one-byte form: both are the caller's mistake.
+/// is too short or an element's id or length is out of range: both are the caller's mistake.
 pub fn write_header(out: &mut [u8], fields: &Fields<'_>) -> usize {
     try_write_header(out, fields).unwrap_or(0)
+}
+
+/// Where [`write_header`] puts the value of its first element, when that is the longest and has `len` bytes.
+pub const fn first_element_at(len: usize) -> usize {
+    HEADER_LEN_MIN + if len > ONE_BYTE_LEN_MAX { 6 } else { 5 }
 }
 
 fn try_write_header(out: &mut [u8], fields: &Fields<'_>) -> Option<usize> {
@@ -222,20 +228,28 @@ fn try_write_header(out: &mut [u8], fields: &Fields<'_>) -> Option<usize> {
         return Some(HEADER_LEN_MIN);
     }
     let (extension_header, elements) = rest.split_first_chunk_mut::<4>()?;
+    let two_byte = fields.extensions.iter().any(|(_, value)| value.len() > ONE_BYTE_LEN_MAX);
     let mut len = 0_usize;
     for (id, value) in fields.extensions {
-        if !(1..=ONE_BYTE_ID_MAX).contains(id) || !(1..=ONE_BYTE_LEN_MAX).contains(&value.len()) {
+        if !(1..=ONE_BYTE_ID_MAX).contains(id) || value.is_empty() {
             return None;
         }
-        let len_code = u8::try_from(value.len().saturating_sub(1)).ok()?;
-        let (head, after) = elements.get_mut(len..)?.split_first_mut()?;
-        *head = id << 4 | len_code;
-        after.get_mut(..value.len())?.copy_from_slice(value);
+        let value_len = u8::try_from(value.len()).ok()?;
+        let (head, mut after) = elements.get_mut(len..)?.split_first_mut()?;
         len = len.saturating_add(1).saturating_add(value.len());
+        if two_byte {
+            let (second, rest) = after.split_first_mut()?;
+            (*head, *second, after) = (*id, value_len, rest);
+            len = len.saturating_add(1);
+        } else {
+            *head = id << 4 | value_len.saturating_sub(1);
+        }
+        after.get_mut(..value.len())?.copy_from_slice(value);
     }
     let padded = len.next_multiple_of(4);
     elements.get_mut(len..padded)?.fill(0);
-    let [profile0, profile1] = PROFILE_ONE_BYTE.to_be_bytes();
+    let profile = if two_byte { PROFILE_TWO_BYTE } else { PROFILE_ONE_BYTE };
+    let [profile0, profile1] = profile.to_be_bytes();
     let [words0, words1] = u16::try_from(padded / 4).ok()?.to_be_bytes();
     *extension_header = [profile0, profile1, words0, words1];
     Some(HEADER_LEN_MIN.saturating_add(4).saturating_add(padded))
@@ -367,7 +381,9 @@ mod tests {
         assert_eq!(write_header(&mut out, &fields(&[(15, b"x")])), 0);
         assert_eq!(write_header(&mut out, &fields(&[(0, b"x")])), 0);
         assert_eq!(write_header(&mut out, &fields(&[(1, b"")])), 0);
-        assert_eq!(write_header(&mut out, &fields(&[(1, &[0; 17])])), 0);
+        assert_eq!(write_header(&mut out, &fields(&[(1, &[0; 17])])), 36, "two-byte elements");
+        assert_eq!(write_header(&mut out[..35], &fields(&[(1, &[0; 17])])), 0);
+        assert_eq!(write_header(&mut [0; 512], &fields(&[(1, &[0; 256])])), 0);
     }
 
     #[test]
@@ -410,7 +426,7 @@ mod tests {
             sequence_number: u16,
             timestamp: u32,
             ssrc: u32,
-            elements in prop::collection::vec((1_u8..15, prop::collection::vec(any::<u8>(), 1..17)), 0..6),
+            elements in prop::collection::vec((1_u8..15, prop::collection::vec(any::<u8>(), 1..30)), 0..6),
             payload in prop::collection::vec(any::<u8>(), 0..32),
         ) {
             let extensions: Vec<(u8, &[u8])> = elements.iter().map(|(id, v)| (*id, v.as_slice())).collect();

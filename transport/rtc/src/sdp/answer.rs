@@ -8,11 +8,11 @@ use sdp_types::{AddrType, Attribute, NetType, Origin, Session};
 use super::fmtp::{self, Profile};
 use super::simulcast;
 use super::{
-    Direction, EXTENSION_MID, EXTENSION_REPAIRED_RID, EXTENSION_RID, EXTENSION_TWCC, Error, Media,
-    Negotiated, NegotiatedCodec, NegotiatedMedia, Offer, OfferCodec, Setup,
+    Direction, EXTENSION_DEPENDENCY, EXTENSION_MID, EXTENSION_REPAIRED_RID, EXTENSION_RID, EXTENSION_TWCC,
+    Error, Media, Negotiated, NegotiatedCodec, NegotiatedMedia, Offer, OfferCodec, Setup,
 };
 
-/// Ids of one-byte header extensions end here, and we write no other form.
+/// Ids of one-byte header extensions end here, and we write no others.
 const EXTENSION_ID_MAX: u8 = 14;
 /// Codec names listed in the reason of a rejection.
 const NAMES_LISTED_MAX: usize = 8;
@@ -66,9 +66,10 @@ pub struct PlayTracks<'a> {
 }
 
 /// Header extensions this server takes part in, and when. All others are left out of answers.
-const EXTENSIONS: [(&str, When); 4] = [
+const EXTENSIONS: [(&str, When); 5] = [
     (EXTENSION_MID, When::Always),
     (EXTENSION_TWCC, When::Twcc),
+    (EXTENSION_DEPENDENCY, When::Dependency),
     (EXTENSION_RID, When::Simulcast),
     (EXTENSION_REPAIRED_RID, When::Simulcast),
 ];
@@ -78,6 +79,8 @@ enum When {
     Always,
     /// With transport-wide feedback.
     Twcc,
+    /// With frames that depend on others, and room for what key frames say.
+    Dependency,
     /// With encodings.
     Simulcast,
 }
@@ -181,6 +184,9 @@ fn accept<'a>(
         mid: media.mid.clone(),
         kind,
         codecs: formats.into_iter().filter_map(|format| negotiate(format, params)).collect(),
+        // The structure that key frames bring is longer than a one-byte element, and the rest means nothing without it.
+        dependency_ext_id: extension_id(EXTENSION_DEPENDENCY)
+            .filter(|_| kind == Kind::Video && media.extensions_mixed),
         mid_ext_id: extension_id(EXTENSION_MID),
         twcc_ext_id: extension_id(EXTENSION_TWCC).filter(|_| twcc),
         rid_ext_id: rid_ext_id.filter(|_| !rids.is_empty()),
@@ -368,11 +374,15 @@ impl Attributes {
             let wanted = match when {
                 When::Always => true,
                 When::Twcc => negotiated.twcc_ext_id.is_some(),
+                When::Dependency => negotiated.dependency_ext_id.is_some(),
                 When::Simulcast => !negotiated.rids.is_empty(),
             };
             if let Some(id) = section.media.extension_id(uri).filter(|id| wanted && *id <= EXTENSION_ID_MAX) {
                 self.add("extmap", format!("{id} {uri}"));
             }
+        }
+        if negotiated.dependency_ext_id.is_some() {
+            self.flag("extmap-allow-mixed");
         }
         let direction = match params.role {
             Role::Publish => Direction::RecvOnly,

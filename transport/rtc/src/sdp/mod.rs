@@ -40,6 +40,10 @@ pub const EXTENSION_REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repair
 /// URI of the transport-wide sequence number (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 2).
 pub const EXTENSION_TWCC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
+/// URI of the dependency descriptor (AV1 RTP specification, appendix A).
+pub const EXTENSION_DEPENDENCY: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+
 /// Why a description is refused. The fault is the client's; the text is meant for its developer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {

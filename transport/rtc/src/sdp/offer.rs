@@ -50,6 +50,8 @@ pub struct Media {
     pub codecs: Vec<OfferCodec>,
     /// Header extensions.
     pub extensions: Vec<Extension>,
+    /// Their one-byte and two-byte elements may be mixed in a stream (RFC 8285 section 6).
+    pub extensions_mixed: bool,
     /// Sources, in order.
     pub ssrcs: Vec<u32>,
     /// (primary, RTX) pairs from `ssrc-group:FID` (RFC 4588 section 8.8).
@@ -174,6 +176,7 @@ struct Transport {
     fingerprints: Vec<Fingerprint>,
     setup: Option<Setup>,
     direction: Option<Direction>,
+    extensions_mixed: bool,
 }
 
 impl Transport {
@@ -199,6 +202,7 @@ impl Transport {
                     self.fingerprints.push(fingerprint);
                 }
             }
+            "extmap-allow-mixed" => self.extensions_mixed = true,
             _ => self.direction = Direction::from_name(name).or(self.direction),
         }
         Ok(())
@@ -245,6 +249,7 @@ impl Media {
             direction: Direction::SendRecv,
             codecs: Vec::new(),
             extensions: Vec::new(),
+            extensions_mixed: false,
             ssrcs: Vec::new(),
             rtx_of: Vec::new(),
             rids: Vec::new(),
@@ -273,6 +278,7 @@ impl Media {
         media.fingerprints =
             if own.fingerprints.is_empty() { defaults.fingerprints.clone() } else { own.fingerprints };
         media.setup = own.setup.or(defaults.setup);
+        media.extensions_mixed = own.extensions_mixed || defaults.extensions_mixed;
         // RFC 8866 section 6.7: "sendrecv" is what a missing direction means.
         media.direction = own.direction.or(defaults.direction).unwrap_or(Direction::SendRecv);
         media.codecs = formats.codecs();

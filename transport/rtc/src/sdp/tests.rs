@@ -288,6 +288,21 @@ fn simulcast_of_browsers_is_answered() {
 }
 
 #[test]
+fn dependency_descriptors_need_elements_of_both_lengths() {
+    for (text, id) in [(CHROMIUM_SIMULCAST, 12), (FIREFOX_SIMULCAST_3, 8)] {
+        let (answer, negotiated) = publish(text, &[]);
+        assert_eq!(negotiated.media(Kind::Video).unwrap().dependency_ext_id, Some(id));
+        assert_eq!(negotiated.media(Kind::Audio).unwrap().dependency_ext_id, None);
+        assert!(answer.contains(&format!("a=extmap:{id} {EXTENSION_DEPENDENCY}\r\na=extmap")), "{answer}");
+        assert_eq!(answer.matches("a=extmap-allow-mixed\r\n").count(), 1);
+        let (answer, negotiated) = publish(&text.replace("a=extmap-allow-mixed\r\n", ""), &[]);
+        assert_eq!(negotiated.media(Kind::Video).unwrap().dependency_ext_id, None);
+        assert!(!answer.contains("dependency") && !answer.contains("mixed"));
+    }
+    assert!(!publish(CHROMIUM_WHIP, &[]).0.contains("mixed"), "not offered");
+}
+
+#[test]
 fn simulcast_that_cannot_be_taken() {
     let with = |simulcast: &str| {
         let text = CHROMIUM_SIMULCAST_3.replace("a=simulcast:send q;h;f", simulcast);

@@ -29,6 +29,7 @@ impl Track {
             key_start: false,
             discardable: false,
             temporal: Temporal::default(),
+            descriptor: Bytes::new(),
             fresh_source: false,
             payload: bytes(payload),
         }
@@ -316,6 +317,7 @@ proptest! {
                     key_start: payload.key_start,
                     discardable: frame.discardable,
                     temporal: Temporal::default(),
+                    descriptor: Bytes::new(),
                     fresh_source: false,
                     payload: payload.bytes,
                 };

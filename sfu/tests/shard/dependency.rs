@@ -1,0 +1,179 @@
+//! Dependency descriptors: what they say of a frame's layer counts, and who negotiated them gets them.
+
+use media::Codec;
+use sfu::{Command, LayerRequest};
+
+use crate::camera::{FRAME_MS, Rtp, Video, negotiated};
+use crate::world::{Got, Wish, World, assert_contiguous};
+
+/// A key frame's: three layers, templates from 60 on of layers 0, 0, 1, 2, 2, and a size. The frame number is in the second and third byte.
+const STRUCTURE: [u8; 20] = [
+    0xfc, 0x00, 0x07, 0x87, 0x82, 0x14, 0xea, 0xa8, 0x60, 0x41, 0x4d, 0x14, 0x10, 0x20, 0x84, 0x27, 0x02,
+    0x7f, 0x01, 0x67,
+];
+const UP_ID: u8 = 12;
+const DOWN_ID: u8 = 9;
+
+/// AV1 in three temporal layers.
+struct Stage {
+    world: World,
+    publisher: usize,
+    video: Video,
+    frame: u16,
+    /// The next frame is a key frame, whoever asks.
+    begins: bool,
+    answered: usize,
+}
+
+/// `id`: of dependency descriptors. Transport-wide numbers come with them.
+fn wish(shard: usize, id: Option<u8>) -> Wish {
+    let mut wish = Wish { medias: negotiated(&[Codec::Av1], true), ..Wish::numbered(shard) };
+    wish.medias[1].dependency_ext_id = id;
+    wish.medias[1].twcc_ext_id = Some(5);
+    wish
+}
+
+impl Stage {
+    fn new(shards: usize) -> Stage {
+        let mut world = World::new(shards);
+        let publisher = world.publisher(wish(0, Some(UP_ID)), 1);
+        let video = Video { codec: Codec::Av1, layered: true, ..Video::vp8(500, 100) };
+        Stage { world, publisher, video, frame: 65_500, begins: true, answered: 0 }
+    }
+
+    fn make(&mut self) -> Vec<Rtp> {
+        let asked = self.world.peers[self.publisher].plis();
+        let key = asked > self.answered || std::mem::take(&mut self.begins);
+        self.answered = asked;
+        let mut packets = self.video.frame(key);
+        let (layer, _) = self.video.temporal();
+        let [high, low] = self.frame.to_be_bytes();
+        self.frame = self.frame.wrapping_add(1);
+        let last = packets.len() - 1;
+        for (index, packet) in packets.iter_mut().enumerate() {
+            let ends = u8::from(index == 0) << 7 | u8::from(index == last) << 6;
+            let template = if key { 60 } else { 61 + layer };
+            let mut descriptor = vec![ends | template, high, low];
+            if key && index == 0 {
+                descriptor.extend(&STRUCTURE[3..]);
+            }
+            packet.descriptor = Some((UP_ID, descriptor));
+        }
+        packets
+    }
+
+    fn run(&mut self, frames: usize) {
+        for _ in 0..frames {
+            let packets = self.make();
+            self.world.send(self.publisher, packets);
+            self.world.run(FRAME_MS);
+        }
+    }
+
+    fn ask(&mut self, viewer: usize, temporal_max: Option<u8>) {
+        let (shard, id) = (self.world.peers[viewer].shard, self.world.peers[viewer].id);
+        self.world.command(
+            shard,
+            Command::RequestLayer(id, LayerRequest { temporal_max, ..LayerRequest::default() }),
+        );
+    }
+
+    /// Frame numbers of what a viewer got from `from` on, each once.
+    fn frames(&self, viewer: usize, from: usize) -> Vec<u16> {
+        let all = self.world.peers[viewer].video();
+        let mut numbers: Vec<u16> = all[from..].iter().map(|got| number(got)).collect();
+        numbers.dedup();
+        numbers
+    }
+}
+
+fn number(got: &Got) -> u16 {
+    let descriptor = got.descriptor.as_ref().expect("a descriptor");
+    u16::from_be_bytes([descriptor[1], descriptor[2]])
+}
+
+#[test]
+fn layers_are_chosen_by_descriptors_whoever_gets_them() {
+    let mut stage = Stage::new(2);
+    let viewers = [(0, Some(DOWN_ID)), (1, Some(DOWN_ID)), (0, None), (1, None)]
+        .map(|(shard, id)| stage.world.subscriber(wish(shard, id)));
+    stage.run(40);
+    let plis = stage.world.peers[stage.publisher].plis();
+    for (temporal_max, each) in [(None, 1), (Some(0), 4), (Some(1), 2), (Some(0), 4), (None, 1)] {
+        viewers.iter().for_each(|viewer| stage.ask(*viewer, temporal_max));
+        // Any frame of the base layer is one to go up at.
+        stage.run(5);
+        let before = viewers.map(|viewer| stage.world.peers[viewer].video().len());
+        stage.run(40);
+        for (viewer, before) in viewers.into_iter().zip(before) {
+            let got = stage.world.peers[viewer].video().len() - before;
+            assert_eq!(got, 3 * 40 / each, "of {viewer}, up to {temporal_max:?}");
+        }
+        for (viewer, before) in viewers.into_iter().zip(before).take(2) {
+            // Numbers are those of the publisher: they say what was left out.
+            let numbers = stage.frames(viewer, before);
+            assert!(numbers.windows(2).all(|w| w[1].wrapping_sub(w[0]) == each as u16), "{numbers:?}");
+        }
+    }
+    assert_eq!(stage.world.peers[stage.publisher].plis(), plis);
+    for viewer in viewers {
+        let video = stage.world.peers[viewer].video();
+        assert_contiguous(&video);
+        assert!(video.iter().all(|got| got.number.is_some()), "and a transport-wide number");
+        assert_eq!(video.iter().filter(|got| got.descriptor.is_none()).count() == 0, viewer < viewers[2]);
+    }
+    let first = stage.world.peers[viewers[0]].video()[0];
+    assert_eq!(first.descriptor.as_ref().unwrap()[3..], STRUCTURE[3..], "the structure of the key frame");
+}
+
+/// A receiver takes a key frame with a lower number for one that came late.
+#[test]
+fn frame_numbers_go_on_when_the_publisher_begins_anew() {
+    let mut stage = Stage::new(1);
+    let viewer = stage.world.subscriber(wish(0, Some(DOWN_ID)));
+    let plain = stage.world.subscriber(wish(0, None));
+    stage.run(60);
+    let before = stage.world.peers[viewer].video().len();
+    stage.video = Video { ssrc: 600, seq: 9_000, ..stage.video.clone() };
+    (stage.frame, stage.begins) = (3, true);
+    stage.run(30);
+    let all = stage.frames(viewer, 0);
+    assert!(all.len() >= 85 && all.windows(2).all(|w| w[1] == w[0].wrapping_add(1)), "{all:?}");
+    let video = stage.world.peers[viewer].video();
+    assert_eq!(video[before].descriptor.as_ref().unwrap()[3..], STRUCTURE[3..]);
+    // What is sent again is what was sent.
+    let lost: Vec<Got> = [before - 3, before + 3].map(|at| video[at].clone()).to_vec();
+    let seqs: Vec<u16> = lost.iter().map(|got| got.header.seq).collect();
+    stage.world.nack(viewer, &seqs);
+    stage.run(10);
+    let peer = &stage.world.peers[viewer];
+    let again = peer.of_ssrc(peer.rtx_ssrc);
+    let again: Vec<&&Got> = again.iter().filter(|got| !got.payload.is_empty()).collect();
+    assert!(!again.is_empty());
+    for got in again {
+        let original = u16::from_be_bytes([got.payload[0], got.payload[1]]);
+        let first = lost.iter().find(|first| first.header.seq == original).unwrap();
+        assert_eq!(got.descriptor, first.descriptor);
+    }
+    assert!(stage.world.peers[plain].video().len() > 250);
+}
+
+#[test]
+fn descriptors_of_nonsense_change_nothing() {
+    let mut stage = Stage::new(1);
+    let viewer = stage.world.subscriber(wish(0, Some(DOWN_ID)));
+    let mut random = crate::world::Random(5);
+    stage.run(10);
+    stage.ask(viewer, Some(0));
+    for _ in 0..300 {
+        let mut packets = stage.make();
+        for packet in &mut packets {
+            let len = 1 + random.below(30);
+            let nonsense = (0..len).map(|_| random.below(256) as u8).collect();
+            packet.descriptor = Some((UP_ID, nonsense));
+        }
+        stage.world.send(stage.publisher, packets);
+        stage.world.run(FRAME_MS);
+    }
+    assert_contiguous(&stage.world.peers[viewer].video());
+}
