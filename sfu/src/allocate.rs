@@ -15,6 +15,10 @@ const MOVED_PERCENT: u64 = 15;
 const AGAIN_US: i64 = 5_000_000;
 /// A picture that nothing else can replace goes on at up to twice the estimate: estimates begin low, and a late picture is more than none.
 const OVER_SHARE: u64 = 2;
+/// Where there is one encoding, frames are what is given up, and that and its end cost nobody a key frame: it ends sooner, and begins when the
+/// estimate is below this share of what is sent, which one step back of an estimator (0.85) from a rate that just fits is not.
+const FRAMES_HOLD_US: i64 = 2_000_000;
+const FRAMES_KEEP_PERCENT: u64 = 85;
 /// Temporal layers that are given up before the picture gets smaller: with one the frame rate halves, with two a large picture moves less well
 /// than the next smaller one. Where none is smaller, all above the base are.
 const GIVEN_UP_FIRST: u8 = 1;
@@ -192,7 +196,10 @@ impl Allocator {
         let fits = |step: &Step, percent: u64| {
             u128::from(step.rate_bps) * u128::from(percent) <= u128::from(budget_bps) * 100
         };
-        let Some(best) = wanted.iter().rposition(|step| fits(step, 100)) else {
+        let is_current = |step: &Step| Some(step.layer) == current && step.temporal == self.temporal;
+        let (keep, hold_us) = if alone { (FRAMES_KEEP_PERCENT, FRAMES_HOLD_US) } else { (100, HOLD_US) };
+        let goes = |step: &Step| fits(step, if is_current(step) { keep } else { 100 });
+        let Some(best) = wanted.iter().rposition(goes) else {
             // Back from no picture only when it fits with room to spare.
             let goes_on = alone || (self.layer.is_some() && lowest.rate_bps / OVER_SHARE <= budget_bps);
             if self.layer != Some(lowest.layer) || self.temporal != lowest.temporal || !goes_on {
@@ -203,7 +210,6 @@ impl Allocator {
                 false => self.decide(None, LayerReason::PausedByEstimate),
             };
         };
-        let is_current = |step: &Step| Some(step.layer) == current && step.temporal == self.temporal;
         let at = wanted.iter().position(is_current);
         // Higher than what is wanted now, or not there: no hysteresis keeps it. `None` is below everything.
         let above = current.is_some() && at.is_none();
@@ -217,10 +223,10 @@ impl Allocator {
                 best
             }
             // A smaller picture may need more than a larger one.
-            Some(at) if wanted.get(at).is_some_and(|step| !fits(step, 100)) => best,
+            Some(at) if wanted.get(at).is_some_and(|step| !goes(step)) => best,
             Some(at) if !moved && !changed => at,
             at => {
-                let held = self.forced.is_some_and(|forced| now.since(forced) < HOLD_US);
+                let held = self.forced.is_some_and(|forced| now.since(forced) < hold_us);
                 if !held {
                     self.considered = Some((budget_bps, now));
                 }
@@ -404,7 +410,7 @@ mod tests {
         let alone = [thirds(live(1_000_000, 720)), Layer::default(), Layer::default(), Layer::default()];
         let zero = |temporal| (Some(0), temporal);
         assert_eq!(
-            steps(&alone, &[1_000_000, 999_999, 600_000, 599_999, 399_999, 1]),
+            steps(&alone, &[1_000_000, 849_999, 600_000, 599_999, 399_999, 1]),
             [zero(None), zero(Some(1)), zero(Some(1)), zero(Some(0)), zero(Some(0)), zero(Some(0))],
             "it never stops"
         );
@@ -434,9 +440,10 @@ mod tests {
         assert_eq!(of(0, u64::MAX, Some(0)), choice(Some(0), LayerReason::Request));
         assert_eq!(of(20, u64::MAX, Some(1)), choice(Some(1), LayerReason::Request));
         assert_eq!(of(40, u64::MAX, Some(2)), choice(None, LayerReason::Only), "all there are");
-        assert_eq!(of(60, 500_000, None), choice(Some(0), LayerReason::Estimate));
-        assert_eq!(of(80, u64::MAX, None), choice(Some(0), LayerReason::Hold));
-        assert_eq!(of(8_080, u64::MAX, None), choice(None, LayerReason::Only));
+        assert_eq!(of(60, 850_000, None), choice(None, LayerReason::Only), "an estimator's step back");
+        assert_eq!(of(80, 500_000, None), choice(Some(0), LayerReason::Estimate));
+        assert_eq!(of(100, u64::MAX, None), choice(Some(0), LayerReason::Hold));
+        assert_eq!(of(2_080, u64::MAX, None), choice(None, LayerReason::Only));
     }
 
     #[test]
@@ -537,7 +544,8 @@ mod tests {
                 prop_assert!(request.temporal_max.is_none_or(|max| choice.temporal.unwrap_or(of.temporal_top()) <= max));
                 prop_assert!(layers[usize::from(chosen)].flows);
                 prop_assert!(rate <= budget.saturating_mul(2).saturating_add(1));
-                if rate > budget {
+                let keeps = is_alone(&layers) && rate * FRAMES_KEEP_PERCENT <= budget.saturating_mul(100);
+                if rate > budget && !keeps {
                     let lowest = flowing.iter().filter(|l| l.live).map(|l| (l.height, l.rate_bps)).min();
                     prop_assert!(lowest.is_none_or(|(height, _)| layers[usize::from(chosen)].height <= height), "above the budget, and there is less");
                 }

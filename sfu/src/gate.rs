@@ -6,6 +6,8 @@ use metrics::DropReason;
 
 /// What waits longer than this is not worth waiting for: with what is on the link it is what a receiver's jitter buffer grows to.
 const QUEUE_US_MAX: i64 = 400_000;
+/// Of a source with temporal layers only the base goes on when it has waited so long: the queue is gone before a key frame is needed.
+const QUEUE_BASE_US: i64 = 200_000;
 
 /// What a forwarder lets through.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -17,6 +19,11 @@ pub(crate) enum Gate {
     References,
     /// The next key frame.
     KeyFrame,
+}
+
+/// Whether a packet has waited so long that nothing goes that may be left out.
+pub(crate) fn is_late(packet: &Packet, now: Time) -> bool {
+    now.since(packet.arrival) > QUEUE_BASE_US
 }
 
 impl Gate {

@@ -73,8 +73,9 @@ pub struct Seen {
 pub struct JitterBuffer {
     packets: BTreeMap<u64, Packet>,
     frames: BTreeMap<u64, Frame>,
-    /// The last number of the last decoded frame, its time, and the last frame that others refer to.
-    decoded: Option<(u64, i64, FrameId)>,
+    /// The last number of the last decoded frame, its time, and the last two frames that others refer to, the newer first: with temporal layers
+    /// the base goes on from the one before that of the layer above.
+    decoded: Option<(u64, i64, [FrameId; 2])>,
     /// The time stamp and time of the frame that came soonest: others are late by what they exceed it.
     base: Option<(i64, Time)>,
     lateness: VecDeque<i64>,
@@ -216,19 +217,22 @@ impl JitterBuffer {
                 return Ok(key_at);
             };
             let tag = frame.tag;
-            let referred = match self.decoded {
-                _ if tag.is_key() => tag.id,
-                // A frame that no other refers to does not take the place of the one before.
-                Some((.., referred)) if referred == (FrameId { number: tag.refers_to, ..tag.id }) => {
-                    if frame.discardable { referred } else { tag.id }
-                }
-                decoded => {
-                    return Err(format!(
-                        "a broken picture: {:?} refers to {}, and the last one decoded by number is {:?}",
-                        tag.id, tag.refers_to, decoded
-                    ));
-                }
-            };
+            let referred =
+                match self.decoded {
+                    _ if tag.is_key() => [tag.id; 2],
+                    // A frame that no other refers to does not take the place of the one before.
+                    Some((.., referred))
+                        if referred.contains(&FrameId { number: tag.refers_to, ..tag.id }) =>
+                    {
+                        if frame.discardable { referred } else { [tag.id, referred[0]] }
+                    }
+                    decoded => {
+                        return Err(format!(
+                            "a broken picture: {:?} refers to {}, and the last one decoded by number is {:?}",
+                            tag.id, tag.refers_to, decoded
+                        ));
+                    }
+                };
             if tag.is_key() {
                 key_at = Some(first);
             }

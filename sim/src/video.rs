@@ -79,7 +79,7 @@ impl Tag {
     /// Reads the tag at the start of a frame's first slice.
     pub fn read(codec: Codec, payload: &[u8]) -> Option<Tag> {
         let header_len = match (codec, payload.first()? & 0x1f) {
-            (Codec::Vp8, _) => 2,
+            (Codec::Vp8, _) => payload::vp8::Descriptor::parse(payload)?.len + 1,
             (_, payload::h264::FU_A) => 3,
             _ => 2,
         };
@@ -111,6 +111,8 @@ pub enum Picture {
     P720,
     /// VP8.
     Vp8,
+    /// VP8 in three temporal layers.
+    Vp8Layers,
 }
 
 /// How it is encoded.
@@ -159,6 +161,9 @@ pub struct Encoder {
     referred: u32,
     picture: Option<Picture>,
     since_key: u32,
+    /// Frames of the base layer, and the last of the one above it.
+    base_frames: u8,
+    middle: u32,
     /// Bytes that key frames took beyond their share: later frames are smaller until they are paid back.
     debt: i64,
     random: Random,
@@ -174,6 +179,8 @@ impl Encoder {
             referred: 0,
             picture: None,
             since_key: 0,
+            base_frames: 0,
+            middle: 0,
             debt: 0,
             random: Random(seed),
         }
@@ -192,19 +199,45 @@ impl Encoder {
         self.since_key = if key { 1 } else { self.since_key + 1 };
         let number = self.next;
         self.next += 1;
-        let discardable = !key && self.settings.unreferenced && self.since_key.is_multiple_of(2);
-        let refers_to = if key { number } else { self.referred };
-        if !discardable {
-            self.referred = number;
+        let layer = match (picture, (self.since_key - 1) % 4) {
+            (Picture::Vp8Layers, at @ 1..) => Some(if at == 2 { Layer::Middle } else { Layer::Upper }),
+            _ => None,
+        };
+        let discardable = match layer {
+            Some(layer) => layer == Layer::Upper,
+            None => !key && self.settings.unreferenced && self.since_key.is_multiple_of(2),
+        };
+        // The upper frame behind a middle one refers to it, all others to the base.
+        let behind_middle = layer == Some(Layer::Upper) && self.middle > self.referred;
+        let refers_to =
+            if key { number } else { self.referred.max(if behind_middle { self.middle } else { 0 }) };
+        match layer {
+            Some(Layer::Middle) => self.middle = number,
+            None if !discardable => {
+                self.referred = number;
+                self.base_frames = self.base_frames.wrapping_add(1);
+            }
+            _ => {}
         }
         let tag = Tag { id: FrameId { encoder: self.id, number }, refers_to, capture };
         let len = self.len(key) * self.share_percent(key, discardable) / 100;
         self.debt = (self.debt + len as i64 - self.mean() as i64).max(0);
         let payloads = match picture {
-            Picture::Vp8 => vp8(&tag, key, len),
+            Picture::Vp8 => vp8(&tag, key, len, None),
+            Picture::Vp8Layers => {
+                let byte = match layer {
+                    None => 0,
+                    Some(Layer::Middle) => 1 << 6 | 0x20,
+                    Some(Layer::Upper) => 2 << 6 | if behind_middle { 0 } else { 0x20 },
+                };
+                vp8(&tag, key, len, Some((discardable, self.base_frames, byte)))
+            }
             _ => h264(&tag, key, discardable, &CONFIGS[picture as usize], len),
         };
-        let codec = if picture == Picture::Vp8 { Codec::Vp8 } else { Codec::H264 };
+        let codec = match picture {
+            Picture::Vp8 | Picture::Vp8Layers => Codec::Vp8,
+            _ => Codec::H264,
+        };
         Encoded { tag, codec, discardable, payloads }
     }
 
@@ -258,18 +291,32 @@ fn h264(tag: &Tag, key: bool, discardable: bool, config: &Arc<TrackConfig>, len:
     payloads
 }
 
-/// RFC 7741 with the descriptor of one byte.
-fn vp8(tag: &Tag, key: bool, len: usize) -> Vec<RtpPayload> {
+/// A temporal layer above the base.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Layer {
+    Middle,
+    Upper,
+}
+
+/// RFC 7741 with the descriptor of one byte, or that of layers: whether another frame refers to it, TL0PICIDX, and the byte of TID and Y.
+fn vp8(tag: &Tag, key: bool, len: usize, layers: Option<(bool, u8, u8)>) -> Vec<RtpPayload> {
     let mut frame = BytesMut::new();
     frame.put_u8(u8::from(!key));
     tag.put(&mut frame);
     let frame = filled(frame, len);
-    let pieces = frame.chunks(payload::PAYLOAD_LEN_MAX - 1);
+    let pieces = frame.chunks(payload::PAYLOAD_LEN_MAX - if layers.is_some() { 6 } else { 1 });
     let last = pieces.len() - 1;
     let payload = |(index, piece): (usize, &[u8])| {
-        let descriptor = if index == 0 { 0x10 } else { 0 };
+        let first = if index == 0 { 0x10 } else { 0 };
+        let descriptor = match layers {
+            None => vec![first],
+            Some((unreferenced, base_frames, layer)) => {
+                let [.., high, low] = tag.id.number.to_be_bytes();
+                vec![0x80 | first | u8::from(unreferenced) << 5, 0xe0, high | 0x80, low, base_frames, layer]
+            }
+        };
         RtpPayload {
-            bytes: [&[descriptor], piece].concat().into(),
+            bytes: [&descriptor, piece].concat().into(),
             marker: index == last,
             key_start: key && index == 0,
         }
@@ -283,9 +330,10 @@ mod tests {
 
     #[test]
     fn frames_are_what_the_node_takes_them_for() {
-        use Picture::{Large, P180, P360, P720, Small, Vp8};
-        for picture in [Large, Small, P180, P360, P720, Vp8] {
-            let settings = Settings { picture, unreferenced: picture != Picture::Vp8, ..Settings::default() };
+        use Picture::{Large, P180, P360, P720, Small, Vp8, Vp8Layers};
+        for picture in [Large, Small, P180, P360, P720, Vp8, Vp8Layers] {
+            let unreferenced = !matches!(picture, Vp8 | Vp8Layers);
+            let settings = Settings { picture, unreferenced, ..Settings::default() };
             let mut encoder = Encoder::new(7, settings, 1);
             for number in 0..10_u32 {
                 let capture = Time::from_ms(i64::from(number) * 33);
@@ -294,7 +342,7 @@ mod tests {
                 let starts = frame.payloads.iter().filter(|p| payload::key_start(frame.codec, &p.bytes));
                 let expect = match (frame.tag.is_key(), picture) {
                     (false, _) => 0,
-                    (true, Picture::Vp8) => 1,
+                    (true, Picture::Vp8 | Picture::Vp8Layers) => 1,
                     (true, _) => 2,
                 };
                 assert_eq!(starts.count(), expect, "parameter sets and the first slice");
@@ -305,7 +353,7 @@ mod tests {
                     P180 => Some(180),
                     P360 => Some(360),
                     P720 => Some(720),
-                    Vp8 => None,
+                    Vp8 | Vp8Layers => None,
                 };
                 assert_eq!(height.map(|(_, height)| height), expect.filter(|_| frame.tag.is_key()));
                 let slice = frame.payloads.iter().find_map(|p| Tag::read(frame.codec, &p.bytes));

@@ -5,7 +5,7 @@ use media::{Packet, Time};
 use metrics::DropReason;
 
 use super::{Forwarder, OVERHEAD_MAX, State, Way};
-use crate::gate::Gate;
+use crate::gate::{Gate, is_late};
 use crate::pacer::Pacer;
 use crate::ranges::{IdDeltas, Range};
 use crate::ring::Ring;
@@ -99,6 +99,11 @@ impl Forwarder {
         let begins = self.left_out_time != Some(packet.timestamp) || self.left_out.is_none();
         let squeezed =
             matches!(self.state, State::CatchUp { join: Some((join, _)), .. } if packet.seq < join);
+        // A catch-up is late by nature.
+        let live = matches!(self.state, State::Live { .. });
+        if begins && live && packet.temporal.id > 0 && is_late(packet, now) {
+            self.temporal.relieve();
+        }
         let why = if !begins {
             Some(self.left_out_for)
         } else if self.temporal.refuses(packet) {

@@ -31,6 +31,11 @@ impl TemporalGate {
         (self.passes != ALL).then_some(self.passes)
     }
 
+    /// Nothing above the base passes, up to where one may go up again.
+    pub(super) fn relieve(&mut self) {
+        self.passes = 0;
+    }
+
     /// Whether the frame that begins with `packet` is left out.
     pub(super) fn refuses(&mut self, packet: &Packet) -> bool {
         let temporal = packet.temporal;

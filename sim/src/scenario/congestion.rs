@@ -37,6 +37,11 @@ pub(super) const ALL: &[Scenario] = &[
         run: rtmp_too_narrow,
     },
     Scenario {
+        name: "temporal-narrow",
+        about: "1.2 Mbit/s for a browser's VP8 of 2 Mbit/s in three temporal layers, of which two take half",
+        run: temporal_narrow,
+    },
+    Scenario {
         name: "estimate-loss-2",
         about: "viewer's path: 2.4 Mbit/s, 2 % random loss; 2 Mbit/s from a browser",
         run: estimate,
@@ -206,6 +211,40 @@ fn behind_narrow(mut w: World, rate_bps: u64) -> (World, usize, View) {
     w.run_s(20);
     let view = View::of(&w, viewer, &w.sources[0].sent, from, w.now.plus_ms(-1_500));
     (w, viewer, view)
+}
+
+fn temporal_narrow(seed: u64, log: bool) -> Vec<Figure> {
+    let mut w = World::new(seed, 1, log);
+    let publisher =
+        w.publisher(1, Features::default(), Settings { picture: Picture::Vp8Layers, ..Settings::default() });
+    let viewer = w.viewer(1, 0, Features::default());
+    w.run_s(5);
+    let up = Config { delay_us: 25_000, ..Config::default() };
+    let down = Config { rate_bps: Some(1_200_000), queue_us: 1_000_000, ..up };
+    w.path(viewer, up, down);
+    let from = w.now;
+    w.run_s(20);
+    let to = w.now.plus_ms(-1_000);
+    let sent = std::mem::take(&mut w.peers[publisher].publisher().sent);
+    let view = View::of(&w, viewer, &sent, from, to);
+    let steady = View::of(&w, viewer, &sent, from.plus_ms(3_000), to);
+    vec![
+        gate(
+            "frames played once it has settled, %",
+            Value::Share(steady.played, steady.frames),
+            Goal::Least(45.0),
+        ),
+        gate("longest freeze, ms", Value::Most(view.freeze_ms()), Goal::Most(500.0)),
+        gate(
+            "key frames asked for by the viewer",
+            Value::Most(f64::from(w.peers[viewer].receiver().plis)),
+            Goal::Most(0.0),
+        ),
+        shown("queue delay, p95, ms", {
+            let queue = &w.peers[viewer].queue_us;
+            Value::Percentile(95, queue.iter().map(|(_, us)| *us as f64 / 1_000.0).collect())
+        }),
+    ]
 }
 
 fn estimate(seed: u64, log: bool) -> Vec<Figure> {
