@@ -212,7 +212,7 @@ pub fn write_header(out: &mut [u8], fields: &Fields<'_>) -> usize {
 
 /// Where [`write_header`] puts the value of its first element, when that is the longest and has `len` bytes.
 pub const fn first_element_at(len: usize) -> usize {
-    HEADER_LEN_MIN + if len > ONE_BYTE_LEN_MAX { 6 } else { 5 }
+    HEADER_LEN_MIN.saturating_add(if len > ONE_BYTE_LEN_MAX { 6 } else { 5 })
 }
 
 fn try_write_header(out: &mut [u8], fields: &Fields<'_>) -> Option<usize> {
