@@ -111,6 +111,8 @@ pub(crate) struct Subscriber {
     pub(crate) forwarders: Vec<Subscribed>,
     pub(crate) cname: String,
     pub(crate) rtt_us: i64,
+    /// The newest of our clocks that it has answered (middle 32 bits).
+    answered: Option<u32>,
     /// The last reference time it sent, for our next report: whose, its middle 32 bits, and when it came.
     reference_time: Option<(u32, u32, Time)>,
     pub(crate) sending: Sending,
@@ -484,7 +486,16 @@ impl Subscribed {
 impl Subscriber {
     pub(crate) fn new(forwarders: Vec<Subscribed>, cname: String, sending: Sending) -> Subscriber {
         let (layers, gaps) = (LayerChoice::new(), Gaps::default());
-        Subscriber { forwarders, cname, rtt_us: 0, reference_time: None, sending, gaps, layers }
+        Subscriber {
+            forwarders,
+            cname,
+            rtt_us: 0,
+            answered: None,
+            reference_time: None,
+            sending,
+            gaps,
+            layers,
+        }
     }
 
     /// How the subscriber gets one of its sources; reports on others are nobody's business.
@@ -498,6 +509,15 @@ impl Subscriber {
         // RFC 3550 6.4.1: duplicates make it negative.
         let lost: u64 = self.forwarders.iter().map(|s| u64::try_from(s.lost).unwrap_or(0)).sum();
         stats.lost.store(lost, Ordering::Relaxed);
+    }
+
+    /// Whether no answer to a newer clock of ours came before. An older one's, where reports of one source were lost, tells of the path as it was.
+    pub(crate) fn is_newest(&mut self, lsr: u32) -> bool {
+        let newest = self.answered.is_none_or(|before| lsr.wrapping_sub(before) as i32 >= 0);
+        if newest {
+            self.answered = Some(lsr);
+        }
+        newest
     }
 
     /// The subscriber wants its round trip: it is answered with our next report, and only the last of several.

@@ -132,6 +132,49 @@ fn answer_reference_time(world: &mut World, publisher: usize) {
     world.rtcp(publisher, &compound);
 }
 
+/// Where all reports of one source were lost, the receiver goes on answering an old clock, with the path as it was then.
+#[test]
+fn the_answer_to_the_newest_clock_says_a_viewers_round_trip() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let viewer = world.subscriber(Wish::on(0));
+    let mut video = Video::vp8(500, 100);
+    let mut run = |world: &mut World| {
+        for _ in 0..60 {
+            world.send(publisher, video.frame(video.seq == 100));
+            world.run(FRAME_MS);
+        }
+    };
+    run(&mut world);
+    let clocks = |world: &World| -> Vec<(media::Time, u64)> {
+        let of = |(at, r): &(media::Time, Rtcp)| match r {
+            Rtcp::SenderReport { ntp, .. } => Some((*at, *ntp)),
+            _ => None,
+        };
+        world.peers[viewer].rtcp.iter().filter_map(of).collect()
+    };
+    let old = *clocks(&world).last().unwrap();
+    let peer = &mut world.peers[viewer];
+    (peer.up.delay_us, peer.down.delay_us) = (50_000, 50_000);
+    run(&mut world);
+    let new = *clocks(&world).last().unwrap();
+    let now = world.now;
+    let block = |ssrc: u32, (at, ntp): (media::Time, u64)| rtcp::ReportBlock {
+        ssrc,
+        lsr: rtcp::ntp_middle(ntp),
+        dlsr: (now.since(at) * 65_536 / 1_000_000) as u32,
+        ..rtcp::ReportBlock::default()
+    };
+    let peer = &world.peers[viewer];
+    let blocks = [block(peer.audio_ssrc, new), block(peer.video_ssrc, old)];
+    let mut compound = Vec::new();
+    rtcp::receiver_report(&mut compound, 1, &blocks, "");
+    world.rtcp(viewer, &compound);
+    world.run(100);
+    let rtt_us = world.peers[viewer].stats.rtt_us.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((99_000..=101_500).contains(&rtt_us), "{rtt_us}");
+}
+
 #[test]
 fn a_publishers_round_trip_is_known_without_a_loss() {
     let mut world = World::new(1);
