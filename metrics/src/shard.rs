@@ -51,6 +51,8 @@ pub struct ShardMetrics {
     pub retransmissions_out: Counter,
     /// Bytes of those (RTP, before SRTP).
     pub retransmitted_bytes_out: Counter,
+    /// Packets sent again to probe a subscriber's bandwidth (part of `packets_out`, not of `retransmissions_out`).
+    pub probe_copies_out: Counter,
     /// Packets that subscribers asked for again.
     pub nacks_in: Counter,
     /// Packets asked again of publishers.

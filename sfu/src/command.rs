@@ -283,7 +283,11 @@ pub struct PeerStats {
     pub needs_bps: AtomicU64,
     /// See there.
     pub limited: AtomicBool,
-    /// RTP bytes of padding sent: probes for bandwidth.
+    /// Packets sent again to probe for bandwidth: nobody asked for them, and they are not among `resent`.
+    pub probe_copies: AtomicU64,
+    /// Their bytes, RTP headers included; part of `bytes_out`.
+    pub probe_copy_bytes: AtomicU64,
+    /// RTP bytes of padding sent: probes for bandwidth where there was nothing to send again.
     pub padding_bytes_out: AtomicU64,
     /// Frames that a subscriber did not get because its link takes fewer.
     pub frames_congested: AtomicU64,

@@ -85,6 +85,10 @@ pub(crate) struct Sent {
     pub(crate) resent: u64,
     /// Their bytes.
     pub(crate) resent_bytes: u64,
+    /// Of the packets, those that were sent again as part of a probe, unasked.
+    pub(crate) probe_copies: u64,
+    /// Their bytes.
+    pub(crate) probe_copy_bytes: u64,
     /// Of the bytes, those of packets of padding.
     pub(crate) padding_bytes: u64,
     /// Frames left out because the link takes fewer.
@@ -105,6 +109,8 @@ impl Sent {
             frames: self.frames + other.frames,
             resent: self.resent + other.resent,
             resent_bytes: self.resent_bytes + other.resent_bytes,
+            probe_copies: self.probe_copies + other.probe_copies,
+            probe_copy_bytes: self.probe_copy_bytes + other.probe_copy_bytes,
             padding_bytes: self.padding_bytes + other.padding_bytes,
             frames_left_out: self.frames_left_out + other.frames_left_out,
             frames_above: self.frames_above + other.frames_above,
@@ -121,6 +127,8 @@ impl Sent {
             frames: self.frames - before.frames,
             resent: self.resent - before.resent,
             resent_bytes: self.resent_bytes - before.resent_bytes,
+            probe_copies: self.probe_copies - before.probe_copies,
+            probe_copy_bytes: self.probe_copy_bytes - before.probe_copy_bytes,
             padding_bytes: self.padding_bytes - before.padding_bytes,
             frames_left_out: self.frames_left_out - before.frames_left_out,
             frames_above: self.frames_above - before.frames_above,
@@ -182,8 +190,11 @@ pub(crate) struct Forwarder {
     /// The newest of the frame numbers that dependency descriptors said.
     frame_number: Option<u16>,
     rtx_seq: u64,
+    /// By number: its lower bits, when it went again last in milliseconds, and how often it was asked for.
     resent: Vec<(u32, u32, u8)>,
     budget: i64,
+    /// The probe that packets were last sent again for, and where it goes on.
+    probed: Option<(u8, u64)>,
 }
 
 impl<'a, E> Way<'a, E> {
@@ -238,6 +249,7 @@ impl Forwarder {
             rtx_seq: (mixed >> 40 & 0x7fff) + 1,
             resent: Vec::new(),
             budget: RESEND_FLOOR_BYTES,
+            probed: None,
         }
     }
 

@@ -55,7 +55,7 @@ pub(crate) struct Pacer {
     probe: Option<Probing>,
 }
 
-/// A probe under way: what is sent meanwhile counts, and padding makes up the rest.
+/// A probe under way: what is sent meanwhile counts, and copies and padding make up the rest.
 #[derive(Debug)]
 struct Probing {
     id: u8,
@@ -150,7 +150,7 @@ impl Pacer {
         self.probed(bytes);
     }
 
-    /// A packet of padding went: a probe goes beyond the limit, and media does not pay for that.
+    /// A packet of the probe's own went: a probe goes beyond the limit, and media does not pay for that.
     pub(crate) fn probed(&mut self, bytes: usize) {
         self.gone += 1;
         if let Some(probe) = &mut self.probe {
@@ -191,8 +191,8 @@ impl Pacer {
         self.probe.as_ref().map(|probe| probe.id)
     }
 
-    /// Whether the probe wants for a packet of padding.
-    pub(crate) fn wants_padding(&self) -> bool {
+    /// Whether the probe wants for a packet that no media is there for.
+    pub(crate) fn wants_more(&self) -> bool {
         self.probe.as_ref().is_some_and(|probe| probe.credit > 0)
     }
 

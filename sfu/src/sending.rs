@@ -222,7 +222,7 @@ impl Subscriber {
         Ok(forwarder.waiting(ring) > 0)
     }
 
-    /// The next slice: retransmissions, then video. Returns whether something is left.
+    /// The next slice: retransmissions, then video, then what a probe wants beyond that. Returns whether something is left.
     pub(crate) fn pace<E: Egress>(
         &mut self,
         tracks: &mut Slab<Track>,
@@ -269,10 +269,9 @@ impl Subscriber {
             // What a catch-up sends is old, but has not waited.
             waits_us = waits_us.max(if forwarder.is_catching_up() { 0 } else { waits });
         }
-        while pacer.wants_padding() {
-            let video =
-                self.forwarders.iter_mut().map(|s| &mut s.forwarder).find(|f| f.media.kind == Kind::Video);
-            match video.map(|forwarder| forwarder.pad(way)) {
+        while pacer.wants_more() {
+            let video = self.forwarders.iter_mut().find(|s| s.forwarder.media.kind == Kind::Video);
+            match video.map(|s| s.forwarder.probe(&tracks[s.track].ring, self.rtt_us, way)) {
                 Some(Ok(bytes)) if bytes > 0 => pacer.probed(bytes),
                 _ => pacer.end_probe(),
             }
@@ -467,6 +466,11 @@ fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
         bump(&stats.frames_congested, sent.frames_left_out);
         bump(&stats.frames_above, sent.frames_above);
         metrics.subscriber_frames_dropped.add(frames_dropped);
+    }
+    if sent.probe_copies > 0 {
+        bump(&stats.probe_copies, sent.probe_copies);
+        bump(&stats.probe_copy_bytes, sent.probe_copy_bytes);
+        metrics.probe_copies_out.add(sent.probe_copies);
     }
     if sent.padding_bytes > 0 {
         bump(&stats.padding_bytes_out, sent.padding_bytes);

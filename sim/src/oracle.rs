@@ -47,21 +47,23 @@ pub struct Facts {
 
 /// Bytes that the node sent, by what they were for, headers included.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Bytes4 {
+pub struct SentBytes {
     /// Video, each packet once.
     pub video: u64,
-    /// Retransmissions.
+    /// Retransmissions that were asked for.
     pub resent: u64,
+    /// Retransmissions that probe.
+    pub copies: u64,
     /// Padding alone.
     pub padding: u64,
     /// Audio.
     pub audio: u64,
 }
 
-impl Bytes4 {
+impl SentBytes {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.video + self.resent + self.padding + self.audio
+        self.video + self.resent + self.copies + self.padding + self.audio
     }
 }
 
@@ -96,8 +98,11 @@ struct KeyFrame {
 pub struct Oracle {
     /// The path may change.
     pub facts: Facts,
+    /// Packets that the node says it sent again to probe. What is sent again unasked is one of them.
+    pub copies_said: u64,
+    copies: u64,
     /// Sent so far.
-    pub bytes: Bytes4,
+    pub bytes: SentBytes,
     video: Stream,
     audio: Stream,
     rtx: Stream,
@@ -106,6 +111,10 @@ pub struct Oracle {
     key_frames: BTreeMap<i64, KeyFrame>,
     resend_bytes: i64,
     rtt_known: bool,
+    /// The round trip before the path changed: what the node measures meanwhile is between the two.
+    rtt_us_before: i64,
+    /// The first clock that the node sent on this path (middle 32 bits): a report on it, or on a later one, tells it the round trip.
+    clock: Option<u32>,
     /// By SSRC: when it was asked last, and requests saved up, in millionths, with when that was counted.
     asked: BTreeMap<u32, (Option<Time>, i64, Time)>,
     /// Requests for key frames that the node made of this peer.
@@ -123,7 +132,9 @@ impl Oracle {
     pub fn new(facts: Facts) -> Oracle {
         Oracle {
             facts,
-            bytes: Bytes4::default(),
+            copies_said: 0,
+            copies: 0,
+            bytes: SentBytes::default(),
             video: Stream::default(),
             audio: Stream::default(),
             rtx: Stream::default(),
@@ -131,12 +142,20 @@ impl Oracle {
             key_frames: BTreeMap::new(),
             resend_bytes: RESEND_START_BYTES,
             rtt_known: false,
+            rtt_us_before: facts.rtt_us,
+            clock: None,
             asked: BTreeMap::new(),
             key_frames_asked: 0,
             numbers_asked: 0,
             numbers_answered: 0,
             last_answer: None,
         }
+    }
+
+    /// The path has another round trip from now on.
+    pub fn path(&mut self, rtt_us: i64) {
+        (self.rtt_us_before, self.facts.rtt_us) = (self.facts.rtt_us, rtt_us);
+        (self.rtt_known, self.clock) = (false, None);
     }
 
     /// An RTP packet left the node.
@@ -153,8 +172,7 @@ impl Oracle {
             ssrc if ssrc == video => {
                 let seq = { self.video.unwrapper }.seq(header.sequence_number);
                 if !self.facts.rtx && self.video.sent.contains_key(&seq) {
-                    self.bytes.resent += len;
-                    return self.again(seq, &header, body, now);
+                    return self.again(seq, &header, body, len, now);
                 }
                 *(if body.is_empty() { &mut self.bytes.padding } else { &mut self.bytes.video }) += len;
                 self.first_time(Kind::Video, &header, body, now)
@@ -297,36 +315,52 @@ impl Oracle {
             self.bytes.padding += len;
             return Ok(());
         };
-        self.bytes.resent += len;
         let original = { self.video.unwrapper }.seq(u16::from_be_bytes(*original));
-        self.again(original, header, rest, now)
+        self.again(original, header, rest, len, now)
     }
 
     /// A number was sent again.
-    fn again(&mut self, seq: u64, header: &Header<'_>, body: &[u8], now: Time) -> Result<(), Breach> {
+    fn again(
+        &mut self,
+        seq: u64,
+        header: &Header<'_>,
+        body: &[u8],
+        len: u64,
+        now: Time,
+    ) -> Result<(), Breach> {
         let time = { self.video.unwrapper }.timestamp(header.timestamp);
         let Some(packet) = self.video.sent.get_mut(&seq) else {
             if !self.asked_unsent.remove(&seq) {
                 return Err(format!("number {seq} sent again that was neither sent nor asked for"));
             }
             // It came to the node when the viewer's stream had passed its place.
+            self.bytes.resent += len;
             return self.fits(Kind::Video, seq, header, body, now);
         };
         if (packet.hash, packet.time, packet.marker) != (hash(body), time, header.marker) {
             return Err(format!("number {seq} sent again with other bytes"));
         }
-        let rtt_us = self.facts.rtt_us * RESEND_RTT_PERCENT / 100;
-        let spacing = if self.rtt_known { rtt_us } else { rtt_us.min(RESEND_UNKNOWN_US) };
+        let share = |rtt_us: i64| rtt_us * RESEND_RTT_PERCENT / 100;
+        let spacing = match self.rtt_known {
+            true => share(self.facts.rtt_us),
+            false => share(self.facts.rtt_us.min(self.rtt_us_before)).min(RESEND_UNKNOWN_US),
+        };
         if let Some(last) = packet.answered.filter(|last| now.since(*last) < spacing) {
             return Err(format!(
                 "number {seq} sent again twice within a round trip: after {} us",
                 now.since(last)
             ));
         }
-        if !std::mem::take(&mut packet.asked) {
-            return Err(format!("number {seq} sent again without being asked for"));
-        }
         packet.answered = Some(now);
+        if !std::mem::take(&mut packet.asked) {
+            self.copies += 1;
+            self.bytes.copies += len;
+            if !self.facts.rtx || self.copies > self.copies_said {
+                return Err(format!("number {seq} sent again without being asked for"));
+            }
+            return Ok(());
+        }
+        self.bytes.resent += len;
         self.numbers_answered += 1;
         self.last_answer = Some(seq as u16);
         self.resend_bytes -= body.len() as i64;
@@ -339,7 +373,9 @@ impl Oracle {
     /// RTCP left the node.
     pub fn sent_rtcp(&mut self, compound: &[u8], now: Time) -> Result<(), Breach> {
         let mut asked = Vec::new();
+        let clock = &mut self.clock;
         let parsed = rtcp::parse(compound, |event| match event {
+            rtcp::Event::SenderReport { ntp, .. } => _ = clock.get_or_insert(rtcp::ntp_middle(ntp)),
             rtcp::Event::Pli { ssrc } | rtcp::Event::Fir { ssrc, .. } => asked.push(ssrc),
             _ => {}
         });
@@ -367,10 +403,11 @@ impl Oracle {
     pub fn heard_rtcp(&mut self, compound: &[u8]) {
         let mut asked = Vec::new();
         let video = self.facts.video_ssrc;
-        let mut rtt_known = self.rtt_known;
+        let (mut rtt_known, clock) = (self.rtt_known, self.clock);
+        let on_this_path = |lsr: u32| lsr != 0 && clock.is_some_and(|c| lsr.wrapping_sub(c) as i32 >= 0);
         let _ = rtcp::parse(compound, |event| match event {
             rtcp::Event::Nack { ssrc, seqs } if ssrc == video => asked.extend_from_slice(seqs),
-            rtcp::Event::Report { lsr, .. } => rtt_known |= lsr != 0,
+            rtcp::Event::Report { lsr, .. } => rtt_known |= on_this_path(lsr),
             _ => {}
         });
         self.numbers_asked += asked.len() as u64;

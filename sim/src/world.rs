@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use link::{Config, Random};
 use media::Time;
@@ -119,7 +120,7 @@ impl World {
         let p = &mut self.peers[peer];
         p.up.set(up);
         p.down.set(down);
-        p.oracle.facts.rtt_us = up.delay_us + down.delay_us;
+        p.oracle.path(up.delay_us + down.delay_us);
     }
 
     /// A publisher's path loses or reorders: what the node gets is not in order, and nor is what it sends.
@@ -365,6 +366,7 @@ impl World {
         let p = &mut self.peers[peer];
         let seen = if protocol == Protocol::Rtp {
             p.remember(&datagram.sealed, &clear);
+            p.oracle.copies_said = p.stats.probe_copies.load(Ordering::Relaxed);
             p.oracle.sent_rtp(&clear, self.now)
         } else {
             p.oracle.sent_rtcp(&clear, self.now)

@@ -1,4 +1,4 @@
-//! What is sent besides what is new: answers to NACKs, within a guard and a budget, and padding.
+//! What is sent besides what is new: answers to NACKs, within a guard and a budget, and what probes are made of.
 
 use media::Time;
 use metrics::DropReason;
@@ -26,6 +26,8 @@ const GRACE_RTT_PERCENT: i64 = 350;
 const GRACE_US_MAX: i64 = 400_000;
 /// Without a report yet, a resend is repeated no sooner.
 const RTT_UNKNOWN_US: i64 = 50_000;
+/// A probe sends nothing again that is older: its picture was shown or given up.
+const PROBE_AGE_US_MAX: i64 = 1_000_000;
 /// A packet of padding: as much as its count can say (RFC 3550 section 5.1), the count in the last byte.
 const PADDING: [u8; 255] = {
     let mut padding = [0; 255];
@@ -60,23 +62,31 @@ impl Forwarder {
             return Err(DropReason::ResendRefused); // another header under the same number would repeat a nonce
         }
 
-        if self.resent.is_empty() {
-            self.resent = vec![(0, 0, 0); RESENT_SLOTS];
+        if !self.may_resend(out_seq, rtt_us, now) {
+            return Err(DropReason::ResendRefused);
         }
         let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
-        let guard_us = if rtt_us > 0 { rtt_us * 9 / 10 } else { RTT_UNKNOWN_US };
-        if slot.0 == out_seq as u32 && slot.2 > 0 {
-            let since_us = i64::from((now.ms() as u32).wrapping_sub(slot.1)) * 1_000;
-            if slot.2 & WAITS != 0 || since_us < guard_us || slot.2 >= COPIES_MAX {
-                return Err(DropReason::ResendRefused);
-            }
-        } else {
-            *slot = (out_seq as u32, 0, 0);
+        if slot.2 >= COPIES_MAX {
+            return Err(DropReason::ResendRefused);
         }
         let cost = packet.payload.len() + OVERHEAD_MAX;
         slot.2 = (slot.2 + 1) | WAITS;
         self.budget -= cost as i64;
         Ok(Repair { out_seq, forwarder: index, cost: cost as u16 })
+    }
+
+    /// The guard: nothing goes again that waits to, or that did within a round trip. From here on the table's slot is the number's.
+    fn may_resend(&mut self, out_seq: u64, rtt_us: i64, now: Time) -> bool {
+        if self.resent.is_empty() {
+            self.resent = vec![(0, 0, 0); RESENT_SLOTS];
+        }
+        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
+        if slot.0 != out_seq as u32 {
+            *slot = (out_seq as u32, 0, 0);
+        }
+        let guard_us = if rtt_us > 0 { rtt_us * 9 / 10 } else { RTT_UNKNOWN_US };
+        let since_us = i64::from((now.ms() as u32).wrapping_sub(slot.1)) * 1_000;
+        slot.2 & WAITS == 0 && (slot.1 == 0 || since_us >= guard_us)
     }
 
     /// Whether more retransmissions wait than the budget has.
@@ -100,7 +110,19 @@ impl Forwarder {
         ring: &Ring,
         way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
-        let out_seq = repair.out_seq;
+        let bytes = self.send_again(repair.out_seq, ring, way)?;
+        self.sent.resent += 1;
+        self.sent.resent_bytes += bytes;
+        Ok(())
+    }
+
+    /// Sends a number again; returns its bytes on the wire.
+    fn send_again<E: Egress>(
+        &mut self,
+        out_seq: u64,
+        ring: &Ring,
+        way: &mut Way<'_, E>,
+    ) -> Result<u64, DropReason> {
         let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
         if slot.0 == out_seq as u32 {
             (slot.1, slot.2) = (way.now.ms() as u32, slot.2 & !WAITS);
@@ -123,14 +145,50 @@ impl Forwarder {
         };
         let before = self.sent.wire_bytes;
         self.write(packet, range, header, way)?;
-        self.sent.resent += 1;
-        self.sent.resent_bytes += self.sent.wire_bytes - before;
-        Ok(())
+        Ok(self.sent.wire_bytes - before)
     }
 
-    /// Sends a packet of padding, whose bytes on the wire it returns; 0 when it cannot now. In a stream of its own with RTX, which no decoder
-    /// sees; else between frames, with a number of theirs.
-    pub(crate) fn pad<E: Egress>(&mut self, way: &mut Way<'_, E>) -> Result<usize, DropReason> {
+    /// Sends a packet of the probe under way, whose bytes on the wire it returns; 0 when it cannot now. With RTX it is one sent before, the newest
+    /// first, which may be what the receiver lacks; padding when there is none.
+    pub(crate) fn probe<E: Egress>(
+        &mut self,
+        ring: &Ring,
+        rtt_us: i64,
+        way: &mut Way<'_, E>,
+    ) -> Result<usize, DropReason> {
+        let Some(out_seq) = self.next_copy(ring, rtt_us, way) else { return self.pad(way) };
+        let bytes = self.send_again(out_seq, ring, way)?;
+        self.sent.probe_copies += 1;
+        self.sent.probe_copy_bytes += bytes;
+        Ok(bytes as usize)
+    }
+
+    /// The newest number that the probe under way has not been at and that may go again.
+    fn next_copy<E>(&mut self, ring: &Ring, rtt_us: i64, way: &Way<'_, E>) -> Option<u64> {
+        self.choice?.rtx_payload_type?;
+        let (probe, highest) = (way.probe?, self.highest?);
+        let mut next = self.probed.filter(|(of, _)| *of == probe).map_or(highest, |(_, next)| next);
+        let mut found = None;
+        // Nothing before the last key frame is sent again.
+        while found.is_none() && next >= self.key_out.max(1) {
+            let packet = self.ranges.of_subscriber(next).and_then(|(range, seq)| {
+                ring.get(seq).filter(|p| !p.payload.is_empty() && range.left_out != Some(p.timestamp))
+            });
+            if packet.is_some_and(|p| way.now.since(p.arrival) > PROBE_AGE_US_MAX) {
+                next = 0;
+                break;
+            }
+            if packet.is_some() && self.may_resend(next, rtt_us, way.now) {
+                found = Some(next);
+            }
+            next -= 1;
+        }
+        self.probed = Some((probe, next));
+        found
+    }
+
+    /// Sends a packet of padding: in a stream of its own with RTX, which no decoder sees; else between frames, with a number of theirs.
+    fn pad<E: Egress>(&mut self, way: &mut Way<'_, E>) -> Result<usize, DropReason> {
         let (Some(choice), Some(highest)) = (self.choice, self.highest) else { return Ok(0) };
         let time = self.last_time as u32;
         let header = match choice.rtx_payload_type {

@@ -1,7 +1,7 @@
 //! A viewer whose link takes less than there is: what it gets, and that nobody else sees any of it.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use media::Time;
 use metrics::DropReason;
@@ -220,27 +220,93 @@ fn a_viewer_without_numbers_is_believed_by_its_remb() {
     assert!(all > 1_800_000, "{all} bit/s: back");
 }
 
+/// Probes upwards: a link that gets wide again.
+fn widened(world: &mut World, viewer: usize, source: &mut Source) {
+    source.run(world, 3_000);
+    world.peers[viewer].down.queue_us_max = 3_000_000;
+    world.peers[viewer].down.rate_bps = Some(400_000);
+    source.run(world, 6_000);
+    world.peers[viewer].down.rate_bps = Some(20_000_000);
+    source.run(world, 10_000);
+}
+
+/// The number that a packet of the RTX stream repeats, and its payload; none of padding.
+fn original(got: &Got) -> Option<(u16, &[u8])> {
+    let (number, payload) = got.payload.split_first_chunk()?;
+    Some((u16::from_be_bytes(*number), payload))
+}
+
 #[test]
-fn probes_are_padding_that_no_decoder_sees() {
+fn probes_are_copies_and_padding_that_no_decoder_sees() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::numbered(0));
+    widened(&mut world, viewer, &mut Source::new(3));
+    let peer = &world.peers[viewer];
+    let probes = peer.of_ssrc(peer.rtx_ssrc);
+    assert!(probes.iter().all(|g| g.header.payload_type == 103 && g.number.is_some()));
+    assert!(peer.video().iter().all(|g| !g.payload.is_empty()));
+    assert_contiguous(&peer.video());
+    let rtx = numbers(&probes);
+    assert!(rtx.windows(2).all(|w| w[1] > w[0]));
+    let copies: Vec<&&Got> = probes.iter().filter(|g| original(g).is_some()).collect();
+    assert!(copies.len() >= 5, "{}", copies.len());
+    // Each is a packet that was sent within the last second, byte for byte; nobody asked, and nothing counts as an answer.
+    for copy in &copies {
+        let (number, payload) = original(copy).unwrap();
+        let sent = peer.video().into_iter().find(|g| g.header.seq == number).unwrap();
+        assert!(sent.payload == payload && sent.header.timestamp == copy.header.timestamp);
+        assert!(copy.at.since(sent.at) <= 1_050_000, "{} us old", copy.at.since(sent.at));
+    }
+    let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    assert_eq!(read(&peer.stats.probe_copies), copies.len() as u64);
+    let bytes: usize = copies.iter().map(|g| g.payload.len() + 12 + 8).sum();
+    assert_eq!(read(&peer.stats.probe_copy_bytes), bytes as u64);
+    assert_eq!((read(&peer.stats.resent), read(&peer.stats.resent_bytes)), (0, 0));
+    assert_eq!(world.nodes[0].metrics.probe_copies_out.get(), copies.len() as u64);
+    assert_eq!(world.nodes[0].metrics.retransmissions_out.get(), 0);
+}
+
+#[test]
+fn what_a_probe_sends_again_fills_the_holes_of_loss() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::numbered(0));
+    // A receiver that never asks: what it lacks, nothing but a probe could have brought.
+    let video = world.peers[viewer].video_ssrc;
+    world.peers[viewer].down.drop = Box::new(move |h| h.ssrc == video && h.seq % 6 == 0);
+    Source::new(3).run(&mut world, 1_500);
+    let peer = &world.peers[viewer];
+    let came: HashSet<u16> = peer.video().iter().map(|g| g.header.seq).collect();
+    let copies = peer.of_ssrc(peer.rtx_ssrc);
+    let copied: Vec<u16> = copies.iter().filter_map(|g| original(g)).map(|(number, _)| number).collect();
+    assert!(copied.windows(2).all(|w| w[1] == w[0] - 1), "the newest first: {copied:?}");
+    let filled = copied.iter().filter(|number| !came.contains(number)).count();
+    assert!(filled >= copied.len() / 6 && filled > 0, "{filled} holes by {copied:?}");
+    assert_eq!(peer.stats.nacks_in.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_number_that_a_probe_sent_again_is_not_sent_again_within_a_round_trip() {
     let mut world = World::new(1);
     let viewer = world.subscriber(Wish::numbered(0));
     let mut source = Source::new(3);
-    source.run(&mut world, 3_000);
-    world.peers[viewer].down.queue_us_max = 3_000_000;
-    world.peers[viewer].down.rate_bps = Some(400_000);
-    source.run(&mut world, 6_000);
-    world.peers[viewer].down.rate_bps = Some(20_000_000);
-    source.run(&mut world, 10_000);
-    let peer = &world.peers[viewer];
-    let padding: Vec<&Got> =
-        peer.of_ssrc(peer.rtx_ssrc).into_iter().filter(|g| g.payload.is_empty()).collect();
-    assert!(padding.len() > 10, "{}", padding.len());
-    assert!(padding.iter().all(|g| g.header.payload_type == 103 && g.number.is_some()));
-    assert!(peer.video().iter().all(|g| !g.payload.is_empty()));
-    assert_contiguous(&peer.video());
-    let rtx = numbers(&peer.of_ssrc(peer.rtx_ssrc));
-    assert!(rtx.windows(2).all(|w| w[1] > w[0]));
-    assert!(peer.stats.padding_bytes_out.load(Ordering::Relaxed) as usize >= padding.len() * 255);
+    let copied = |world: &World| {
+        let peer = &world.peers[viewer];
+        peer.of_ssrc(peer.rtx_ssrc).into_iter().rev().find_map(|g| original(g).map(|(n, _)| n))
+    };
+    while copied(&world).is_none() {
+        source.run(&mut world, 1);
+        assert!(world.now < Time::from_ms(20_000), "no probe sent anything again");
+    }
+    let number = copied(&world).unwrap();
+    let stats = world.peers[viewer].stats.clone();
+    let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    world.nack(viewer, &[number]);
+    world.run(15);
+    assert_eq!((read(&stats.resent), read(&stats.nacks_refused)), (0, 1));
+    world.run(60);
+    world.nack(viewer, &[number]);
+    world.run(15);
+    assert_eq!((read(&stats.resent), read(&stats.nacks_refused)), (1, 1));
 }
 
 /// The time stamps of frames by number of packets, for a look at what a catch-up left out.

@@ -144,6 +144,24 @@ fn resends() {
 }
 
 #[test]
+fn copies_of_probes() {
+    let now = Time::from_ms(500);
+    let packet = |seq: u16| video(seq, u32::from(seq - 100) / 2 * 3_000, seq % 2 == 1);
+    let mut oracle = seen(5);
+    oracle.copies_said = 1;
+    oracle.sent_rtp(&resent(1, &packet(103)), now).unwrap();
+    let copied = oracle.bytes.copies;
+    assert!(copied > 1_000 && oracle.bytes.resent == 0 && oracle.numbers_answered == 0);
+    // An answer so soon is one copy too many; a second copy is one that the node does not own up to.
+    asks(&mut oracle, &[103]);
+    breaks(oracle.sent_rtp(&resent(2, &packet(103)), now.plus_ms(40)), "within a round trip");
+    breaks(oracle.sent_rtp(&resent(3, &packet(104)), now), "without being asked for");
+    let mut plain = seen(5);
+    (plain.facts.rtx, plain.copies_said) = (false, 1);
+    breaks(plain.sent_rtp(&packet(103), now), "without being asked for");
+}
+
+#[test]
 fn resends_have_a_budget() {
     let mut oracle = seen(50);
     let all: Vec<u16> = (100..200).collect();
