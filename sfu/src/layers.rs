@@ -267,6 +267,15 @@ impl Shard {
         }
     }
 
+    /// A publisher was asked for a key frame of one of its encodings: it does not listen to a request for another for a while.
+    pub(crate) fn asked_beside(&mut self, stream: StreamId, asked: usize, now: Time) {
+        if self.layers.contains_key(&stream) {
+            for slot in self.layer_tracks(stream).into_iter().flatten().filter(|slot| *slot != asked) {
+                self.tracks[slot].key_frames.asked_beside(now);
+            }
+        }
+    }
+
     /// Measures, tells mirrors, and makes choices anew. Called each tick.
     pub(crate) fn look_after_layers(&mut self, now: Time) {
         if self.layers.is_empty() {

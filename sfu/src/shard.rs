@@ -703,15 +703,17 @@ impl Shard {
         if !track.key_frames.poll(now) {
             return;
         }
-        match track.upstream {
+        let (upstream, key) = (track.upstream, track.key);
+        match upstream {
             Upstream::Peer(peer) => {
+                self.asked_beside(key.stream, slot, now);
                 if let Some(peer) = self.peers.get_mut(peer)
                     && let Role::Publish(publisher) = &mut peer.role
                 {
                     publisher.request_key_frame(slot, &mut peer.session, &peer.stats, &self.metrics, out);
                 }
             }
-            Upstream::Home(shard) => self.mail.push((shard, Mail::RequestKeyFrame(track.key))),
+            Upstream::Home(shard) => self.mail.push((shard, Mail::RequestKeyFrame(key))),
             Upstream::None | Upstream::External => {}
         }
     }

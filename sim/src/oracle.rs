@@ -18,8 +18,8 @@ const RESEND_SAVED_BYTES_MAX: i64 = 120_000;
 const RESEND_UNKNOWN_US: i64 = 48_000;
 /// Of the round trip between two answers; the node's guard is 90 %.
 const RESEND_RTT_PERCENT: i64 = 85;
-/// Key frames asked of a publisher: two a second, two saved up, 200 ms apart.
-const KEY_FRAME_US_MIN: i64 = 200_000;
+/// Key frames asked of a publisher: two a second, two saved up, 330 ms apart.
+const KEY_FRAME_US_MIN: i64 = 330_000;
 const KEY_FRAMES_A_SECOND: i64 = 2;
 const KEY_FRAMES_SAVED_MAX: i64 = 2;
 /// A key frame's packets may be under way this long before it must be whole: repair at the publisher's side.
@@ -386,7 +386,7 @@ impl Oracle {
             let fresh = (None, KEY_FRAMES_SAVED_MAX * whole, now);
             let (last, saved, counted) = self.asked.entry(ssrc).or_insert(fresh);
             if last.is_some_and(|last| now.since(last) < KEY_FRAME_US_MIN) {
-                return Err(format!("a key frame of {ssrc:08x} asked for twice within 200 ms"));
+                return Err(format!("a key frame of {ssrc:08x} asked for twice within 330 ms"));
             }
             let earned = now.since(*counted) * KEY_FRAMES_A_SECOND;
             // What is earned while the purse is being emptied counts, too: a request's worth of rounding.

@@ -169,7 +169,8 @@ impl Forwarder {
             return;
         };
         let Some(before) = self.ranges.last() else { return };
-        let ids = self.ids_behind(before);
+        let behind = self.ids_behind(before);
+        let ids = if packet.key_start { self.ids_from(packet) } else { behind };
         let time = match join {
             Some((_, offset)) => Range { time_in: 0, time_out: offset, squeeze: None, ..before },
             None => before,

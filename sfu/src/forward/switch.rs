@@ -26,9 +26,13 @@ impl Forwarder {
             && clock_hz == first.codec.clock_hz()
         {
             let here = timestamp + offset + ticks(first.capture.since(capture));
-            if self.last_time - here > ticks(BEHIND_US_MAX) && self.refused < REFUSED_MAX {
-                self.refused += 1;
-                return Err(DropReason::AwaitKeyFrame);
+            if self.last_time - here > ticks(BEHIND_US_MAX) {
+                // One of a mirror's backlog is old, and says nothing of the clocks.
+                let is_old = first.arrival <= self.newest_arrival;
+                if is_old || self.refused < REFUSED_MAX {
+                    self.refused += u8::from(!is_old);
+                    return Err(DropReason::AwaitKeyFrame);
+                }
             }
             // What earlier switches were put off by is made good when there is room.
             let wanted = here - self.newest_ahead;

@@ -30,6 +30,9 @@ struct Stage {
     stopped: [bool; 3],
     answered: [usize; 3],
     frames: u64,
+    /// As Chromium it does not listen to a request within so long of the last, for whichever encoding.
+    deaf_ms: i64,
+    heard: Time,
 }
 
 fn simulcast(shard: usize) -> Wish {
@@ -68,6 +71,8 @@ impl Stage {
             stopped: [false; 3],
             answered: [0; 3],
             frames: 0,
+            deaf_ms: 0,
+            heard: Time::ZERO,
         }
     }
 
@@ -77,9 +82,14 @@ impl Stage {
     }
 
     fn frame(&mut self) {
+        let hears = self.world.now.since(self.heard) >= self.deaf_ms * 1_000;
         for layer in 0..3 {
             let asked = self.plis(layer);
-            let key = asked > self.answered[layer] || self.frames == 0;
+            let is_asked = asked > self.answered[layer];
+            if is_asked && hears {
+                self.heard = self.world.now;
+            }
+            let key = (is_asked && hears) || self.frames == 0;
             self.answered[layer] = asked;
             let packets = self.cameras[layer].frame(key);
             if !self.stopped[layer] {
@@ -262,10 +272,10 @@ fn viewers_get_the_best_and_what_they_ask_for_on_both_shards() {
     assert!(late.iter().all(|v| stage.shown(*v) == 2), "others are not disturbed");
     stage.ask(early[0], LayerRequest { height_max: Some(400), ..ANY });
     stage.ask(early[1], LayerRequest { rate_bps_max: Some(150_000), ..ANY });
-    early.iter().for_each(|v| assert!(stage.until(*v, 1, 300) <= 300));
+    early.iter().for_each(|v| assert!(stage.until(*v, 1, 420) <= 420));
     stage.ask(early[0], ANY);
     stage.ask(early[1], ANY);
-    early.iter().for_each(|v| assert!(stage.until(*v, 2, 300) <= 300));
+    early.iter().for_each(|v| assert!(stage.until(*v, 2, 420) <= 420));
     stage.run(200);
     for viewer in early {
         assert_eq!(check(&stage.world, viewer).unwrap(), 3 + usize::from(stage.says(viewer).switches > 3));
@@ -303,6 +313,21 @@ fn many_that_switch_cost_one_key_frame() {
     stage.run(400);
     assert!(viewers.iter().all(|v| stage.shown(*v) == 0));
     assert_eq!(stage.plis(0) - before, 1);
+}
+
+/// A request that the publisher does not listen to would be made again half a second later.
+#[test]
+fn a_publisher_is_asked_when_it_listens_whichever_encoding_it_was_asked_for() {
+    let mut stage = Stage::new(1, Codec::Vp8);
+    let viewer = stage.world.subscriber(Wish::on(0));
+    stage.run(3_000);
+    // It hears when it makes a frame.
+    stage.deaf_ms = 300 - FRAME_MS;
+    for layer in [0, 1, 2, 0, 2, 1] {
+        stage.ask(viewer, LayerRequest { layer: Some(layer), ..ANY });
+        let took = stage.until(viewer, usize::from(layer), 2_000);
+        assert!(took <= 420, "layer {layer} after {took} ms");
+    }
 }
 
 #[test]

@@ -435,20 +435,30 @@ async function layer({ id, wish }) {
   return { linked: link !== undefined, asked, ...(await (await fetch(at)).json()) };
 }
 
-/// Asks for layers and waits until a picture of that height was decoded; how long that took, and the freezes until then.
+/// Asks for layers and waits until a picture of that height was decoded; how long that took, and in `steps` what the node said meanwhile.
 async function untilHeight({ id, wish, height, ms = 10000 }) {
   const start = performance.now();
   const asked = wish ? await layer({ id, wish }) : null;
   const { frames } = sessions.get(id);
+  const steps = [];
   for (;;) {
     const { video } = await figures({ id });
     const took = performance.now() - start;
+    const now = await layer({ id });
+    const said = `${now.encodingId} ${now.reason}, decoded ${video?.frameHeight}`;
+    if (steps.at(-1)?.[1] !== said) steps.push([took, said]);
     if (video?.frameHeight === height || took > ms) {
-      return { enough: video?.frameHeight === height, took, asked: asked?.asked, video, shown: frames.at(-1),
-        layer: await layer({ id }) };
+      return { enough: video?.frameHeight === height, took, asked: asked?.asked, video, shown: frames.at(-1), steps,
+        layer: now };
     }
     await sleep(20);
   }
+}
+
+/// What each encoder of a publisher has done.
+async function encoders({ id }) {
+  const stats = [...(await sessions.get(id).pc.getStats()).values()];
+  return stats.filter((it) => it.type === "outbound-rtp" && it.kind === "video");
 }
 
 /// Frames a second that were decoded, or encoded by who publishes, over so many seconds; and what went wrong meanwhile.
@@ -511,4 +521,4 @@ async function capabilities() {
   return { send: names(RTCRtpSender), receive: names(RTCRtpReceiver) };
 }
 
-window.interop = { join, layer, untilHeight, pace, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };
+window.interop = { join, layer, untilHeight, encoders, pace, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };
