@@ -444,14 +444,15 @@ impl Forwarder {
                 let offset = self.live_offset(join);
                 let (span, join_out) = ((join.timestamp - first.timestamp).max(0), join.timestamp + offset);
                 let high = match self.highest {
-                    // A viewer at the live point has had `join_out`. The next frame is about as far off as the last one was; RTMP
-                    // counts milliseconds, so half of that is safe to use.
+                    // A viewer at the live point has had `join_out`, perhaps more than once. The next frame is about as far off as the last
+                    // one was; RTMP counts milliseconds, so half of that is safe to use, and an eighth is left in any case.
                     Some(_) => {
                         let before = ring.from(key).rev().find(|p| p.timestamp < join.timestamp);
                         let interval = before.map_or(0, |p| join.timestamp - p.timestamp);
                         let next = ring.get(join.seq + 1).map(|p| p.timestamp + offset);
                         join_out
                             .max(self.last_time + interval / 2)
+                            .min(join_out + interval - interval / 8)
                             .min(next.map_or(i64::MAX, |time| time - 1))
                     }
                     None => join_out,

@@ -59,6 +59,7 @@ scenarios! {
     rate_steps_one: "rate-steps-one",
     rtmp_narrow: "rtmp-narrow",
     rtmp_too_narrow: "rtmp-too-narrow",
+    temporal_narrow: "temporal-narrow",
     estimate_loss_2: "estimate-loss-2",
 }
 

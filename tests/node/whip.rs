@@ -332,12 +332,13 @@ fn layers_are_asked_for_by_the_session_url() {
     for _ in 0..100 {
         assert!(matches!(ask(&[JSON], r#"{"encodingId":"q"}"#), 200 | 503));
     }
-    let clients = node.api("/api/v1/clients/");
-    let viewer =
-        clients["clients"].as_array().expect("a list").iter().find(|it| it["publish"] == false).cloned();
-    let viewer = viewer.expect("the viewer is listed");
-    assert_eq!(viewer["rtc"]["layer"]["encodingId"], "q", "{viewer:#}");
-    assert_eq!(viewer["rtc"]["layer"]["reason"], "only", "{viewer:#}");
+    // The orders are on their way.
+    until("the viewer is listed with what was asked last", Duration::from_secs(5), || {
+        let clients = node.api("/api/v1/clients/");
+        let viewer = clients["clients"].as_array()?.iter().find(|it| it["publish"] == false)?;
+        let layer = &viewer["rtc"]["layer"];
+        (layer["encodingId"] == "q" && layer["reason"] == "only").then_some(())
+    });
     assert_eq!(send("DELETE", &session_url(&node, &played), &[], "").status, 200);
     assert_eq!(ask(&[JSON], "{}"), 404, "the session is over");
     node.assert_well();

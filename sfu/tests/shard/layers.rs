@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use media::{Codec, Kind, Time};
 use metrics::DropReason;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use rtc::rtcp;
 use sfu::{CloseReason, Command, Event, LayerReason, LayerRequest, LayerShown, TrackKey};
 
 use crate::camera::{FRAME_MS, FRAME_TICKS, Video};
-use crate::world::{Got, Rtcp, STREAM, UNIX_US, VIDEO, Wish, World, numbers, times};
+use crate::world::{Got, Rtcp, STREAM, UNIX_US, VIDEO, Wish, World, cases, numbers, times};
 
 const RIDS: [&str; 3] = ["q", "h", "f"];
 const RID_ID: u8 = 10;
@@ -591,16 +590,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 4..30)
 }
 
-/// The cases are of a committed seed, so that a failure is of a change. Others, a thousand of them:
-/// `PROPTEST_CASES=1000 PROPTEST_RNG_SEED=8 cargo test -p millrace-sfu --test shard switches_under`, without the seed for any.
-fn cases() -> ProptestConfig {
-    let asked = ["PROPTEST_CASES", "PROPTEST_RNG_SEED"].iter().any(|name| std::env::var_os(name).is_some());
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    if asked { config } else { ProptestConfig { cases: 24, rng_seed: RngSeed::Fixed(7), ..config } }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn switches_under_loss_make_one_stream(seed in 1_u64..1_000_000, h264: bool, steps in steps()) {

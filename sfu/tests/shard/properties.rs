@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sfu::{CloseReason, Command, Mail, SourceId};
 
 use crate::camera::{FRAME_MS, Video, external};
-use crate::world::{Got, Random, VIDEO, Wish, World, times};
+use crate::world::{Got, Random, VIDEO, Wish, World, cases, times};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -219,7 +219,7 @@ fn check(world: &World, viewer: usize) -> Result<(), TestCaseError> {
 const CASES: u32 = 32;
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) })]
+    #![proptest_config(cases(CASES))]
 
     #[test]
     fn each_viewer_gets_one_stream_that_makes_sense(seed in 1_u64..1_000_000, steps in steps()) {
@@ -241,5 +241,30 @@ proptest! {
             prop_assert!(last.iter().rev().take(30).all(|g| g.payload.is_empty() || origin(g).0 == play.video.ssrc));
             check(&play.world, viewer)?;
         }
+    }
+}
+
+/// Two requests within a frame of an RTMP source: the second answer has no more room than the first left.
+#[test]
+fn a_gop_shown_twice_again_ends_before_the_next_frame() {
+    use Step::{Change, Cut, Frames, Pli};
+    let mut play = Play::new(7274);
+    play.frame(true, usize::MAX);
+    for step in [
+        Change(2),
+        Frames(5, false),
+        Cut(0),
+        Frames(9, false),
+        Cut(0),
+        Frames(1, true),
+        Pli(false),
+        Pli(false),
+    ] {
+        play.step(step);
+    }
+    play.step(Frames(2, false));
+    play.world.run(100);
+    for viewer in play.viewers {
+        check(&play.world, viewer).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use media::{Codec, Kind, Time};
 use metrics::{DropReason, ShardMetrics};
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use rtc::client::{Client, ClientConfig};
 use rtc::dtls::{Identity, Role};
 use rtc::ice::Credentials;
@@ -666,4 +667,12 @@ pub fn assert_contiguous(packets: &[&Got]) {
     let numbers = numbers(packets);
     let at = numbers.windows(2).position(|w| w[1] != w[0] + 1);
     assert!(at.is_none(), "{:?} of {}", at.map(|at| &numbers[at..numbers.len().min(at + 20)]), numbers.len());
+}
+
+/// The cases of a property are of a committed seed, so that a failure is of a change. Others, a thousand of them:
+/// `PROPTEST_CASES=1000 PROPTEST_RNG_SEED=8 cargo test -p millrace-sfu --test shard switches_under`, without the seed for any.
+pub fn cases(cases: u32) -> ProptestConfig {
+    let asked = ["PROPTEST_CASES", "PROPTEST_RNG_SEED"].iter().any(|name| std::env::var_os(name).is_some());
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if asked { config } else { ProptestConfig { cases, rng_seed: RngSeed::Fixed(7), ..config } }
 }

@@ -186,7 +186,7 @@ fn key_frame_requests() {
         let mut oracle = Oracle::new(FACTS);
         at_ms.iter().try_for_each(|ms| oracle.sent_rtcp(&pli, Time::from_ms(*ms)))
     };
-    ask(&[0, 200, 500, 1_000, 1_500]).unwrap();
-    breaks(ask(&[0, 199]), "within 200 ms");
-    breaks(ask(&[0, 250, 500, 750, 1_000]), "more than twice a second");
+    ask(&[0, 330, 660, 1_100, 1_500]).unwrap();
+    breaks(ask(&[0, 329]), "within 330 ms");
+    breaks(ask(&[0, 330, 660, 990, 1_320, 1_650, 1_980]), "more than twice a second");
 }

@@ -67,6 +67,8 @@ function prefer(transceiver, kind, codec, side) {
 
 /// Whether a header extension that the browser knows is offered, whatever it would do unasked: {URI: true or false}.
 function extend(transceiver, extensions) {
+  // Firefox cannot be asked.
+  if (Object.keys(extensions).length === 0) return;
   const all = transceiver.getHeaderExtensionsToNegotiate();
   for (const [uri, offered] of Object.entries(extensions)) {
     const wanted = all.find((it) => it.uri === uri);
