@@ -1,6 +1,7 @@
 //! Whether a payload begins a key frame, and whether its frame can be dropped: without state, from its first bytes.
 
 use super::vp8::Descriptor;
+use super::vp9;
 use crate::h264::{self, SliceStart};
 use crate::{Codec, Kind};
 
@@ -13,7 +14,7 @@ pub fn key_start(codec: Codec, payload: &[u8]) -> bool {
         Codec::H264 => Some(h264_key_start(payload)),
         Codec::H265 => h265_key_start(payload),
         Codec::Vp8 => vp8_key_start(payload),
-        Codec::Vp9 => vp9_key_start(payload),
+        Codec::Vp9 => vp9::Descriptor::parse(payload).map(|descriptor| descriptor.starts_key_frame()),
         // AV1 RTP specification section 4.4: Z Y W W N - - -; "N: MUST be set to 1 if the packet is the first packet of a coded
         // video sequence"
         Codec::Av1 => payload.first().map(|header| header & 0x08 != 0),
@@ -105,25 +106,6 @@ fn vp8_key_start(payload: &[u8]) -> Option<bool> {
     }
     // section 4.3: "P: Inverse key frame flag. When set to 0, the current frame is a key frame."
     Some(payload.get(descriptor.len)? & 0x01 == 0)
-}
-
-/// RFC 9628 section 4.2.
-fn vp9_key_start(payload: &[u8]) -> Option<bool> {
-    // I P L F B E V Z
-    let (descriptor, mut rest) = payload.split_first()?;
-    let inter_predicted = descriptor & 0x40 != 0;
-    let start_of_frame = descriptor & 0x08 != 0;
-    if inter_predicted || !start_of_frame {
-        return Some(false);
-    }
-    if descriptor & 0x80 != 0 {
-        rest = rest.get(if rest.first()? & 0x80 != 0 { 2 } else { 1 }..)?; // picture id, 7 or 15 bits
-    }
-    if descriptor & 0x20 != 0 {
-        // TID U SID D: higher spatial layers of a key frame are not inter-predicted either, but need the base
-        return Some((rest.first()? >> 1) & 0x07 == 0);
-    }
-    Some(true)
 }
 
 #[cfg(test)]

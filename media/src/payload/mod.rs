@@ -11,6 +11,7 @@ mod reorder;
 mod size;
 mod temporal;
 pub mod vp8;
+mod vp9;
 
 pub use keyframe::{discardable, key_start};
 pub use reorder::{Reorder, ReorderCounts};

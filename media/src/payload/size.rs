@@ -9,7 +9,7 @@ pub fn size(codec: Codec, payload: &[u8]) -> Option<(u32, u32)> {
     match codec {
         Codec::H264 => h264::size(sps(payload)?),
         Codec::Vp8 => vp8(payload),
-        Codec::Vp9 => vp9(payload),
+        Codec::Vp9 => super::vp9::Descriptor::parse(payload)?.size(),
         Codec::Av1 => super::av1::size(payload),
         _ => None,
     }
@@ -26,33 +26,6 @@ fn vp8(payload: &[u8]) -> Option<(u32, u32)> {
     };
     let of = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
     Some((of(width0, width1), of(height0, height1)))
-}
-
-/// RFC 9628 sections 4.2 and 4.2.1: the largest of the spatial layers is the last.
-fn vp9(payload: &[u8]) -> Option<(u32, u32)> {
-    let (descriptor, mut rest) = payload.split_first()?;
-    let has = |bit: u8| descriptor & bit != 0;
-    if !has(0x02) {
-        return None;
-    }
-    if has(0x80) {
-        rest = rest.get(if rest.first()? & 0x80 != 0 { 2 } else { 1 }..)?;
-    }
-    if has(0x20) {
-        rest = rest.get(if has(0x10) { 1 } else { 2 }..)?;
-    }
-    if has(0x10) && has(0x40) {
-        // P_DIFF: up to three bytes, the last with its N bit clear.
-        let more = rest.iter().take(3).position(|byte| byte & 1 == 0)?;
-        rest = rest.get(more.checked_add(1)?..)?;
-    }
-    let (structure, rest) = rest.split_first()?;
-    if structure & 0x10 == 0 {
-        return None;
-    }
-    let last = usize::from(structure >> 5).checked_mul(4)?;
-    let &[width0, width1, height0, height1] = rest.get(last..)?.first_chunk::<4>()?;
-    Some((u32::from(u16::from_be_bytes([width0, width1])), u32::from(u16::from_be_bytes([height0, height1]))))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Temporal layers as payload formats mark them: VP8 and VP9, in every packet.
 
-use super::vp8::Descriptor;
+use super::vp8;
+use super::vp9::{Descriptor, Layer};
 use crate::Codec;
 
 /// Temporal layers that are told apart; what a source has beyond them counts as the uppermost. VP8 has no more (RFC 7741 section 4.2), and
@@ -25,8 +26,8 @@ impl Temporal {
     /// What a payload says of its frame.
     pub fn of(codec: Codec, payload: &[u8]) -> Temporal {
         let found = match codec {
-            Codec::Vp8 => vp8(payload),
-            Codec::Vp9 => vp9(payload),
+            Codec::Vp8 => of_vp8(payload),
+            Codec::Vp9 => of_vp9(payload),
             _ => None,
         };
         found.unwrap_or_default()
@@ -40,29 +41,18 @@ impl Temporal {
 
 /// RFC 7741 section 4.2: "Y: 1 layer sync bit ... indicates that the current frame depends only on the base layer". Frames of its layer that
 /// follow may refer to it and to the layers below.
-fn vp8(payload: &[u8]) -> Option<Temporal> {
-    let (id, sync) = Descriptor::parse(payload)?.temporal?;
+fn of_vp8(payload: &[u8]) -> Option<Temporal> {
+    let (id, sync) = vp8::Descriptor::parse(payload)?.temporal?;
     Some(match id.checked_sub(1).filter(|_| sync) {
         Some(below) => Temporal::new(id, below, id),
         None => Temporal::new(id, 0, 0),
     })
 }
 
-/// RFC 9628 section 4.2: "U: Switching up point ... subsequent higher temporal layer pictures will not depend on any picture before the
-/// current picture (in coding order) with temporal-layer ID greater than TID."
-fn vp9(payload: &[u8]) -> Option<Temporal> {
-    // I P L F B E V Z
-    let (descriptor, mut rest) = payload.split_first()?;
-    if descriptor & 0x20 == 0 {
-        return None;
-    }
-    if descriptor & 0x80 != 0 {
-        rest = rest.get(if rest.first()? & 0x80 != 0 { 2 } else { 1 }..)?;
-    }
-    // TID U SID D
-    let layer = rest.first()?;
-    let id = layer >> 5;
-    Some(if layer & 0x10 != 0 { Temporal::new(id, id, ID_MAX) } else { Temporal::new(id, 0, 0) })
+/// RFC 9628 section 4.2: the bit says it of all layers above.
+fn of_vp9(payload: &[u8]) -> Option<Temporal> {
+    let Layer { temporal, switches_up, .. } = Descriptor::parse(payload)?.layer?;
+    Some(if switches_up { Temporal::new(temporal, temporal, ID_MAX) } else { Temporal::new(temporal, 0, 0) })
 }
 
 #[cfg(test)]
