@@ -241,7 +241,7 @@ impl Publisher {
             bump(&stats.frames_in, 1);
         }
         let descriptor = media.dependency_ext_id.and_then(|id| header.extension(id)).unwrap_or(&[]);
-        let described = if descriptor.is_empty() { None } else { receive.descriptors.read(descriptor) };
+        let described = if descriptor.is_empty() { None } else { receive.descriptors.read(descriptor, seq) };
         Ok(Received {
             media: stream.media,
             encoding: stream.encoding,
@@ -254,7 +254,7 @@ impl Publisher {
                 capture: None,
                 key_start,
                 discardable: payload::discardable(codec, body),
-                temporal: described.unwrap_or_else(|| Temporal::of(codec, body)),
+                temporal: Temporal::of(codec, body, described),
                 descriptor: copy(descriptor),
                 payload: copy(body),
             },

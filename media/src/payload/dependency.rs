@@ -26,13 +26,12 @@ pub struct Descriptors {
 
 #[derive(Clone, Debug)]
 struct Structure {
-    /// The frame that brought it.
-    number: u16,
+    /// The packet that brought it.
+    seq: u64,
     first_template: u8,
-    decode_targets: u32,
     templates: Vec<Template>,
-    /// For each temporal layer the decode target that has it and the most of the picture.
-    target_of: [Option<u32>; TEMPORAL_ID_MAX as usize + 1],
+    /// Of each decode target the uppermost layers, spatial and temporal; none of a target without frames.
+    targets: Vec<Option<(u8, u8)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +43,13 @@ struct Template {
 }
 
 impl Descriptors {
-    /// What a descriptor says of its frame's temporal layer; `None` when it is cut or refers to a structure that is not known.
-    pub fn read(&mut self, descriptor: &[u8]) -> Option<Temporal> {
+    /// What the descriptor of the packet with the extended number `seq` says of its frame's temporal layer; `None` when it is cut or refers to a
+    /// structure that is not known.
+    pub fn read(&mut self, descriptor: &[u8], seq: u64) -> Option<Temporal> {
         let mut bits = BitReader::new(descriptor);
         let _starts_and_ends = bits.bits(2)?;
         let template = bits.bits(6)? as u8;
-        let number = bits.bits(16)? as u16;
+        let _frame_number = bits.bits(16)?;
         let mut flags = [false; 5];
         if bits.left_bits() > 0 {
             for flag in &mut flags {
@@ -58,21 +58,20 @@ impl Descriptors {
         }
         let [has_structure, has_active_targets, has_indications, ..] = flags;
         if has_structure {
-            let structure = Structure::read(&mut bits, number)?;
-            // What is sent again may be of a key frame before the last.
-            let newer = |before: &Structure| number.wrapping_sub(before.number) < 0x8000;
-            if self.structure.as_ref().is_none_or(newer) {
+            let structure = Structure::read(&mut bits, seq)?;
+            // What is sent again may be of a key frame before the last. Frame numbers do not tell: they wrap, and encoders begin anew.
+            if self.structure.as_ref().is_none_or(|before| seq >= before.seq) {
                 self.structure = Some(structure);
             }
         }
         let structure = self.structure.as_ref()?;
         if has_active_targets {
-            bits.bits(structure.decode_targets)?;
+            bits.bits(structure.decode_targets())?;
         }
         let index = template.wrapping_sub(structure.first_template) & 0x3f;
         let mut found = *structure.templates.get(usize::from(index))?;
         if has_indications {
-            found.indications = indications(&mut bits, structure.decode_targets)?;
+            found.indications = indications(&mut bits, structure.decode_targets())?;
         }
         Some(structure.temporal(&found))
     }
@@ -80,7 +79,7 @@ impl Descriptors {
 
 impl Structure {
     /// Appendix A.8.2 `template_dependency_structure`.
-    fn read(bits: &mut BitReader<'_>, number: u16) -> Option<Structure> {
+    fn read(bits: &mut BitReader<'_>, seq: u64) -> Option<Structure> {
         let first_template = bits.bits(6)? as u8;
         let decode_targets = bits.bits(5)?.checked_add(1)?;
         let mut templates = Vec::new();
@@ -123,24 +122,36 @@ impl Structure {
                 bits.bits(32)?;
             }
         }
-        let mut target_of = [None; TEMPORAL_ID_MAX as usize + 1];
-        let mut best = [None; TEMPORAL_ID_MAX as usize + 1];
-        for target in 0..decode_targets {
+        let uppermost = |target| {
             let present = || templates.iter().filter(|t| t.indication(target) != NOT_PRESENT);
-            let Some(temporal) = present().map(|t| t.temporal).max() else { continue };
-            let spatial = present().map(|t| t.spatial).max();
-            let place = target_of.get_mut(usize::from(temporal)).zip(best.get_mut(usize::from(temporal)));
-            if let Some((place, best)) = place.filter(|(_, best)| spatial > **best) {
-                (*place, *best) = (Some(target), spatial);
-            }
-        }
-        Some(Structure { number, first_template, decode_targets, templates, target_of })
+            Some((present().map(|t| t.spatial).max()?, present().map(|t| t.temporal).max()?))
+        };
+        let targets = (0..decode_targets).map(uppermost).collect();
+        Some(Structure { seq, first_template, templates, targets })
     }
 
-    /// A switch to a target is one for who gets the frame: who has its layer.
+    /// At most 32.
+    fn decode_targets(&self) -> u32 {
+        self.targets.len() as u32
+    }
+
+    /// A switch to a target is one for who gets the frame: who has its layer. Of each temporal layer that target counts which has the least of the
+    /// picture beside the frame: those with more wait for frames of layers of their own, and these follow the same pattern.
     fn temporal(&self, of: &Template) -> Temporal {
-        let switches = |target: &Option<u32>| target.is_some_and(|target| of.indication(target) == SWITCH);
-        let up_to = self.target_of.iter().rposition(switches).unwrap_or(0);
+        let mut found: [Option<(u8, bool)>; TEMPORAL_ID_MAX as usize + 1] = Default::default();
+        for (target, uppermost) in (0..).zip(&self.targets) {
+            let (Some((spatial, temporal)), indication) = (*uppermost, of.indication(target)) else {
+                continue;
+            };
+            if let Some(place) = found.get_mut(usize::from(temporal))
+                && indication != NOT_PRESENT
+                && place.is_none_or(|(before, _)| spatial < before)
+            {
+                *place = Some((spatial, indication == SWITCH));
+            }
+        }
+        let up_to =
+            found.iter().rposition(|target| target.is_some_and(|(_, switches)| switches)).unwrap_or(0);
         match u8::try_from(up_to) {
             Ok(up_to) if up_to > of.temporal => Temporal::new(of.temporal, of.temporal, up_to),
             _ => Temporal::new(of.temporal, 0, 0),
@@ -237,14 +248,56 @@ mod tests {
         written(&[head(template, number, 0b10000), three_layers()].concat())
     }
 
+    /// One template, of id 5, and one target.
+    fn one_layer(number: u32) -> Vec<u8> {
+        let structure = vec![(6, 5), (5, 0), (2, 3), (2, 2), (1, 0), (1, 0), (1, 0)];
+        written(&[head(5, number, 0b10000), structure].concat())
+    }
+
+    /// Two spatial and two temporal layers, as libwebrtc writes them: `key` for L2T2_KEY, where only the key frame's layers refer to each other.
+    fn two_by_two(key: bool) -> Vec<u8> {
+        let [absent, discardable, switch, required] = [0, 1, 2, 3];
+        let (between, late) = if key { (absent, absent) } else { (required, required) };
+        // Targets S0T0, S0T1, S1T0, S1T1; templates from 0 on: S0's key frame, S0T0, S0T1, S1 of the key frame, S1T0, S1T1.
+        let mut fields = vec![(6, 0), (5, 3), (2, 0), (2, 1), (2, 2), (2, 0), (2, 1), (2, 3)];
+        for indications in [
+            [switch; 4],
+            [switch, switch, between, between],
+            [absent, discardable, absent, late],
+            [absent, absent, switch, switch],
+            [absent, absent, switch, switch],
+            [absent, absent, absent, discardable],
+        ] {
+            fields.extend(indications.map(|indication| (2, indication)));
+        }
+        // No differences, no chains, no sizes.
+        fields.extend([(1, 0); 6]);
+        fields.extend([(2, 0), (1, 0)]);
+        written(&[head(0, 1, 0b10000), fields].concat())
+    }
+
+    /// Spatial layers have a temporal pattern: where a picture's first frame says that its own layer may go up, the picture does.
+    #[test]
+    fn a_picture_goes_up_where_its_base_does() {
+        for key in [false, true] {
+            let mut descriptors = Descriptors::default();
+            assert_eq!(descriptors.read(&two_by_two(key), 1), Some(Temporal::new(0, 0, 1)));
+            let mut of = |template| descriptors.read(&written(&[(2, 3), (6, template), (16, 2)]), 2);
+            assert_eq!(of(1), Some(Temporal::new(0, 0, 1)), "S0T0, {key}");
+            assert_eq!(of(2), Some(Temporal::new(1, 0, 0)));
+            assert_eq!(of(4), Some(Temporal::new(0, 0, 1)), "S1T0, {key}");
+            assert_eq!(of(5), Some(Temporal::new(1, 0, 0)));
+        }
+    }
+
     #[test]
     fn layers_and_switches_of_three_layers() {
         let mut descriptors = Descriptors::default();
-        assert_eq!(descriptors.read(&written(&[(2, 3), (6, 61), (16, 9)])), None, "no structure yet");
+        assert_eq!(descriptors.read(&written(&[(2, 3), (6, 61), (16, 9)]), 1), None, "no structure yet");
         let key = with_structure(60, 0xfffe);
         assert!(key.len() > 16, "longer than a one-byte element: {}", key.len());
-        assert_eq!(descriptors.read(&key), Some(Temporal::new(0, 0, 2)));
-        let mut of = |template: u32| descriptors.read(&written(&[(2, 3), (6, template), (16, 1)]));
+        assert_eq!(descriptors.read(&key, 2), Some(Temporal::new(0, 0, 2)));
+        let mut of = |template: u32| descriptors.read(&written(&[(2, 3), (6, template), (16, 1)]), 3);
         assert_eq!(of(61), Some(Temporal::new(0, 0, 2)), "any base frame is one to go up at");
         assert_eq!(of(62), Some(Temporal::new(1, 1, 2)));
         assert_eq!(of(63), Some(Temporal::new(2, 0, 0)));
@@ -252,29 +305,35 @@ mod tests {
         assert_eq!(of(1), None, "no such template");
         // A frame's own indications: not one to go up at after all. Before them the active targets.
         let own = [head(61, 2, 0b01100), vec![(3, 0b111), (2, 3), (2, 3), (2, 3)]].concat();
-        assert_eq!(descriptors.read(&written(&own)), Some(Temporal::new(0, 0, 0)));
+        assert_eq!(descriptors.read(&written(&own), 4), Some(Temporal::new(0, 0, 0)));
     }
 
     #[test]
     fn a_structure_is_replaced_by_a_newer_one_and_kept_where_one_is_cut() {
         let mut descriptors = Descriptors::default();
-        descriptors.read(&with_structure(60, 10)).unwrap();
-        let one = |number| {
-            written(
-                &[head(5, number, 0b10000), vec![(6, 5), (5, 0), (2, 3), (2, 2), (1, 0), (1, 0), (1, 0)]]
-                    .concat(),
-            )
-        };
-        let mut cut = one(20);
+        descriptors.read(&with_structure(60, 10), 10).unwrap();
+        let mut cut = one_layer(20);
         cut.pop();
-        assert_eq!(descriptors.read(&cut), None);
-        assert_eq!(descriptors.read(&with_structure(60, 10)[..19]), None);
+        assert_eq!(descriptors.read(&cut, 20), None);
+        assert_eq!(descriptors.read(&with_structure(60, 10)[..19], 10), None);
         let delta = |template| written(&[(2, 3), (6, template), (16, 21)]);
-        assert_eq!(descriptors.read(&delta(62)).map(|t| t.id), Some(1));
-        assert_eq!(descriptors.read(&one(20)), Some(Temporal::default()));
-        assert_eq!(descriptors.read(&delta(62)), None);
-        descriptors.read(&with_structure(60, 10));
-        assert_eq!(descriptors.read(&delta(5)), Some(Temporal::default()), "the older one came late");
+        assert_eq!(descriptors.read(&delta(62), 21).map(|t| t.id), Some(1));
+        assert_eq!(descriptors.read(&one_layer(20), 20), Some(Temporal::default()));
+        assert_eq!(descriptors.read(&delta(62), 21), None);
+        descriptors.read(&with_structure(60, 10), 10);
+        assert_eq!(descriptors.read(&delta(5), 21), Some(Temporal::default()), "the older one came late");
+    }
+
+    #[test]
+    fn a_structure_is_newer_by_its_packet_whatever_its_frame_number() {
+        let delta = |template| written(&[(2, 3), (6, template), (16, 21)]);
+        // After half of all frame numbers, and where an encoder begins anew.
+        for (before, after) in [(0, 0x8001), (0x7000, 3)] {
+            let mut descriptors = Descriptors::default();
+            descriptors.read(&with_structure(60, before), 10).unwrap();
+            assert_eq!(descriptors.read(&one_layer(after), 20), Some(Temporal::default()));
+            assert_eq!(descriptors.read(&delta(5), 21), Some(Temporal::default()), "{before} {after}");
+        }
     }
 
     #[test]
@@ -301,11 +360,11 @@ mod tests {
                 }
             }
             for descriptor in std::iter::once(nearly).chain(all) {
-                if let Some(found) = descriptors.read(&descriptor) {
+                if let Some(found) = descriptors.read(&descriptor, 1) {
                     prop_assert!(usize::from(found.id.max(found.up_to)) < super::super::TEMPORAL_LAYERS_MAX);
                 }
                 if let Some(structure) = &descriptors.structure {
-                    prop_assert!(structure.templates.len() <= TEMPLATES_MAX && structure.decode_targets <= 32);
+                    prop_assert!(structure.templates.len() <= TEMPLATES_MAX && structure.targets.len() <= 32);
                 }
             }
         }

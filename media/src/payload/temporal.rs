@@ -23,14 +23,20 @@ pub struct Temporal {
 }
 
 impl Temporal {
-    /// What a payload says of its frame.
-    pub fn of(codec: Codec, payload: &[u8]) -> Temporal {
-        let found = match codec {
+    /// What a payload says of its frame, and where it does not, what its dependency descriptor does (`described`).
+    ///
+    /// VP8's own word is the better one: libwebrtc describes every frame of an encoder that describes none as one to go up at. VP9's descriptor
+    /// may know of such frames that the bit in the payload does not tell, and the bit of some that the descriptor does not.
+    pub fn of(codec: Codec, payload: &[u8], described: Option<Temporal>) -> Temporal {
+        let said = match codec {
             Codec::Vp8 => of_vp8(payload),
             Codec::Vp9 => of_vp9(payload),
             _ => None,
         };
-        found.unwrap_or_default()
+        match (said, described) {
+            (Some(said), Some(described)) if codec == Codec::Vp9 && described.up_to > said.up_to => described,
+            (said, described) => said.or(described).unwrap_or_default(),
+        }
     }
 
     /// With layers beyond the uppermost counted as that.
@@ -62,31 +68,45 @@ mod tests {
 
     #[test]
     fn vp8_says_its_layer_and_where_one_may_go_up() {
-        let of = |layer: u8| Temporal::of(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x23, 7, layer, 0]);
+        let of = |layer: u8| Temporal::of(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x23, 7, layer, 0], None);
         assert_eq!(of(0x00), Temporal::default());
         assert_eq!(of(0x20), Temporal::default(), "a base frame with the bit refers to no less than others");
         assert_eq!(of(0x40), Temporal::new(1, 0, 0));
         assert_eq!(of(0x60), Temporal::new(1, 0, 1));
         assert_eq!(of(0xa0), Temporal::new(2, 1, 2));
-        assert_eq!(Temporal::of(Codec::Vp8, &[0x10, 0]), Temporal::default(), "no layers");
-        assert_eq!(Temporal::of(Codec::Vp8, &[0x90, 0x20]), Temporal::default(), "cut");
+        assert_eq!(Temporal::of(Codec::Vp8, &[0x10, 0], None), Temporal::default(), "no layers");
+        assert_eq!(Temporal::of(Codec::Vp8, &[0x90, 0x20], None), Temporal::default(), "cut");
     }
 
     #[test]
     fn vp9_says_its_layer_and_where_one_may_go_up() {
-        let of = |layer: u8| Temporal::of(Codec::Vp9, &[0xa8, 0x81, 0x02, layer]);
+        let of = |layer: u8| Temporal::of(Codec::Vp9, &[0xa8, 0x81, 0x02, layer], None);
         assert_eq!(of(0x00), Temporal::default());
         assert_eq!(of(0x40), Temporal::new(2, 0, 0));
         assert_eq!(of(0x30), Temporal::new(1, 1, 3));
         assert_eq!(of(0xf0).id, 3, "the uppermost that is told apart");
-        assert_eq!(Temporal::of(Codec::Vp9, &[0x88, 0x12, 0xff]), Temporal::default(), "no layers");
+        assert_eq!(Temporal::of(Codec::Vp9, &[0x88, 0x12, 0xff], None), Temporal::default(), "no layers");
+    }
+
+    #[test]
+    fn the_payload_is_heard_before_the_descriptor() {
+        let described = Some(Temporal::new(0, 0, 2));
+        let vp8 = |extension| Temporal::of(Codec::Vp8, &[0x90, extension, 0x81, 0x23, 7, 0, 0], described);
+        assert_eq!(vp8(0xe0), Temporal::default(), "a base frame");
+        assert_eq!(vp8(0xc0), described.unwrap(), "without layers of its own");
+        let vp9 = |layer, described| Temporal::of(Codec::Vp9, &[0xa8, 0x81, 0x02, layer], described);
+        assert_eq!(vp9(0, described), described.unwrap());
+        assert_eq!(vp9(0x10, Some(Temporal::default())), Temporal::new(0, 0, 3));
+        assert_eq!(vp9(0x20, Some(Temporal::default())), Temporal::new(1, 0, 0));
+        assert_eq!(Temporal::of(Codec::H264, &[0x41], described), described.unwrap());
+        assert_eq!(Temporal::of(Codec::Av1, &[0x10], None), Temporal::default());
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(payload in prop::collection::vec(any::<u8>(), 0..10)) {
             for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264] {
-                let found = Temporal::of(codec, &payload);
+                let found = Temporal::of(codec, &payload, None);
                 prop_assert!(usize::from(found.id.max(found.up_from).max(found.up_to)) < TEMPORAL_LAYERS_MAX);
             }
         }
