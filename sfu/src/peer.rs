@@ -29,6 +29,8 @@ use crate::track::Incoming;
 const STREAMS_MAX: usize = 16;
 /// Receiver reports and sender reports (RFC 3550 6.2 would allow 5 s; 1 s keeps round trips and lip sync fresh).
 const REPORT_US: i64 = 1_000_000;
+/// An answer to our clock is compared with one that came no longer ago: the clock's 16 bits of seconds go round in 18 hours. No report takes so long.
+const ANSWERED_US: i64 = 600_000_000;
 /// Transport-wide feedback to publishers: mediasoup's 100 ms, the slow end of what GCC wants.
 const FEEDBACK_US: i64 = 100_000;
 
@@ -111,8 +113,8 @@ pub(crate) struct Subscriber {
     pub(crate) forwarders: Vec<Subscribed>,
     pub(crate) cname: String,
     pub(crate) rtt_us: i64,
-    /// The newest of our clocks that it has answered (middle 32 bits).
-    answered: Option<u32>,
+    /// The newest of our clocks that it has answered (middle 32 bits), and when.
+    answered: Option<(u32, Time)>,
     /// The last reference time it sent, for our next report: whose, its middle 32 bits, and when it came.
     reference_time: Option<(u32, u32, Time)>,
     pub(crate) sending: Sending,
@@ -512,10 +514,12 @@ impl Subscriber {
     }
 
     /// Whether no answer to a newer clock of ours came before. An older one's, where reports of one source were lost, tells of the path as it was.
-    pub(crate) fn is_newest(&mut self, lsr: u32) -> bool {
-        let newest = self.answered.is_none_or(|before| lsr.wrapping_sub(before) as i32 >= 0);
+    pub(crate) fn is_newest(&mut self, lsr: u32, now: Time) -> bool {
+        let newest = self
+            .answered
+            .is_none_or(|(before, at)| lsr.wrapping_sub(before) as i32 >= 0 || now.since(at) > ANSWERED_US);
         if newest {
-            self.answered = Some(lsr);
+            self.answered = Some((lsr, now));
         }
         newest
     }
@@ -582,5 +586,24 @@ pub(crate) fn packet_kind(protocol: Result<Protocol, DropReason>) -> PacketKind 
         Ok(Protocol::Rtcp) => PacketKind::Rtcp,
         Ok(Protocol::Dtls) => PacketKind::Dtls,
         Ok(Protocol::Stun) | Err(_) => PacketKind::Stun,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_after_a_long_silence_count() {
+        let sending = Sending::new(false, false, Time::ZERO);
+        let mut subscriber = Subscriber::new(Vec::new(), String::new(), sending);
+        let hours = |hours: u32| (hours * 3_600) << 16;
+        assert!(subscriber.is_newest(hours(1), Time::ZERO));
+        assert!(!subscriber.is_newest(hours(1) - 1, Time::from_ms(1_000)), "it came late");
+        assert!(
+            subscriber.is_newest(hours(11), Time::from_ms(10 * 3_600_000)),
+            "behind, as the clock goes round"
+        );
+        assert!(!subscriber.is_newest(hours(11) - 1, Time::from_ms(10 * 3_600_000)));
     }
 }

@@ -647,7 +647,7 @@ impl Shard {
                 subscriber.on_report(about_ssrc, fraction_lost, cumulative_lost, stats);
                 let now_middle = rtcp::ntp_middle(rtcp::ntp_from_unix_us(unix_us));
                 if let Some(rtt_us) =
-                    rtcp::rtt_us(now_middle, lsr, dlsr).filter(|_| subscriber.is_newest(lsr))
+                    rtcp::rtt_us(now_middle, lsr, dlsr).filter(|_| subscriber.is_newest(lsr, now))
                 {
                     subscriber.rtt_us = rtt_us;
                     stats.rtt_us.store(rtt_us.max(1), Ordering::Relaxed); // 0 is unknown
