@@ -279,9 +279,9 @@ pub struct PeerStats {
     pub estimate_bps: AtomicU64,
     /// How that comes about.
     pub estimate: EstimateCell,
-    /// What a subscriber's tracks take now, in bit/s, and whether its link is held to take less: then it gets fewer frames.
+    /// What a subscriber's tracks take now, in bit/s: all their frames, or the temporal layers that were chosen of one of several encodings.
     pub needs_bps: AtomicU64,
-    /// See there.
+    /// The link is held to take less than that: a subscriber of a source with one encoding gets fewer frames.
     pub limited: AtomicBool,
     /// Packets sent again to probe for bandwidth: nobody asked for them, and they are not among `resent`.
     pub probe_copies: AtomicU64,

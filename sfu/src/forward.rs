@@ -352,6 +352,11 @@ impl Forwarder {
         self.temporal.passes()
     }
 
+    /// Whether fewer temporal layers are sent than are wanted.
+    pub(crate) fn temporal_lags(&self) -> bool {
+        self.temporal.lags()
+    }
+
     /// Whether frames are left out up to the next key frame.
     pub(crate) fn holds_for_key_frame(&self) -> bool {
         self.gate == Gate::KeyFrame

@@ -48,7 +48,10 @@ impl Gate {
         }
         match self {
             Gate::KeyFrame => Some(DropReason::CongestedToKeyFrame),
-            Gate::References if packet.discardable => Some(DropReason::CongestedDiscardable),
+            // Which temporal layers the link takes was chosen.
+            Gate::References if packet.discardable && packet.temporal.id == 0 => {
+                Some(DropReason::CongestedDiscardable)
+            }
             Gate::References | Gate::Open => None,
         }
     }
@@ -56,6 +59,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use media::Temporal;
+
     use super::*;
     use crate::ring::tests::packet;
 
@@ -67,6 +72,8 @@ mod tests {
         assert_eq!(gate.refuses(&discardable(0), false, false, at(399)), None);
         assert_eq!(gate.refuses(&packet(1, 0, false), false, true, at(399)), None);
         assert_eq!(gate.refuses(&discardable(0), false, true, at(1)), Some(DropReason::CongestedDiscardable));
+        let above = Packet { temporal: Temporal::new(1, 0, 0), ..discardable(0) };
+        assert_eq!(gate.refuses(&above, false, true, at(1)), None, "that is chosen elsewhere");
         let to_key_frame = Some(DropReason::CongestedToKeyFrame);
         assert_eq!(gate.refuses(&packet(1, 0, false), false, true, at(401)), to_key_frame);
         assert_eq!(

@@ -7,6 +7,7 @@ use metrics::DropReason;
 
 use crate::allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers, is_alone};
 use crate::command::{LayerShown, Mail, PeerId, SourceId, StreamId, TrackKey};
+use crate::forward::Forwarder;
 use crate::peer::{Role, Subscribed};
 use crate::ring::Ring;
 use crate::shard::Shard;
@@ -22,6 +23,8 @@ const STARVED_FRAMES: i64 = 3;
 /// Rates are measured over [`BUCKETS`] of these.
 const BUCKET_US: i64 = 250_000;
 const BUCKETS: usize = 8;
+/// Where a source has not said for so long that a decoder can follow its upper layers, a key frame is asked for: libvpx says it every 8 frames.
+const LAGS_US: i64 = 2_000_000;
 /// Choices are made anew, and mirrors told, at least this often.
 const EVERY_US: i64 = 250_000;
 
@@ -139,7 +142,7 @@ impl EncodingMeter {
     }
 }
 
-/// A stream with more than one encoding, on this shard.
+/// A stream with several encodings, or with temporal layers in its only one, on this shard.
 #[derive(Debug, Default)]
 pub(crate) struct LayerSet {
     pub(crate) layers: Layers,
@@ -150,7 +153,7 @@ pub(crate) struct LayerSet {
 }
 
 impl LayerSet {
-    /// What the richest of its encodings that come takes, sound included.
+    /// What the richest of its encodings that come takes, whole and sound included.
     pub(crate) fn best_bps(&self) -> u64 {
         let rates = self.layers.iter().filter(|layer| layer.flows).map(|layer| layer.rate_bps);
         rates.max().map_or(0, |rate_bps| rate_bps + AUDIO_BPS)
@@ -165,6 +168,11 @@ pub(crate) struct LayerChoice {
     pub(crate) estimate_bps: u64,
     /// It was seen to carry less than what is sent.
     pub(crate) limited: bool,
+    /// Bit/s of the temporal layers that were chosen of one of several encodings; `u64::MAX` for all of them. Where there is one encoding, what
+    /// decides is whether the path carries it whole.
+    pub(crate) takes_bps: u64,
+    /// Since when fewer temporal layers are sent than were chosen.
+    lags: Option<Time>,
     allocator: Allocator,
 }
 
@@ -174,6 +182,8 @@ impl LayerChoice {
             request: LayerRequest::default(),
             estimate_bps: u64::MAX,
             limited: false,
+            takes_bps: u64::MAX,
+            lags: None,
             allocator: Allocator::new(Some(0)),
         }
     }
@@ -186,6 +196,16 @@ const AUDIO_BPS: u64 = 64_000;
 fn differ(a: &Layers, b: &Layers) -> bool {
     let facts = |l: &Layer| (l.height, l.flows, l.live, l.temporal_layers);
     a.iter().map(facts).ne(b.iter().map(facts))
+}
+
+/// The lower of two limits; `None`: no limit. A choice of all layers there are now is none, and what was asked for stays asked for.
+fn least(chosen: Option<u8>, asked: Option<u8>) -> Option<u8> {
+    chosen.into_iter().chain(asked).min()
+}
+
+/// The uppermost temporal layer that is sent; `None`: all that come.
+fn shown_temporal(forwarder: &Forwarder, of: &Layer) -> Option<u8> {
+    forwarder.temporal().filter(|temporal| *temporal < of.temporal_top())
 }
 
 /// The best of what comes, for a taker without limits.
@@ -389,7 +409,8 @@ impl Shard {
         let at = Subscription { peer, forwarder: index };
         let subscribed = &mut subscriber.forwarders[index];
         let TrackKey { stream, layer: current, .. } = self.tracks[subscribed.track].key;
-        let LayerChoice { request, estimate_bps, limited, allocator } = &mut subscriber.layers;
+        let LayerChoice { request, estimate_bps, limited, takes_bps, lags, allocator } =
+            &mut subscriber.layers;
         let Some(set) = self.layers.get(&stream) else {
             // One encoding: there is only whether.
             let reason = if request.paused { LayerReason::PausedByRequest } else { LayerReason::Only };
@@ -411,13 +432,22 @@ impl Shard {
         let budget = if unknown { u64::MAX } else { estimate_bps.saturating_sub(AUDIO_BPS) };
         let Choice { layer, temporal, reason } = allocator.choose(now, budget, &set.layers, request);
         let shown = set.layers.get(usize::from(current)).copied().unwrap_or_default();
+        *takes_bps = u64::MAX;
         if layer == Some(current) {
-            subscribed.forwarder.limit_temporal(temporal, shown.temporal_top());
+            subscribed.forwarder.limit_temporal(least(temporal, request.temporal_max), shown.temporal_top());
+            if let Some(temporal) = temporal.filter(|_| !is_alone(&set.layers)) {
+                *takes_bps =
+                    shown.temporal_bps.get(usize::from(temporal)).map_or(u64::MAX, |bps| bps + AUDIO_BPS);
+            }
+        }
+        *lags = subscribed.forwarder.temporal_lags().then(|| lags.unwrap_or(now));
+        if lags.is_some_and(|since| now.since(since) >= LAGS_US) {
+            self.tracks[subscribed.track].key_frames.want_when_limited(now);
         }
         peer_of.stats.set_layer(LayerShown {
             layer: current,
             height: shown.height,
-            temporal: subscribed.forwarder.temporal(),
+            temporal: shown_temporal(&subscribed.forwarder, &shown),
             reason,
             switches: subscribed.switches,
         });
@@ -473,12 +503,13 @@ impl Shard {
         if let (Some(chosen), temporal) = subscriber.layers.allocator.chosen()
             && chosen == layer
         {
-            subscribed.forwarder.limit_temporal(temporal, of.temporal_top());
+            let asked = subscriber.layers.request.temporal_max;
+            subscribed.forwarder.limit_temporal(least(temporal, asked), of.temporal_top());
         }
         peer.stats.set_layer(LayerShown {
             layer,
             height: of.height,
-            temporal: subscribed.forwarder.temporal(),
+            temporal: shown_temporal(&subscribed.forwarder, &of),
             reason: peer.stats.layer().reason,
             switches: subscribed.switches,
         });

@@ -357,7 +357,8 @@ impl Subscriber {
         let sending = &mut self.sending;
         let mut resumes = false;
         if let Some(estimator) = &mut sending.estimator {
-            sending.needs_bps = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
+            let needs_bps: u64 = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
+            sending.needs_bps = needs_bps.min(self.layers.takes_bps);
             estimator.set_demand(sending.needs_bps.max(best_bps) * DEMAND_PERCENT / 100);
             if let Some(probe) = estimator.poll(now) {
                 sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);

@@ -9,9 +9,10 @@ const ALL: u8 = u8::MAX;
 /// Which temporal layers pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TemporalGate {
-    /// The uppermost that is wanted, that passes, and that there is.
+    /// The uppermost that is wanted, and that passes.
     wanted: u8,
     passes: u8,
+    /// The uppermost there ever was: layers that pause come back, and then refer to frames from before.
     top: u8,
 }
 
@@ -22,13 +23,19 @@ impl TemporalGate {
 
     /// Those up to `limit` from now on, of those up to `top` that there are; `None`: all.
     pub(super) fn limit(&mut self, limit: Option<u8>, top: u8) {
-        (self.wanted, self.top) = (limit.unwrap_or(ALL), top);
-        self.pass(self.passes.min(self.wanted));
+        self.top = self.top.max(top);
+        self.wanted = limit.filter(|limit| *limit < self.top).unwrap_or(ALL);
+        self.passes = self.passes.min(self.wanted);
     }
 
     /// The uppermost that passes; `None`: all.
     pub(super) fn passes(&self) -> Option<u8> {
         (self.passes != ALL).then_some(self.passes)
+    }
+
+    /// Whether less passes than is wanted, until the source says that a decoder can follow.
+    pub(super) fn lags(&self) -> bool {
+        self.passes < self.wanted.min(self.top)
     }
 
     /// Nothing above the base passes, up to where one may go up again.
@@ -39,6 +46,7 @@ impl TemporalGate {
     /// Whether the frame that begins with `packet` is left out.
     pub(super) fn refuses(&mut self, packet: &Packet) -> bool {
         let temporal = packet.temporal;
+        self.top = self.top.max(temporal.id);
         if packet.key_start {
             self.pass(self.wanted);
         } else if temporal.up_to > self.passes && temporal.up_from <= self.passes {
@@ -89,8 +97,22 @@ mod tests {
         gate.limit(Some(0), 2);
         gate.limit(None, 2);
         assert!(!gate.refuses(&packet(1, 0, true)) && gate.passes().is_none());
+    }
+
+    #[test]
+    fn a_pause_of_the_upper_layers_opens_nothing() {
+        let mut gate = TemporalGate::new();
+        let of = Temporal::new;
         gate.limit(Some(0), 2);
         gate.limit(None, 0);
-        assert_eq!(gate.passes(), None, "a source that has fewer layers now");
+        assert!(!passes(&mut gate, of(1, 0, 0)) && !passes(&mut gate, of(2, 0, 0)), "they refer to nothing");
+        assert!(passes(&mut gate, of(1, 0, 1)) && !passes(&mut gate, of(2, 0, 0)), "as far as it says");
+        assert!(!gate.refuses(&packet(1, 0, true)) && gate.passes().is_none());
+        // What it learns of what it leaves out.
+        let mut gate = TemporalGate::new();
+        gate.limit(Some(0), 1);
+        assert!(!passes(&mut gate, of(2, 0, 0)));
+        gate.limit(None, 1);
+        assert!(passes(&mut gate, of(1, 0, 1)) && !passes(&mut gate, of(2, 0, 0)));
     }
 }

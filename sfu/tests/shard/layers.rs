@@ -1,6 +1,7 @@
 //! Simulcast: encodings told apart by RID, one of them for each viewer, switches that make one stream.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use media::{Codec, Kind, Time};
 use metrics::DropReason;
@@ -32,6 +33,8 @@ struct Stage {
     /// As Chromium it does not listen to a request within so long of the last, for whichever encoding.
     deaf_ms: i64,
     heard: Time,
+    /// Bytes of a packet, where there are more of them than the camera's.
+    payload_len: usize,
 }
 
 fn simulcast(shard: usize) -> Wish {
@@ -72,6 +75,7 @@ impl Stage {
             frames: 0,
             deaf_ms: 0,
             heard: Time::ZERO,
+            payload_len: 0,
         }
     }
 
@@ -90,7 +94,8 @@ impl Stage {
             }
             let key = (is_asked && hears) || self.frames == 0;
             self.answered[layer] = asked;
-            let packets = self.cameras[layer].frame(key);
+            let mut packets = self.cameras[layer].frame(key);
+            packets.iter_mut().for_each(|p| p.payload.resize(p.payload.len().max(self.payload_len), 0));
             if !self.stopped[layer] {
                 self.world.send(self.publisher, packets);
             }
@@ -392,6 +397,30 @@ fn the_estimate_decides_down_at_once_and_up_after_the_hold() {
     stage.run(9_000);
     assert_eq!(stage.shown(viewer), 2);
     check(&stage.world, viewer).unwrap();
+}
+
+/// Of the best, 1.6 Mbit/s, half of the frames fit: what the link does not take then is not sent, and nothing is short of anything.
+#[test]
+fn a_viewer_that_gets_some_temporal_layers_of_one_encoding_is_not_limited() {
+    let mut stage = Stage::new(1, Codec::Vp8);
+    stage.payload_len = 1_100;
+    stage.cameras.iter_mut().for_each(|camera| camera.layered = true);
+    let viewer = stage.world.subscriber(Wish::numbered(0));
+    stage.world.peers[viewer].down.queue_us_max = 3_000_000;
+    stage.world.peers[viewer].down.rate_bps = Some(1_300_000);
+    stage.run(20_000);
+    let stats = stage.world.peers[viewer].stats.clone();
+    let left_out = || stats.frames_congested.load(Ordering::Relaxed);
+    let (before, mut limited) = (left_out(), 0);
+    for _ in 0..100 {
+        stage.run(99);
+        limited += usize::from(stats.limited.load(Ordering::Relaxed));
+        let says = stage.says(viewer);
+        assert_eq!((says.layer, says.temporal), (2, Some(1)), "{says:?}");
+    }
+    let needs = stats.needs_bps.load(Ordering::Relaxed);
+    assert!((700_000..950_000).contains(&needs), "{needs}");
+    assert!(limited <= 10 && left_out() == before, "{limited} {}", left_out() - before);
 }
 
 #[test]

@@ -17,6 +17,9 @@ const BASE: LayerRequest = LayerRequest { temporal_max: Some(0), ..ANY };
 const HALF: LayerRequest = LayerRequest { temporal_max: Some(1), ..ANY };
 /// Bytes from the descriptor to the packet's own number, in a first packet of a frame that is none of keys.
 const HEAD: usize = 6;
+/// Where its layer is, and the bit that says that one may go up.
+const LAYER: usize = 5;
+const SYNC: u8 = 0x20;
 
 /// A frame as the camera made it: its layer, and the frames that it refers to.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ struct Stage {
     newest: [Option<usize>; 3],
     answered: usize,
     payload_len: usize,
+    /// Frames do not say that one may go up.
+    unmarked: bool,
 }
 
 impl Stage {
@@ -54,6 +59,7 @@ impl Stage {
             newest: [None; 3],
             answered: 0,
             payload_len: 220,
+            unmarked: false,
         }
     }
 
@@ -63,6 +69,9 @@ impl Stage {
         self.answered = asked;
         let mut packets = self.video.frame(key);
         packets.iter_mut().for_each(|p| p.payload.resize(self.payload_len, 0));
+        if self.unmarked {
+            packets.iter_mut().for_each(|p| p.payload[LAYER] &= !SYNC);
+        }
         let (layer, sync) = self.video.temporal();
         let [base, middle, _] = self.newest;
         let references = match (key, layer, sync) {
@@ -182,6 +191,52 @@ fn a_viewer_gets_the_layers_it_asks_for() {
     let stats = &stage.world.peers[viewers[1]].stats;
     assert_eq!(stats.frames_above.load(Ordering::Relaxed), left_out[1] / 3);
     assert_eq!(stats.frames_congested.load(Ordering::Relaxed), 0);
+}
+
+/// Nothing is measured of a publisher that pauses. What it then goes on with is of the layers it had.
+#[test]
+fn a_wish_outlasts_a_pause_of_the_publisher() {
+    let mut stage = Stage::new(2);
+    let viewers = [0, 1].map(|shard| stage.world.subscriber(Wish::on(shard)));
+    stage.run(990);
+    viewers.iter().for_each(|viewer| stage.ask(*viewer, BASE));
+    stage.run(330);
+    for _ in 0..8 {
+        let from = stage.world.now;
+        stage.world.run(700);
+        stage.run(11 * FRAME_MS);
+        for viewer in viewers {
+            assert_eq!(stage.layers(viewer, from)[1..], [0, 0]);
+        }
+    }
+    viewers.iter().for_each(|viewer| stage.check(*viewer));
+}
+
+/// One key frame for all who wait to go up, and nobody asks while nobody does.
+#[test]
+fn where_nothing_says_that_one_may_go_up_a_key_frame_is_asked_for() {
+    let mut stage = Stage::new(2);
+    stage.unmarked = true;
+    let viewers = [0, 1, 1].map(|shard| stage.world.subscriber(Wish::on(shard)));
+    stage.run(2_970);
+    viewers.iter().for_each(|viewer| stage.ask(*viewer, BASE));
+    let plis = stage.world.peers[stage.publisher].plis();
+    stage.run(5_940);
+    assert_eq!(stage.world.peers[stage.publisher].plis(), plis);
+    viewers.iter().for_each(|viewer| stage.ask(*viewer, HALF));
+    let from = stage.world.now;
+    stage.run(1_980);
+    assert_eq!(stage.layers(viewers[0], from)[1..], [0, 0]);
+    stage.run(990);
+    assert_eq!(stage.world.peers[stage.publisher].plis(), plis + 1);
+    let from = stage.world.now;
+    stage.run(40 * FRAME_MS);
+    for viewer in viewers {
+        let [base, half, top] = stage.layers(viewer, from);
+        assert!((9..=11).contains(&base) && (9..=11).contains(&half) && top == 0, "{base} {half} {top}");
+    }
+    assert_eq!(stage.world.peers[stage.publisher].plis(), plis + 1);
+    viewers.iter().for_each(|viewer| stage.check(*viewer));
 }
 
 /// Where the frame under way when the wish comes is of a layer above, it is brought to its end.
