@@ -172,7 +172,16 @@ fn accept<'a>(
             media.codecs.iter().take(NAMES_LISTED_MAX).map(|codec| short(&codec.name)).collect();
         return Err(format!("no codec in common, offered: {}", names.join(", ")));
     }
-    let extension_id = |uri| media.extension_id(uri).filter(|id| *id <= EXTENSION_ID_MAX);
+    // RFC 8285 section 6: one that its writer takes part in that way only is of no use the other way.
+    let goes = |direction: Direction| match params.role {
+        Role::Publish => direction.sends(),
+        Role::Play(_) => direction.receives(),
+    };
+    let extension_id = |uri| {
+        let offered = media.extensions.iter().find(|extension| extension.uri == uri);
+        let offered = offered.filter(|extension| extension.direction.is_none_or(goes));
+        offered.map(|extension| extension.id).filter(|id| *id <= EXTENSION_ID_MAX)
+    };
     let twcc = twcc_wanted && formats.iter().any(|format| format.twcc);
     let rid_ext_id = extension_id(EXTENSION_RID);
     let rids = match (params.role, kind) {

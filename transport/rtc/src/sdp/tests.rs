@@ -303,6 +303,40 @@ fn dependency_descriptors_need_elements_of_both_lengths() {
 }
 
 #[test]
+fn dependency_descriptors_go_to_viewers_that_offer_them() {
+    let offered = |extension: &str| {
+        let (audio, video) = CHROMIUM_WHEP.split_once("m=video").unwrap();
+        let line = format!("a=mid:1\r\na=extmap:{extension} {EXTENSION_DEPENDENCY}\r\n");
+        let video = video.replacen("a=mid:1\r\n", &line, 1);
+        assert!(video.contains(EXTENSION_DEPENDENCY));
+        format!("{audio}m=video{video}")
+    };
+    let agreed = |text: &str| {
+        let (answer, negotiated) = play(text, &[]);
+        let id = negotiated.media(Kind::Video).unwrap().dependency_ext_id;
+        assert_eq!(negotiated.media(Kind::Audio).unwrap().dependency_ext_id, None);
+        // The answer says what was agreed, in the section of the video, and that elements of both lengths come.
+        let line = id.map(|id| format!("a=extmap:{id} {EXTENSION_DEPENDENCY}"));
+        assert_eq!(answer.matches(EXTENSION_DEPENDENCY).count(), usize::from(id.is_some()), "{answer}");
+        assert_eq!(answer.matches("a=extmap-allow-mixed\r\n").count(), usize::from(id.is_some()));
+        let lines = lines(&answer, 2);
+        assert!(
+            line.is_none_or(|line| lines.contains(&line.as_str()) && lines.contains(&"a=extmap-allow-mixed"))
+        );
+        id
+    };
+    assert_eq!(agreed(CHROMIUM_WHEP), None, "not offered");
+    assert_eq!(agreed(&offered("12")), Some(12));
+    assert_eq!(agreed(&offered("12/recvonly")), Some(12));
+    assert_eq!(agreed(&offered("12/sendonly")), None, "it would send them");
+    assert_eq!(agreed(&offered("12").replace("a=extmap-allow-mixed\r\n", "")), None);
+    // On the level of the section it does as well.
+    let moved = offered("12").replace("a=extmap-allow-mixed\r\n", "");
+    assert_eq!(agreed(&moved.replacen("a=mid:1", "a=extmap-allow-mixed\r\na=mid:1", 1)), Some(12));
+    assert_eq!(agreed(&offered("16")), None, "one-byte elements have no such id");
+}
+
+#[test]
 fn simulcast_that_cannot_be_taken() {
     let with = |simulcast: &str| {
         let text = CHROMIUM_SIMULCAST_3.replace("a=simulcast:send q;h;f", simulcast);
