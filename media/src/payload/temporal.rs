@@ -90,15 +90,16 @@ mod tests {
 
     #[test]
     fn the_payload_is_heard_before_the_descriptor() {
-        let described = Some(Temporal::new(0, 0, 2));
+        let up = Temporal::new(0, 0, 2);
+        let described = Some(up);
         let vp8 = |extension| Temporal::of(Codec::Vp8, &[0x90, extension, 0x81, 0x23, 7, 0, 0], described);
         assert_eq!(vp8(0xe0), Temporal::default(), "a base frame");
-        assert_eq!(vp8(0xc0), described.unwrap(), "without layers of its own");
+        assert_eq!(vp8(0xc0), up, "without layers of its own");
         let vp9 = |layer, described| Temporal::of(Codec::Vp9, &[0xa8, 0x81, 0x02, layer], described);
-        assert_eq!(vp9(0, described), described.unwrap());
+        assert_eq!(vp9(0, described), up);
         assert_eq!(vp9(0x10, Some(Temporal::default())), Temporal::new(0, 0, 3));
         assert_eq!(vp9(0x20, Some(Temporal::default())), Temporal::new(1, 0, 0));
-        assert_eq!(Temporal::of(Codec::H264, &[0x41], described), described.unwrap());
+        assert_eq!(Temporal::of(Codec::H264, &[0x41], described), up);
         assert_eq!(Temporal::of(Codec::Av1, &[0x10], None), Temporal::default());
     }
 

@@ -126,6 +126,54 @@ fn layers_are_chosen_by_descriptors_whoever_gets_them() {
     assert_eq!(first.descriptor.as_ref().unwrap()[3..], STRUCTURE[3..], "the structure of the key frame");
 }
 
+/// What follows the frame number in a key frame's: L1T2, with templates of T0, T0 and T1, and L2T2_KEY, with those of each spatial layer.
+const L1T2: &[u8] = &[0x80, 0x01, 0x1e, 0xa8, 0x40];
+const L2T2_KEY: &[u8] = &[0x80, 0x03, 0x18, 0x7a, 0xaa, 0x01, 0x00, 0xa0, 0xa0, 0x10, 0x00];
+
+/// Two temporal layers, and in the second spatial layer of a picture, which has a frame of its own, the same: any base picture is one to go up at.
+#[test]
+fn two_layers_in_each_of_the_spatial_ones() {
+    for (structure, spatial) in [(L1T2, 1), (L2T2_KEY, 2)] {
+        let mut stage = Stage::new(1);
+        let viewer = stage.world.subscriber(wish(0, Some(DOWN_ID)));
+        let mut run = |stage: &mut Stage, pictures: usize| {
+            for _ in 0..pictures {
+                let mut packets = stage.make();
+                let key = media::payload::key_start(Codec::Av1, &packets[0].payload);
+                let template = if key { 0 } else { 1 + u8::from(stage.video.temporal().0 == 2) };
+                let number = stage.frame.wrapping_mul(spatial);
+                for (index, packet) in packets.iter_mut().enumerate() {
+                    // The second of two frames begins with the second packet.
+                    let above = spatial == 2 && index > 0;
+                    let [high, low] = number.wrapping_add(u16::from(above)).to_be_bytes();
+                    let (first, last) =
+                        (index == 0 || (above && index == 1), index == 2 || spatial == 2 && index == 0);
+                    let ends = u8::from(first) << 7 | u8::from(last) << 6;
+                    let mut descriptor = vec![ends | (template + if above { 3 } else { 0 }), high, low];
+                    if key && index == 0 {
+                        descriptor.extend(structure);
+                    }
+                    packet.descriptor = Some((UP_ID, descriptor));
+                }
+                stage.world.send(stage.publisher, packets);
+                stage.world.run(FRAME_MS);
+            }
+        };
+        run(&mut stage, 40);
+        let plis = stage.world.peers[stage.publisher].plis();
+        for (temporal_max, each) in [(Some(0), 2), (None, 1), (Some(0), 2), (None, 1)] {
+            stage.ask(viewer, temporal_max);
+            run(&mut stage, 5);
+            let before = stage.world.peers[viewer].video().len();
+            run(&mut stage, 40);
+            let got = stage.world.peers[viewer].video().len() - before;
+            assert_eq!(got, 3 * 40 / each, "{spatial} up to {temporal_max:?}");
+        }
+        assert_eq!(stage.world.peers[stage.publisher].plis(), plis, "nobody asked for a key frame");
+        assert_contiguous(&stage.world.peers[viewer].video());
+    }
+}
+
 /// A receiver takes a key frame with a lower number for one that came late.
 #[test]
 fn frame_numbers_go_on_when_the_publisher_begins_anew() {
