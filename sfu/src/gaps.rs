@@ -14,6 +14,8 @@ pub(crate) struct Gaps {
     /// Mean time between two pictures, by eighths.
     interval_us: i64,
     seen: u8,
+    /// The temporal layers that the rhythm is of.
+    layers: Option<u8>,
 }
 
 impl Gaps {
@@ -34,6 +36,13 @@ impl Gaps {
         };
         self.seen = self.seen.saturating_add(1);
         (learned && gap_us > long_us).then_some(gap_us)
+    }
+
+    /// The pictures from here on are of these temporal layers: another rhythm.
+    pub(crate) fn of_layers(&mut self, layers: Option<u8>) {
+        if self.layers != layers {
+            (self.layers, self.seen) = (layers, 0);
+        }
     }
 
     /// Pictures were sent out of their rhythm: a GOP from the ring.
@@ -61,6 +70,16 @@ mod tests {
         freezes(&mut gaps, (0..30).map(|n| n * 33));
         assert_eq!(freezes(&mut gaps, [1_057]), [100_000]);
         assert_eq!(freezes(&mut gaps, (0..30).map(|n| 1_557 + n * 33)), [500_000]);
+    }
+
+    #[test]
+    fn fewer_temporal_layers_are_no_freeze() {
+        let mut gaps = Gaps::default();
+        freezes(&mut gaps, (0..30).map(|n| n * 33));
+        gaps.of_layers(Some(0));
+        assert_eq!(freezes(&mut gaps, (0..30).map(|n| 1_000 + n * 133)), []);
+        gaps.of_layers(Some(0));
+        assert_eq!(freezes(&mut gaps, [6_000]), [1_143_000], "but a hole is");
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Ring {
         if slot.is_some() {
             return Err(DropReason::Duplicate);
         }
-        self.bytes += packet.payload.len();
+        self.bytes += packet.payload.len() + packet.descriptor.len();
         let (key_start, timestamp) = (packet.key_start, packet.timestamp);
         *slot = Some(packet);
         if key_start {
@@ -134,7 +134,7 @@ impl Ring {
                 break;
             }
             if let Some(Some(packet)) = self.slots.pop_front() {
-                self.bytes -= packet.payload.len();
+                self.bytes -= packet.payload.len() + packet.descriptor.len();
             }
             self.first += 1;
         }

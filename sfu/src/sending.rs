@@ -436,7 +436,12 @@ impl Subscriber {
         count_out(metrics, stats, sent);
         if catching_up {
             self.gaps.caught_up(now);
-        } else if let Some(freeze_us) = self.gaps.sent(sent.frames, now) {
+            return;
+        }
+        if sent.frames > 0 {
+            self.gaps.of_layers(self.forwarders.iter().find_map(|s| s.forwarder.temporal()));
+        }
+        if let Some(freeze_us) = self.gaps.sent(sent.frames, now) {
             bump(&stats.freezes, 1);
             bump(&stats.freeze_us, freeze_us as u64);
             metrics.subscriber_freezes.increment();

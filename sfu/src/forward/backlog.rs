@@ -36,9 +36,10 @@ impl Forwarder {
             }
             self.choose(packet)?;
             next = packet.seq + 1;
-            let before = self.left_out_time;
+            let before = (self.left_out_time, self.left_out_frames);
             if let Some(why) = self.leaves_out(packet, ring, limited, way.now) {
-                if why != Some(DropReason::CongestedToKeyFrame) {
+                // A cut hides what it misses.
+                if self.gate != Gate::KeyFrame {
                     self.leave_open(packet.seq, before);
                 }
                 self.left_out = Some(packet.seq);
@@ -101,12 +102,14 @@ impl Forwarder {
             matches!(self.state, State::CatchUp { join: Some((join, _)), .. } if packet.seq < join);
         // A catch-up is late by nature.
         let live = matches!(self.state, State::Live { .. });
-        if begins && live && packet.temporal.id > 0 && is_late(packet, now) {
+        let late = begins && live && packet.temporal.id > 0 && is_late(packet, now);
+        if late {
             self.temporal.relieve();
         }
+        let holds = self.gate == Gate::KeyFrame && !packet.key_start;
         let why = if !begins {
             Some(self.left_out_for)
-        } else if self.temporal.refuses(packet) {
+        } else if !holds && (late || self.temporal.refuses(packet)) {
             Some(Some(DropReason::TemporalLayer))
         } else if squeezed && !limited {
             packet.discardable.then_some(None)
@@ -125,17 +128,24 @@ impl Forwarder {
         why
     }
 
-    /// What is missing before `seq` among what is left out may be of a frame that is not: its numbers stay the receiver's to miss. `before` is
-    /// the time stamp of the frame that was left out before it.
-    fn leave_open(&mut self, seq: u64, before: Option<i64>) {
-        let first = self.left_out.unwrap_or(self.highest_in) + 1;
-        let (true, Some(highest), Some(last)) = (first < seq, self.highest, self.ranges.last()) else {
+    /// What is missing before `seq` among what is left out may be of a frame that is not: its numbers stay the receiver's to miss. `before` are
+    /// the time stamp of the frame that was left out before it, and how many were.
+    fn leave_open(&mut self, seq: u64, before: (Option<i64>, u16)) {
+        let (Some(highest), Some(last)) = (self.highest, self.ranges.last()) else { return };
+        // Of a track that was entered at a key frame nothing before that is missing.
+        let first = (self.left_out.unwrap_or(self.highest_in) + 1).max(last.in_first);
+        if first >= seq {
             return;
-        };
+        }
         let out_first = match self.left_out {
             Some(_) if matches!(self.state, State::Live { .. }) => {
+                let (left_out, frames) = before;
+                // The frame that `seq` begins is behind the hole.
+                let behind = self.left_out_frames.wrapping_sub(frames);
+                self.left_out_frames = frames;
                 let (in_first, out_first, ids) = (first, self.next_out(), self.ids_behind(last));
-                self.ranges.push(Range { in_first, out_first, left_out: before, ids, ..last });
+                self.left_out_frames = behind;
+                self.ranges.push(Range { in_first, out_first, left_out, ids, ..last });
                 out_first
             }
             None => highest + 1,
@@ -150,6 +160,10 @@ impl Forwarder {
     /// The ids behind the frames that were left out: as if they had never been.
     fn ids_behind(&mut self, before: Range) -> IdDeltas {
         let frames = std::mem::take(&mut self.left_out_frames);
+        if self.picture_ids.is_none() {
+            // Nothing is rewritten, and what was sent so stays so.
+            return before.ids;
+        }
         IdDeltas { picture: before.ids.picture.wrapping_sub(frames), ..before.ids }
     }
 
@@ -178,7 +192,8 @@ impl Forwarder {
         // What is missing right behind them is taken for this frame's.
         let (in_first, out_first) = (last + 1, self.next_out());
         self.ranges.push(Range { in_first, out_first, left_out: self.left_out_time, ids, ..time });
-        if packet.key_start {
+        if packet.key_start && self.left_out_for == Some(DropReason::CongestedToKeyFrame) {
+            // What is before it was cut.
             self.begin_at_key(out_first, packet.timestamp);
         }
     }

@@ -49,7 +49,9 @@ impl TemporalGate {
         self.top = self.top.max(temporal.id);
         if packet.key_start {
             self.pass(self.wanted);
-        } else if temporal.up_to > self.passes && temporal.up_from <= self.passes {
+            return false; // whatever it says of its layer
+        }
+        if temporal.up_to > self.passes && temporal.up_from <= self.passes {
             self.pass(temporal.up_to.min(self.wanted));
         }
         temporal.id > self.passes

@@ -136,7 +136,7 @@ fn two_layers_in_each_of_the_spatial_ones() {
     for (structure, spatial) in [(L1T2, 1), (L2T2_KEY, 2)] {
         let mut stage = Stage::new(1);
         let viewer = stage.world.subscriber(wish(0, Some(DOWN_ID)));
-        let mut run = |stage: &mut Stage, pictures: usize| {
+        let run = |stage: &mut Stage, pictures: usize| {
             for _ in 0..pictures {
                 let mut packets = stage.make();
                 let key = media::payload::key_start(Codec::Av1, &packets[0].payload);

@@ -290,6 +290,39 @@ fn a_link_that_carries_fewer_frames_gets_fewer_layers() {
     stage.check(viewer);
 }
 
+/// A base frame among what is left out comes late: in its own place, picture id included.
+#[test]
+fn a_frame_that_comes_late_among_what_is_left_out_has_its_own_picture_id() {
+    for lost in [1, 3] {
+        let mut stage = Stage::new(1);
+        let viewer = stage.world.subscriber(Wish::on(0));
+        stage.run(990);
+        stage.ask(viewer, BASE);
+        stage.run(330);
+        let mut late = 0;
+        for round in 0..120 {
+            let mut packets = stage.make();
+            if stage.video.temporal().0 == 0 && round % 3 == 0 {
+                let held = packets.split_off(3 - lost);
+                stage.world.send(stage.publisher, packets);
+                stage.world.run(FRAME_MS);
+                // The frame behind it is left out, as the one before it was.
+                let next = stage.make();
+                stage.world.send(stage.publisher, next);
+                stage.world.run(5);
+                stage.world.send(stage.publisher, held);
+                stage.world.run(FRAME_MS - 5);
+                late += 1;
+            } else {
+                stage.world.send(stage.publisher, packets);
+                stage.world.run(FRAME_MS);
+            }
+        }
+        assert!(late >= 10, "{late}");
+        stage.check(viewer);
+    }
+}
+
 /// What the publisher's way loses of a frame that is sent shows as a hole, though what is next to it is left out; what is left out shows as
 /// none, and is not sent again.
 #[test]
