@@ -17,8 +17,11 @@ pub(super) struct Queue {
 impl Queue {
     /// A packet arrived, by the receiver's clock.
     pub(super) fn on_packet(&mut self, sent: Time, arrival_us: i64) {
-        if sent.since(*self.since.get_or_insert(sent)) > LATE_US {
-            (self.least_us, self.since) = ([None, self.least_us[0]], Some(sent));
+        let period_us = sent.since(*self.since.get_or_insert(sent));
+        if period_us > LATE_US {
+            // Of before a pause nothing is known: clocks drift apart by 0.36 s an hour at 100 ppm.
+            let before = self.least_us[0].filter(|_| period_us <= 2 * LATE_US);
+            (self.least_us, self.since) = ([None, before], Some(sent));
         }
         let took_us = arrival_us.saturating_sub(sent.us());
         let [here, before] = self.least_us;
@@ -48,5 +51,19 @@ mod tests {
         assert_eq!((waited(60, 20), waited(4_900, 20)), (100, 100));
         assert_eq!(waited(5_100, 20), 100, "of the period before");
         assert_eq!((waited(10_200, 20), waited(10_300, 30)), (0, 10));
+    }
+
+    #[test]
+    fn what_was_before_a_pause_says_nothing() {
+        let mut queue = Queue::default();
+        let mut waited = |ms: i64, took_ms: i64| {
+            queue.on_packet(Time::from_ms(ms), (ms + took_ms) * 1_000);
+            queue.us() / 1_000
+        };
+        assert_eq!((waited(0, 20), waited(20, 25)), (0, 5));
+        // An hour later the receiver's clock is 360 ms ahead.
+        assert_eq!((waited(3_600_000, 380), waited(3_600_020, 400)), (0, 20));
+        // A pause no longer than a period's two is none.
+        assert_eq!(waited(3_609_000, 400), 20);
     }
 }
