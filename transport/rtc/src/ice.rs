@@ -146,7 +146,9 @@ impl Lite {
             false => Outcome::Checked,
         };
         self.remember(from, now);
-        if self.nominated.is_none() || self.nominated == Some(from) || self.pending == Some(from) {
+        // Until it nominates, a peer consents by any pair: media goes to one that the handshake chose, not its checks.
+        let chosen = self.nominated.is_some() && !self.provisional;
+        if !chosen || self.nominated == Some(from) || self.pending == Some(from) {
             self.consent_until = now.plus_ms(CONSENT_MS);
         }
         Ok(outcome)
@@ -418,6 +420,20 @@ mod tests {
         // A check from elsewhere does not keep a peer alive that has gone from its own address.
         send(&mut lite, &good(), address(66), NOW.plus_ms(9000)).0.unwrap();
         assert_eq!(lite.consent_deadline(), NOW.plus_ms(5000 + CONSENT_MS));
+    }
+
+    #[test]
+    fn until_it_nominates_a_peer_consents_from_any_address() {
+        let mut lite = agent();
+        send(&mut lite, &good(), address(1), NOW).0.unwrap();
+        lite.secure(address(1));
+        let later = NOW.plus_ms(CONSENT_MS - 1_000);
+        send(&mut lite, &good(), address(2), later).0.unwrap();
+        assert_eq!(lite.consent_deadline(), later.plus_ms(CONSENT_MS));
+        // From then on by the nominated pair alone.
+        send(&mut lite, &nominating(), address(2), later).0.unwrap();
+        send(&mut lite, &good(), address(1), later.plus_ms(5_000)).0.unwrap();
+        assert_eq!(lite.consent_deadline(), later.plus_ms(CONSENT_MS));
     }
 
     fn renewed() -> Check {
