@@ -284,8 +284,12 @@ impl Shard {
                 if !track.mirrors.contains(&shard) {
                     track.mirrors.push(shard);
                 }
+                // A GOP too old for a viewer here is too old for those there.
+                let replay = replay_us(track);
+                let young = |k: &u64| track.ring.get(*k).is_some_and(|p| now.since(p.arrival) <= replay);
+                let from = track.ring.key().filter(young);
                 let backlog: Arc<[Packet]> =
-                    track.ring.key().into_iter().flat_map(|k| track.ring.from(k).cloned()).collect();
+                    from.into_iter().flat_map(|k| track.ring.from(k).cloned()).collect();
                 if !backlog.is_empty() {
                     let answers = track.answers();
                     self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: backlog }));
@@ -550,8 +554,7 @@ impl Shard {
             if track.key.kind == Kind::Audio {
                 continue; // sound starts at the live point
             }
-            let replay = if track.answers() { REPLAY_ANSWERING_US } else { REPLAY_US };
-            if subscribed.forwarder.start(&track.ring, now, replay) {
+            if subscribed.forwarder.start(&track.ring, now, replay_us(track)) {
                 track.key_frames.want();
                 asked = Some(subscribed.track);
             } else {
@@ -717,6 +720,11 @@ impl Shard {
             Upstream::None | Upstream::External => {}
         }
     }
+}
+
+/// The age up to which a track's GOP is replayed.
+fn replay_us(track: &Track) -> i64 {
+    if track.answers() { REPLAY_ANSWERING_US } else { REPLAY_US }
 }
 
 fn schedule(wheel: &mut Wheel, subscriber: &mut Subscriber, slot: usize, now: Time) {

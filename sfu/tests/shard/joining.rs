@@ -221,30 +221,40 @@ fn a_packet_lost_at_the_seam_shows_as_a_gap() {
     assert_eq!(got.header.timestamp, peer.video()[before].header.timestamp);
 }
 
+/// On the publisher's shard, and as the first viewer on another one.
 #[test]
 fn a_joiner_of_an_old_gop_costs_the_browser_one_key_frame() {
-    let mut world = World::new(1);
-    let publisher = world.publisher(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], true) }, 1);
-    let mut video = Video::vp8(500, 100);
-    let mut frames = |world: &mut World, count: usize, key: bool| {
-        for index in 0..count {
-            let frame = video.frame(key && index == 0);
-            world.send(publisher, frame);
-            world.run(FRAME_MS);
-        }
-    };
-    frames(&mut world, 60, true);
-    let viewer = world.subscriber(Wish::on(0));
-    frames(&mut world, 8, false);
-    assert_eq!(world.peers[publisher].plis(), 1);
-    assert!(world.peers[viewer].video().is_empty(), "2 s old, and the browser can make a new one");
-    frames(&mut world, 20, true);
-    let got = world.peers[viewer].video();
-    assert_eq!(got.len(), 60);
-    assert_eq!(got[0].payload[..2], [0x10, 0x00], "the key frame");
-    let times = frame_times(&got);
-    assert!(times.windows(2).all(|w| w[1] - w[0] == i64::from(FRAME_TICKS)));
-    assert_eq!(world.peers[publisher].plis(), 1);
+    for shard in [0, 1] {
+        let mut world = World::new(2);
+        let publisher = world.publisher(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], true) }, 1);
+        let mut video = Video::vp8(500, 100);
+        let a_frame = video.packets_per_frame;
+        let mut frames = |world: &mut World, count: usize, key: bool| {
+            for index in 0..count {
+                let frame = video.frame(key && index == 0);
+                world.send(publisher, frame);
+                world.run(FRAME_MS);
+            }
+        };
+        frames(&mut world, 60, true);
+        let viewer = world.subscriber(Wish::on(shard));
+        frames(&mut world, 8, false);
+        assert_eq!(world.peers[publisher].plis(), 1);
+        assert!(world.peers[viewer].video().is_empty(), "2 s old, and the browser can make a new one");
+        let mirrored = |mail: &Mail| match mail {
+            Mail::Mirrored { packets, .. } => packets.len(),
+            _ => 0,
+        };
+        let most = world.mail.iter().map(|(.., mail)| mirrored(mail)).max();
+        assert!(most <= Some(a_frame), "{most:?}: no other shard is sent what nobody is shown");
+        frames(&mut world, 20, true);
+        let got = world.peers[viewer].video();
+        assert_eq!(got.len(), 60);
+        assert_eq!(got[0].payload[..2], [0x10, 0x00], "the key frame");
+        let times = frame_times(&got);
+        assert!(times.windows(2).all(|w| w[1] - w[0] == i64::from(FRAME_TICKS)));
+        assert_eq!(world.peers[publisher].plis(), 1);
+    }
 }
 
 #[test]
