@@ -11,7 +11,7 @@ use metrics::{DropReason, ShardMetrics};
 use rtc::dtls::{Identity, Role};
 use rtc::ice::Credentials;
 use rtc::sdp::{self, AnswerParams, ClientOffer, Direction, Negotiated, PlayTracks};
-use rtc::session::SessionConfig;
+use rtc::session::{Session, SessionConfig};
 use rtc::srtp::{Profile, Protect, TAG_LEN_MAX};
 use sfu::{
     Command, Egress, Event, Mail, PeerConfig, PeerId, PeerRole, PeerStats, Shard, ShardConfig, ShardId,
@@ -231,6 +231,24 @@ impl World {
         cost
     }
 
+    /// A session beside the shard, connected as a subscriber's is: what of a subscriber is not the shard's.
+    ///
+    /// # Panics
+    /// When it does not connect.
+    pub fn session(&mut self, address: SocketAddr) -> Session {
+        self.set_up.session(address, self.now)
+    }
+
+    /// Packets sent again.
+    pub fn resent(&self) -> u64 {
+        self.set_up.metrics.retransmissions_out.get()
+    }
+
+    /// The time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
     /// The publisher's next frame: `packets` of [`PACKET_LEN`] bytes, H.264 in FU-A.
     pub fn seal(&mut self, packets: usize) -> SealedFrame {
         let key = self.frames.is_multiple_of(GOP_FRAMES);
@@ -371,24 +389,8 @@ impl SetUp {
         self.add(address, role, now)
     }
 
-    fn add(&mut self, address: SocketAddr, role: PeerRole, now: Time) -> (rtc::srtp::Keys, JoinCost) {
-        let id = self.next;
-        self.next += 1;
-        let entropy = |salt: u64| {
-            let words: [u64; 4] = std::array::from_fn(|i| {
-                (id * 8 + salt * 4 + i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            });
-            let mut bytes = [0; 32];
-            for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
-                to.copy_from_slice(&word.to_le_bytes());
-            }
-            bytes
-        };
-        let (local, remote) =
-            (Credentials::from_entropy(&entropy(0)), Credentials::from_entropy(&entropy(1)));
-        let offer = offer(&remote, &self.offerer, &role);
-        let negotiated = answer(&offer, &local, &self.identity, &role, address);
-        let session = SessionConfig {
+    fn session_config(&self, local: &Credentials, remote: &Credentials) -> SessionConfig {
+        SessionConfig {
             local: local.clone(),
             remote: remote.clone(),
             remote_fingerprint: self.offerer.fingerprint(),
@@ -396,7 +398,36 @@ impl SetUp {
             base: self.base,
             role: Role::Passive,
             connect_timeout_ms: 10_000,
-        };
+        }
+    }
+
+    fn session(&mut self, address: SocketAddr, now: Time) -> Session {
+        let (local, remote) = credentials(self.next);
+        self.next += 1;
+        let mut session = Session::new(self.session_config(&local, &remote), now);
+        let mut peer = Peer::new(&self.offerer, address);
+        let mut up = vec![peer.check(&remote, &local)];
+        up.extend(peer.start());
+        while !up.is_empty() {
+            let mut down = Vec::new();
+            let mut out = |_, packet: &[u8]| down.push(packet.to_vec());
+            for mut datagram in std::mem::take(&mut up) {
+                session.handle_datagram(&mut datagram, address, now, &mut out).expect("in order");
+            }
+            assert_eq!(session.handle_timeout(now, &mut out), None);
+            up.extend(down.iter().flat_map(|datagram| peer.receive(datagram)));
+        }
+        assert!(session.is_connected());
+        session
+    }
+
+    fn add(&mut self, address: SocketAddr, role: PeerRole, now: Time) -> (rtc::srtp::Keys, JoinCost) {
+        let id = self.next;
+        self.next += 1;
+        let (local, remote) = credentials(id);
+        let offer = offer(&remote, &self.offerer, &role);
+        let negotiated = answer(&offer, &local, &self.identity, &role, address);
+        let session = self.session_config(&local, &remote);
         let config = PeerConfig {
             id: PeerId(id),
             session,
@@ -434,6 +465,20 @@ impl SetUp {
         assert!(connected, "the shard calls peer {id} connected");
         (peer.keys().expect("the peer has the profile's keys").clone(), cost)
     }
+}
+
+/// The node's and the peer's.
+fn credentials(id: u64) -> (Credentials, Credentials) {
+    let entropy = |salt: u64| {
+        let words: [u64; 4] =
+            std::array::from_fn(|i| (id * 8 + salt * 4 + i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut bytes = [0; 32];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    };
+    (Credentials::from_entropy(&entropy(0)), Credentials::from_entropy(&entropy(1)))
 }
 
 /// CPU time to parse and answer one offer, the mean of `n`.

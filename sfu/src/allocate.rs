@@ -187,7 +187,10 @@ impl Allocator {
         }
         let steps = steps(&ranked, layers, request);
         let Some(&lowest) = steps.first() else {
-            // Nothing comes: the picture stands, and goes on with what comes first.
+            // Nothing comes: the picture stands, and goes on with what comes first. Who asked for a pause wants none any more.
+            if self.reason == LayerReason::PausedByRequest {
+                self.reason = LayerReason::Only;
+            }
             return Choice { layer: self.layer, temporal: self.temporal, reason: self.reason };
         };
         let wanted = wanted(&steps, layers, request);
@@ -491,6 +494,12 @@ mod tests {
         assert_eq!(choose(&mut a, 60, u64::MAX, &layers, ANY).0, Some(0));
         // Nothing comes any more: it stays where it is.
         assert_eq!(choose(&mut a, 80, u64::MAX, &Layers::default(), ANY).0, Some(0));
+        let paused = LayerRequest { paused: true, ..ANY };
+        assert_eq!(
+            choose(&mut a, 100, u64::MAX, &Layers::default(), paused),
+            (None, LayerReason::PausedByRequest)
+        );
+        assert_eq!(choose(&mut a, 120, u64::MAX, &Layers::default(), ANY).1, LayerReason::Only);
     }
 
     fn layers() -> impl Strategy<Value = Layers> {

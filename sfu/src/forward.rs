@@ -191,7 +191,7 @@ pub(crate) struct Forwarder {
     frame_number: Option<u16>,
     rtx_seq: u64,
     /// By number: its lower bits, when it went again last in milliseconds, and how often it was asked for.
-    resent: Vec<(u32, u32, u8)>,
+    resent: Vec<repair::Resent>,
     budget: i64,
     /// The probe that packets were last sent again for, and where it goes on.
     probed: Option<(u8, u64)>,

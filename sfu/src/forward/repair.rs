@@ -35,6 +35,22 @@ const PADDING: [u8; 255] = {
     padding
 };
 
+/// A number that was sent again, or waits to be: eight bytes, as each viewer that was probed has the table.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Resent {
+    /// When, in milliseconds; 0 for not yet.
+    at_ms: u32,
+    /// The number, without what says the slot. (The table knows 2^26 numbers apart: a day.)
+    high: u16,
+    /// How often, and [`WAITS`].
+    copies: u8,
+}
+
+/// Which slot a number has, and how it is known there.
+fn slot_of(out_seq: u64) -> (usize, u16) {
+    (out_seq as usize % RESENT_SLOTS, (out_seq / RESENT_SLOTS as u64) as u16)
+}
+
 impl Forwarder {
     /// A NACK for one number: what is to be sent again, when the guard allows it. Its cost is taken from the budget, which may be short then.
     pub(crate) fn repair_for(
@@ -65,12 +81,12 @@ impl Forwarder {
         if !self.may_resend(out_seq, rtt_us, now) {
             return Err(DropReason::ResendRefused);
         }
-        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
-        if slot.2 >= COPIES_MAX {
+        let slot = &mut self.resent[slot_of(out_seq).0];
+        if slot.copies >= COPIES_MAX {
             return Err(DropReason::ResendRefused);
         }
         let cost = packet.payload.len() + OVERHEAD_MAX;
-        slot.2 = (slot.2 + 1) | WAITS;
+        slot.copies = (slot.copies + 1) | WAITS;
         self.budget -= cost as i64;
         Ok(Repair { out_seq, forwarder: index, cost: cost as u16 })
     }
@@ -78,15 +94,16 @@ impl Forwarder {
     /// The guard: nothing goes again that waits to, or that did within a round trip. From here on the table's slot is the number's.
     fn may_resend(&mut self, out_seq: u64, rtt_us: i64, now: Time) -> bool {
         if self.resent.is_empty() {
-            self.resent = vec![(0, 0, 0); RESENT_SLOTS];
+            self.resent = vec![Resent::default(); RESENT_SLOTS];
         }
-        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
-        if slot.0 != out_seq as u32 {
-            *slot = (out_seq as u32, 0, 0);
+        let (at, high) = slot_of(out_seq);
+        let slot = &mut self.resent[at];
+        if slot.high != high {
+            *slot = Resent { high, ..Resent::default() };
         }
         let guard_us = if rtt_us > 0 { rtt_us * 9 / 10 } else { RTT_UNKNOWN_US };
-        let since_us = i64::from((now.ms() as u32).wrapping_sub(slot.1)) * 1_000;
-        slot.2 & WAITS == 0 && (slot.1 == 0 || since_us >= guard_us)
+        let since_us = i64::from((now.ms() as u32).wrapping_sub(slot.at_ms)) * 1_000;
+        slot.copies & WAITS == 0 && (slot.at_ms == 0 || since_us >= guard_us)
     }
 
     /// Whether more retransmissions wait than the budget has.
@@ -97,9 +114,9 @@ impl Forwarder {
     /// A retransmission is not sent after all: it is no copy, and its bytes are another's.
     pub(crate) fn give_up(&mut self, repair: Repair) {
         self.budget += i64::from(repair.cost);
-        let slot = &mut self.resent[repair.out_seq as usize % RESENT_SLOTS];
-        if slot.0 == repair.out_seq as u32 {
-            (slot.1, slot.2) = (0, (slot.2 & !WAITS).saturating_sub(1));
+        let (at, high) = slot_of(repair.out_seq);
+        if let Some(slot) = self.resent.get_mut(at).filter(|slot| slot.high == high) {
+            (slot.at_ms, slot.copies) = (0, (slot.copies & !WAITS).saturating_sub(1));
         }
     }
 
@@ -123,9 +140,9 @@ impl Forwarder {
         ring: &Ring,
         way: &mut Way<'_, E>,
     ) -> Result<u64, DropReason> {
-        let slot = &mut self.resent[out_seq as usize % RESENT_SLOTS];
-        if slot.0 == out_seq as u32 {
-            (slot.1, slot.2) = (way.now.ms() as u32, slot.2 & !WAITS);
+        let (at, high) = slot_of(out_seq);
+        if let Some(slot) = self.resent.get_mut(at).filter(|slot| slot.high == high) {
+            (slot.at_ms, slot.copies) = (way.now.ms() as u32, slot.copies & !WAITS);
         }
         let (range, seq) = self.ranges.of_subscriber(out_seq).ok_or(DropReason::ResendMissing)?;
         let packet = ring.get(seq).ok_or(DropReason::ResendMissing)?;
@@ -169,8 +186,9 @@ impl Forwarder {
         let (probe, highest) = (way.probe?, self.highest?);
         let mut next = self.probed.filter(|(of, _)| *of == probe).map_or(highest, |(_, next)| next);
         let mut found = None;
-        // Nothing before the last key frame is sent again.
-        while found.is_none() && next >= self.key_out.max(1) {
+        // Nothing before the last key frame is sent again, and nothing whose slot of the table is another's now.
+        let oldest = self.key_out.max(1).max((highest + 1).saturating_sub(RESENT_SLOTS as u64));
+        while found.is_none() && next >= oldest {
             let packet = self.ranges.of_subscriber(next).and_then(|(range, seq)| {
                 ring.get(seq).filter(|p| !p.payload.is_empty() && range.left_out != Some(p.timestamp))
             });
