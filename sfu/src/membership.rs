@@ -43,7 +43,8 @@ impl Shard {
                     published.push(Published::new(media, tracks.into_iter()));
                 }
                 let own_ssrc = (self.config.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as u32 | 1;
-                Role::Publish(Publisher::new(source, published, own_ssrc, self.config.unix_us_at_zero))
+                let unix_us_at_zero = self.config.unix_us_at_zero;
+                Role::Publish(Publisher::new(source, published, own_ssrc, unix_us_at_zero, now))
             }
             PeerRole::Subscribe { audio_ssrc, video_ssrc, video_rtx_ssrc, .. } => {
                 let mut forwarders = Vec::new();

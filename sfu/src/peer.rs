@@ -15,6 +15,7 @@ use rtc::sdp::NegotiatedMedia;
 use rtc::session::{Protocol, Session};
 
 use crate::command::{PeerId, PeerStats, SourceId, bump};
+use crate::estimate::ReceiveEstimator;
 use crate::forward::Forwarder;
 use crate::gaps::Gaps;
 use crate::key_frame::ReceiverThrottle;
@@ -62,6 +63,8 @@ pub(crate) struct Publisher {
     pub(crate) medias: Vec<Published>,
     streams: Vec<Stream>,
     twcc: Option<(u8, rtcp::twcc::TwccRecorder)>,
+    /// What fits, for publishers that cannot estimate it, and the id of the times of sending.
+    remb: Option<Box<(Option<u8>, ReceiveEstimator)>>,
     /// The publisher's NTP clock minus ours, fixed by its first report: one for audio and video, so they stay together.
     ntp_offset_us: Option<i64>,
     next_feedback: Time,
@@ -156,6 +159,7 @@ impl Publisher {
         medias: Vec<Published>,
         own_ssrc: u32,
         unix_us_at_zero: i64,
+        now: Time,
     ) -> Publisher {
         let mut streams = Vec::new();
         // With simulcast packets say their encoding; the SDP does not say which source is which.
@@ -168,11 +172,14 @@ impl Publisher {
             }
         }
         let twcc_id = medias.iter().find_map(|m| m.media.twcc_ext_id);
+        let remb = medias.iter().find(|m| m.media.remb && twcc_id.is_none());
+        let remb = remb.map(|m| Box::new((m.media.abs_send_time_ext_id, ReceiveEstimator::new(now))));
         Publisher {
             source,
             medias,
             streams,
             twcc: twcc_id.map(|id| (id, rtcp::twcc::TwccRecorder::new())),
+            remb,
             ntp_offset_us: None,
             next_feedback: Time::ZERO,
             next_report: Time::ZERO,
@@ -198,6 +205,12 @@ impl Publisher {
             && let Some(&[high, low]) = header.extension(*id)
         {
             recorder.on_packet(u16::from_be_bytes([high, low]), now);
+        }
+        if let Some(remb) = &mut self.remb {
+            let sent = remb.0.and_then(|id| header.extension(id));
+            let ticks = sent.and_then(|sent| <[u8; 3]>::try_from(sent).ok());
+            let ticks = ticks.map(|[high, middle, low]| u32::from_be_bytes([0, high, middle, low]));
+            remb.1.on_packet(ticks, packet.len(), now);
         }
         let stream = self.stream_of(&header)?;
         let Published { media, encodings } = &mut self.medias[stream.media];
@@ -397,9 +410,12 @@ impl Publisher {
                     send(&mut compound, session, out);
                 }
             }
+            self.tell_what_fits(now, &mut compound);
+            send(&mut compound, session, out);
         }
         if now >= self.next_report {
             self.next_report = now.plus_us(REPORT_US);
+            let (mut lost, mut expected) = (0, 0);
             let blocks: Vec<rtcp::ReportBlock> = self
                 .medias
                 .iter_mut()
@@ -407,6 +423,7 @@ impl Publisher {
                 .filter_map(|e| e.receive.as_mut())
                 .filter_map(|r| {
                     let b = r.reception.report(now)?;
+                    (lost, expected) = (lost + b.lost, expected + b.expected);
                     Some(rtcp::ReportBlock {
                         ssrc: r.ssrc,
                         fraction_lost: b.fraction_lost,
@@ -418,12 +435,28 @@ impl Publisher {
                     })
                 })
                 .collect();
+            if let Some(remb) = &mut self.remb {
+                remb.1.on_loss(lost, expected, now);
+            }
             if !blocks.is_empty() {
                 rtcp::receiver_report(&mut compound, self.own_ssrc, &blocks, "");
                 let ntp = self.round_trip.ask(rtcp::ntp_from_unix_us(self.unix_us_at_zero + now.us()));
                 rtcp::reference_time(&mut compound, self.own_ssrc, ntp);
                 send(&mut compound, session, out);
             }
+        }
+    }
+
+    /// A REMB, where the publisher waits for one.
+    fn tell_what_fits(&mut self, now: Time, compound: &mut Vec<u8>) {
+        let ssrcs: Vec<u32> = match &self.remb {
+            Some(_) => self.encodings().filter_map(|e| e.receive.as_ref()).map(|r| r.ssrc).collect(),
+            None => return,
+        };
+        let Some(remb) = self.remb.as_mut().filter(|_| !ssrcs.is_empty()) else { return };
+        remb.1.update(self.round_trip.rtt_us(), now);
+        if let Some(bps) = remb.1.tell(now) {
+            rtcp::remb(compound, self.own_ssrc, bps, &ssrcs);
         }
     }
 

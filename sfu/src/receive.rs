@@ -148,6 +148,9 @@ pub(crate) struct ReportBlock {
     pub(crate) jitter: u32,
     pub(crate) lsr: u32,
     pub(crate) dlsr: u32,
+    /// Packets of this interval: how many should have come, and did not.
+    pub(crate) expected: u64,
+    pub(crate) lost: u64,
 }
 
 impl Reception {
@@ -186,6 +189,8 @@ impl Reception {
             jitter: (self.jitter_16 / 16).clamp(0, i64::from(u32::MAX)) as u32,
             lsr,
             dlsr,
+            expected: expected_now,
+            lost: lost_now,
         })
     }
 }

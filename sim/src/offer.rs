@@ -77,6 +77,8 @@ pub fn medias(features: Features) -> Vec<NegotiatedMedia> {
         codecs,
         mid_ext_id: None,
         twcc_ext_id: features.twcc.then_some(TWCC_ID),
+        remb: false,
+        abs_send_time_ext_id: None,
         dependency_ext_id: None,
         ssrcs: Vec::new(),
         rtx_of: Vec::new(),

@@ -206,3 +206,26 @@ fn a_viewer_that_vanishes_hurts_nobody_and_is_forgotten() {
     browser.until("stays", more, 0.0, Duration::from_secs(6));
     node.assert_well();
 }
+
+/// A browser without transport-wide feedback estimates nothing but loss by itself: it is told what fits, and goes by it.
+#[test]
+fn a_publisher_without_transport_wide_feedback_follows_what_it_is_told() {
+    need!(Browser);
+    let _lane = alone();
+    let mut node = Node::start();
+    let name = unique("told");
+    let mut browser = Browser::start();
+    let without = json!(["transport-cc", "transport-wide-cc"]);
+    let options = json!({"codec": "VP8", "without": without});
+    let published = browser.publish("publisher", &node.whip_url(&name), options);
+    let answer = published["answer"].as_str().expect("an answer");
+    assert!(answer.contains("goog-remb") && answer.contains("abs-send-time"), "{answer}");
+    assert!(!answer.contains("transport-cc"), "{answer}");
+    node.wait_live(&name);
+    // It begins with 300 kbit/s, which loss lets grow by 8 % a second: 480 kbit/s after 6 s. Ours begins with 1 Mbit/s.
+    let told = until("the node's estimate", Duration::from_secs(6), || {
+        browser.run("publisher", "uplink", json!({"id": "main"})).as_f64().filter(|bps| *bps >= 900_000.0)
+    });
+    println!("Chromium may send {told} bit/s");
+    node.assert_well();
+}

@@ -4,7 +4,8 @@
 //! A packet is noted when it is sent ([`history`]). Feedback goes packet by packet through grouping ([`inter_arrival`]), the
 //! trend of the delay ([`trendline`]), the rate that arrives ([`acknowledged`]), the loss ([`loss`]) and the probe it may
 //! belong to ([`probe`]); then once through the delay-based estimate ([`aimd`]). The smaller of delay and loss is the
-//! target. Peers without such feedback have [`fallback`].
+//! target. Peers without such feedback have [`fallback`]. The same parts estimate what a publisher's link takes, where it
+//! cannot do so itself ([`receive`]).
 
 mod acknowledged;
 mod aimd;
@@ -16,6 +17,7 @@ mod inter_arrival;
 mod loss;
 mod probe;
 mod queue;
+mod receive;
 #[cfg(test)]
 mod tests;
 mod trendline;
@@ -34,6 +36,7 @@ use loss::LossBased;
 pub(crate) use probe::Probe;
 use probe::{Prober, Wish};
 use queue::Queue;
+pub(crate) use receive::ReceiveEstimator;
 use trendline::{Trendline, Usage};
 
 /// What is sent before anything is known: a video of medium quality; 300 kbit/s, as browsers have it, shows a new viewer

@@ -212,6 +212,8 @@ pub fn negotiated(video: &[Codec], rtx: bool) -> Vec<NegotiatedMedia> {
         codecs,
         mid_ext_id: None,
         twcc_ext_id: None,
+        remb: false,
+        abs_send_time_ext_id: None,
         dependency_ext_id: None,
         rids: Vec::new(),
         rid_ext_id: None,

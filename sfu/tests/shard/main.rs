@@ -16,6 +16,7 @@ mod loss_up;
 mod moving;
 mod pacing;
 mod properties;
+mod remb;
 mod reports;
 mod session_end;
 mod source;

@@ -160,6 +160,7 @@ pub enum Rtcp {
     Report { about: u32, fraction_lost: u8, cumulative_lost: i32, highest: u32 },
     ReferenceTime { from: u32, ntp: u64 },
     DelaySinceReference { about: u32, last: u32, delay: u32 },
+    Remb { bps: u64 },
 }
 
 /// A client and what it got.
@@ -186,6 +187,8 @@ pub struct Peer {
     pub feedback: Option<(u8, TwccRecorder)>,
     /// The id of dependency descriptors.
     pub descriptor_id: Option<u8>,
+    /// The id of times of sending.
+    pub send_time_id: Option<u8>,
 }
 
 impl Peer {
@@ -228,6 +231,13 @@ impl Wish {
     /// VP8, H.264 and Opus, with RTX.
     pub fn on(shard: usize) -> Wish {
         Wish { shard, medias: negotiated(&[Codec::Vp8, Codec::H264], true) }
+    }
+
+    /// The same for publishers that are told what fits, with times of sending or without.
+    pub fn told(shard: usize, times: bool) -> Wish {
+        let mut wish = Wish::on(shard);
+        (wish.medias[1].remb, wish.medias[1].abs_send_time_ext_id) = (true, times.then_some(4));
+        wish
     }
 
     /// The same with transport-wide numbers, whose feedback it sends.
@@ -319,6 +329,7 @@ impl World {
         let stats = Arc::new(PeerStats::default());
         let ssrc = u32::from(n) * 1_000;
         let twcc = wish.medias.iter().find_map(|m| m.twcc_ext_id);
+        let send_time_id = wish.medias.iter().find_map(|m| m.abs_send_time_ext_id);
         let descriptor_id = wish.medias.iter().find_map(|m| m.dependency_ext_id);
         let config = PeerConfig {
             id,
@@ -372,6 +383,7 @@ impl World {
             sent: Vec::new(),
             feedback: twcc.map(|id| (id, TwccRecorder::new())),
             descriptor_id,
+            send_time_id,
         });
         self.command(wish.shard, Command::AddPeer(Box::new(config)));
         index
@@ -566,7 +578,10 @@ impl World {
     pub fn seal(&mut self, peer: usize, packet: &Rtp) -> Vec<u8> {
         let descriptor = packet.descriptor.as_ref().map(|(id, value)| (*id, value.as_slice()));
         let rid = packet.rid.map(|(id, rid)| (id, rid.as_bytes()));
-        let extensions: Vec<(u8, &[u8])> = rid.into_iter().chain(descriptor).collect();
+        let ticks = ((self.now.us() << 18) / 1_000_000) as u32;
+        let [_, ticks @ ..] = ticks.to_be_bytes();
+        let sent = self.peers[peer].send_time_id.map(|id| (id, &ticks[..]));
+        let extensions: Vec<(u8, &[u8])> = rid.into_iter().chain(descriptor).chain(sent).collect();
         let mut buffer = vec![0; 12 + 64 + packet.payload.len() + TAG_LEN_MAX];
         let header_len = rtc::rtp::write_header(
             &mut buffer,
@@ -646,6 +661,7 @@ fn owned(event: rtcp::Event<'_>) -> Option<Rtcp> {
         rtcp::Event::DelaySinceReference { about_ssrc, last, delay } => {
             Rtcp::DelaySinceReference { about: about_ssrc, last, delay }
         }
+        rtcp::Event::Remb { bitrate_bps, .. } => Rtcp::Remb { bps: bitrate_bps },
         _ => return None,
     })
 }

@@ -93,7 +93,7 @@ async function negotiateSrs(session, api, streamurl) {
 }
 
 /// POSTs the offer and applies the answer. The session's URL, ETag and Link are what CORS lets a page read.
-async function negotiate(session, url, { token, trickle = false, srs }) {
+async function negotiate(session, url, { token, trickle = false, srs, without }) {
   if (srs) return negotiateSrs(session, url, srs);
   const { pc } = session;
   const candidates = [];
@@ -101,7 +101,9 @@ async function negotiate(session, url, { token, trickle = false, srs }) {
   await pc.setLocalDescription();
   const headers = { "Content-Type": "application/sdp" };
   if (token) headers.Authorization = `Bearer ${token}`;
-  const response = await fetch(url, { method: "POST", headers, body: pc.localDescription.sdp });
+  let offer = pc.localDescription.sdp;
+  if (without) offer = offer.split("\r\n").filter((it) => !without.some((word) => it.includes(word))).join("\r\n");
+  const response = await fetch(url, { method: "POST", headers, body: offer });
   const body = await response.text();
   session.http = {
     status: response.status,
@@ -109,7 +111,7 @@ async function negotiate(session, url, { token, trickle = false, srs }) {
     etag: response.headers.get("ETag"),
     link: response.headers.get("Link"),
     type: response.headers.get("Content-Type"),
-    offer: pc.localDescription.sdp,
+    offer,
     answer: body,
   };
   if (response.status !== 201) return;
@@ -166,6 +168,11 @@ async function pairInUse(pc) {
   const stats = await pc.getStats();
   const transport = [...stats.values()].find((it) => it.type === "transport");
   return stats.get(transport?.selectedCandidatePairId);
+}
+
+/// What the browser thinks that it may send, bit/s.
+async function uplink({ id }) {
+  return (await pairInUse(sessions.get(id).pc))?.availableOutgoingBitrate ?? null;
 }
 
 function open(id) {
@@ -523,4 +530,4 @@ async function capabilities() {
   return { send: names(RTCRtpSender), receive: names(RTCRtpReceiver) };
 }
 
-window.interop = { join, layer, untilHeight, encoders, pace, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };
+window.interop = { join, layer, untilHeight, encoders, uplink, pace, publish, play, restart, skew, timeline, figures, until, stop, request, direct, capabilities };

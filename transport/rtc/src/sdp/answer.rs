@@ -8,8 +8,9 @@ use sdp_types::{AddrType, Attribute, NetType, Origin, Session};
 use super::fmtp::{self, Profile};
 use super::simulcast;
 use super::{
-    Direction, EXTENSION_DEPENDENCY, EXTENSION_MID, EXTENSION_REPAIRED_RID, EXTENSION_RID, EXTENSION_TWCC,
-    Error, Media, Negotiated, NegotiatedCodec, NegotiatedMedia, Offer, OfferCodec, Setup,
+    Direction, EXTENSION_ABS_SEND_TIME, EXTENSION_DEPENDENCY, EXTENSION_MID, EXTENSION_REPAIRED_RID,
+    EXTENSION_RID, EXTENSION_TWCC, Error, Media, Negotiated, NegotiatedCodec, NegotiatedMedia, Offer,
+    OfferCodec, Setup,
 };
 
 /// Ids of one-byte header extensions end here, and we write no others.
@@ -66,9 +67,10 @@ pub struct PlayTracks<'a> {
 }
 
 /// Header extensions this server takes part in, and when. All others are left out of answers.
-const EXTENSIONS: [(&str, When); 5] = [
+const EXTENSIONS: [(&str, When); 6] = [
     (EXTENSION_MID, When::Always),
     (EXTENSION_TWCC, When::Twcc),
+    (EXTENSION_ABS_SEND_TIME, When::Remb),
     (EXTENSION_DEPENDENCY, When::Dependency),
     (EXTENSION_RID, When::Simulcast),
     (EXTENSION_REPAIRED_RID, When::Simulcast),
@@ -79,6 +81,8 @@ enum When {
     Always,
     /// With transport-wide feedback.
     Twcc,
+    /// With our estimate in place of the client's.
+    Remb,
     /// With frames that depend on others, and room for what key frames say.
     Dependency,
     /// With encodings.
@@ -183,6 +187,8 @@ fn accept<'a>(
         offered.map(|extension| extension.id).filter(|id| *id <= EXTENSION_ID_MAX)
     };
     let twcc = twcc_wanted && formats.iter().any(|format| format.twcc);
+    // Who is told when packets arrived estimates by itself; who cannot be is told what fits.
+    let remb = matches!(params.role, Role::Publish) && !twcc && formats.iter().any(|format| format.remb);
     let rid_ext_id = extension_id(EXTENSION_RID);
     let rids = match (params.role, kind) {
         (Role::Publish, Kind::Video) if rid_ext_id.is_some() => simulcast::encodings(media),
@@ -198,6 +204,8 @@ fn accept<'a>(
             .filter(|_| kind == Kind::Video && media.extensions_mixed),
         mid_ext_id: extension_id(EXTENSION_MID),
         twcc_ext_id: extension_id(EXTENSION_TWCC).filter(|_| twcc),
+        remb,
+        abs_send_time_ext_id: extension_id(EXTENSION_ABS_SEND_TIME).filter(|_| remb),
         rid_ext_id: rid_ext_id.filter(|_| !rids.is_empty()),
         repaired_rid_ext_id: extension_id(EXTENSION_REPAIRED_RID).filter(|_| !rids.is_empty()),
         rids,
@@ -383,6 +391,7 @@ impl Attributes {
             let wanted = match when {
                 When::Always => true,
                 When::Twcc => negotiated.twcc_ext_id.is_some(),
+                When::Remb => negotiated.abs_send_time_ext_id.is_some(),
                 When::Dependency => negotiated.dependency_ext_id.is_some(),
                 When::Simulcast => !negotiated.rids.is_empty(),
             };
@@ -427,7 +436,10 @@ impl Attributes {
         let offered = section.media.codecs.iter().find(|offered| offered.pt == *pt);
         let twcc = section.negotiated.twcc_ext_id.is_some() && offered.is_some_and(|offered| offered.twcc);
         // A player that cannot say when packets arrived may say what it thinks fits.
-        let estimates = matches!(params.role, Role::Play(PlayTracks { twcc: true, .. }));
+        let estimates = match params.role {
+            Role::Publish => section.negotiated.remb,
+            Role::Play(tracks) => tracks.twcc,
+        };
         let remb = estimates && !twcc && offered.is_some_and(|offered| offered.remb);
         let feedback = [
             (twcc, "transport-cc"),

@@ -37,6 +37,8 @@ pub const EXTENSION_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 pub const EXTENSION_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 /// URI of the RID of what a retransmission repeats (RFC 8852 section 4.2).
 pub const EXTENSION_REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
+/// URI of the time of sending: 24 bits, in seconds with 18 bits behind the point (draft-alvestrand-rmcat-remb-03 section 4).
+pub const EXTENSION_ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 /// URI of the transport-wide sequence number (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 2).
 pub const EXTENSION_TWCC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 

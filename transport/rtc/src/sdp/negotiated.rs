@@ -33,6 +33,10 @@ pub struct NegotiatedMedia {
     pub mid_ext_id: Option<u8>,
     /// Id of the transport-wide sequence number; `None` without its feedback.
     pub twcc_ext_id: Option<u8>,
+    /// Publish: the client is told what fits by REMB, having no transport-wide feedback.
+    pub remb: bool,
+    /// Id of the time of sending; `None` without REMB.
+    pub abs_send_time_ext_id: Option<u8>,
     /// Id of the dependency descriptor; of video only.
     pub dependency_ext_id: Option<u8>,
     /// Publish: the simulcast encodings the client sends, by their RIDs, in the offer's order; none without simulcast.

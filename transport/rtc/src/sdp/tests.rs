@@ -166,6 +166,25 @@ fn chromium_publishes_h264_first() {
 }
 
 #[test]
+fn a_publisher_without_transport_wide_feedback_is_told_what_fits() {
+    let older = CHROMIUM_WHIP.replace("transport-cc", "x-none");
+    let (text, negotiated) = publish(&older, &[]);
+    let media = negotiated.media(Kind::Video).unwrap();
+    assert!(media.remb && media.twcc_ext_id.is_none());
+    assert!(text.contains("a=rtcp-fb:96 goog-remb\r\n"));
+    let id = media.abs_send_time_ext_id.expect("it is offered");
+    assert!(lines(&text, 2).contains(&format!("a=extmap:{id} {EXTENSION_ABS_SEND_TIME}").as_str()));
+    let audio = negotiated.media(Kind::Audio).unwrap();
+    assert!(!audio.remb && audio.abs_send_time_ext_id.is_none(), "it did not offer REMB");
+
+    let oldest = older.replace("goog-remb", "x-none");
+    let (text, negotiated) = publish(&oldest, &[]);
+    let media = negotiated.media(Kind::Video).unwrap();
+    assert!(!media.remb && media.abs_send_time_ext_id.is_none());
+    assert!(!text.contains("goog-remb") && !text.contains("abs-send-time"));
+}
+
+#[test]
 fn without_a_preference_the_offer_decides() {
     let (_, negotiated) = publish(CHROMIUM_WHIP, &[]);
     assert_eq!(pts(&negotiated, Kind::Video), [96, 102, 108, 116, 45, 98]);
