@@ -471,6 +471,13 @@ impl Reader {
         self.cursor < self.catch_up.until
     }
 
+    /// Bytes of the pictures that come next and were there when the reader was made.
+    pub fn catch_up_picture_bytes(&self) -> usize {
+        let inner = self.log.lock();
+        let past = (self.cursor..self.catch_up.until).filter_map(|seq| inner.get(seq));
+        past.filter(|e| e.frame.kind() == Kind::Video).map(|e| e.frame.data.len()).sum()
+    }
+
     /// Frames this viewer lost by falling behind, since the last call.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use media::payload;
 use media::{Codec, Frame, Kind, Packet, Temporal, Time};
 use metrics::Conversion;
-use sfu::{Command, Mail, SourceId, TrackKey};
+use sfu::{Command, Mail, RingLimits, SourceId, TrackKey};
 
 use super::Stream;
 use super::log::{Entry, Read};
@@ -19,23 +19,57 @@ pub async fn run(stream: Arc<Stream>, fence: SourceId) {
     let mut converter = Converter::new(stream.clone(), fence);
     // Each frame at once: an Opus frame lasts 20 ms, and browsers want them evenly spaced.
     let mut reader = stream.log.prompt_reader();
+    let mut start = Start::new(reader.catch_up_picture_bytes());
     loop {
-        // The GOP that is there already goes as one, so that who waits for it is shown it as one; its sound is past, and would hold it up.
+        // The GOP that is there already goes as one, so that who waits for it is shown it as one.
         let past = reader.is_catching_up();
         match reader.next().await {
             Read::Entries(entries) => {
-                for entry in entries.iter().filter(|entry| !past || entry.frame.kind() == Kind::Video) {
-                    converter.convert(entry);
+                let mut left_out = 0;
+                for entry in &entries {
+                    match start.takes(&entry.frame, past) {
+                        true => converter.convert(entry),
+                        false => left_out += u64::from(entry.frame.kind() == Kind::Video),
+                    }
                 }
                 if !reader.is_catching_up() {
                     converter.flush();
                 }
-                let metrics = &stream.shared().metrics;
-                metrics.conversion_frames_dropped.of(Conversion::FramesToPackets).add(reader.take_dropped());
+                let dropped = &stream.shared().metrics.conversion_frames_dropped;
+                dropped.of(Conversion::FramesToPackets).add(reader.take_dropped() + left_out);
                 tokio::task::yield_now().await;
             }
             Read::Ended(_) => return,
         }
+    }
+}
+
+/// A ring that is given more than this at once has let go of the key frame when the last of it is in. The 64th part is for what packets add.
+const GOP_BYTES_MAX: usize = RingLimits::VIDEO.bytes_max / 64 * 63;
+
+/// What a conversion takes of the GOP that is there when it begins.
+struct Start {
+    /// More than a ring keeps: nobody could be shown it.
+    too_long: bool,
+    /// Pictures are left out up to the next key frame.
+    leaves_out: bool,
+}
+
+impl Start {
+    /// For a GOP of so many bytes so far.
+    fn new(bytes: usize) -> Start {
+        Start { too_long: bytes > GOP_BYTES_MAX, leaves_out: false }
+    }
+
+    /// Whether a frame is converted; `past`: it was there before. Sound that is past is not: it would hold the pictures up.
+    fn takes(&mut self, frame: &Frame, past: bool) -> bool {
+        if frame.kind() == Kind::Audio {
+            return !past;
+        }
+        if frame.key {
+            self.leaves_out = std::mem::take(&mut self.too_long);
+        }
+        !self.leaves_out
     }
 }
 
@@ -181,5 +215,49 @@ impl Drop for Converter {
             let track = TrackKey::new(self.stream.id, kind);
             let _ = self.stream.home.order(Order::Shard(Command::EndSource(track, self.fence)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use media::{AudioConfig, TrackConfig, VideoConfig};
+
+    use super::*;
+
+    fn frame(sound: bool, key: bool) -> Frame {
+        let none = Bytes::new;
+        let config = match sound {
+            true => TrackConfig::Aac(AudioConfig {
+                asc: none(),
+                object_type: 2,
+                sample_rate_hz: 48_000,
+                channels: 2,
+            }),
+            false => {
+                let (width, height, fps) = (640, 360, None);
+                TrackConfig::H264(VideoConfig { avcc: none(), sps: none(), pps: none(), width, height, fps })
+            }
+        };
+        let (dts, pts) = (Time::ZERO, Time::ZERO);
+        Frame { config: Arc::new(config), dts, pts, key, discardable: false, data: none() }
+    }
+
+    /// What is taken of a GOP of so many bytes that is there, of what follows, and of the next GOP: key frame, sound, picture of each.
+    fn taken(bytes: usize) -> [[bool; 3]; 3] {
+        let mut start = Start::new(bytes);
+        [(true, true), (false, false), (true, false)].map(|(key, past)| {
+            [frame(false, key), frame(true, true), frame(false, false)].map(|it| start.takes(&it, past))
+        })
+    }
+
+    #[test]
+    fn the_gop_that_is_there_is_taken_without_its_sound() {
+        assert_eq!(taken(GOP_BYTES_MAX), [[true, false, true], [true; 3], [true; 3]]);
+    }
+
+    #[test]
+    fn of_a_gop_that_no_ring_keeps_no_picture_is_taken() {
+        assert_eq!(taken(GOP_BYTES_MAX + 1), [[false; 3], [false, true, false], [true; 3]]);
     }
 }

@@ -1,6 +1,7 @@
 //! The node against real programs: ffmpeg and ffprobe, Chromium, Firefox. A test whose program is missing skips itself
 //! by name. Those with a browser, and those that measure time, run alone (`support::wait`).
 mod api;
+mod bad_links;
 mod browsers;
 mod convert;
 mod ffmpeg_only;

@@ -1,5 +1,6 @@
 //! One Chromium or Firefox, driven by tests/interop/browser/driver.mjs over pipes.
 use crate::netns::Namespace;
+use link::emulator::{Emulator, Side};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -25,6 +26,17 @@ impl Browser {
     #[track_caller]
     pub fn start() -> Browser {
         let mut command = Command::new("node");
+        command.args(["browser/driver.mjs", "chromium"]).env("CHROMIUM", crate::tools::chromium());
+        Browser::launch(command)
+    }
+
+    /// Starts Chromium at one end of a path.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn start_at(path: &Emulator, side: Side) -> Browser {
+        let mut command = path.command(side, "node");
         command.args(["browser/driver.mjs", "chromium"]).env("CHROMIUM", crate::tools::chromium());
         Browser::launch(command)
     }

@@ -3,6 +3,7 @@ use crate::process::Process;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 fn ffmpeg() -> Command {
@@ -86,7 +87,18 @@ pub fn push_source(url: &str, source: Source) -> Process {
 /// When ffmpeg fails.
 #[track_caller]
 pub fn push_numbered(url: &str, gop_s: u32) -> Process {
+    push(&numbered(gop_s), url)
+}
+
+/// The file of [`push_numbered`], made once a run.
+#[track_caller]
+fn numbered(gop_s: u32) -> PathBuf {
+    static MADE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+    let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let file = crate::scratch().join(format!("numbered-{gop_s}.flv"));
+    if made.contains(&gop_s) {
+        return file;
+    }
     let squares: Vec<String> = (0..10)
         .map(|bit| {
             let (x, value) = (64 * bit, 1 << bit);
@@ -120,7 +132,8 @@ pub fn push_numbered(url: &str, gop_s: u32) -> Process {
     let mut process = Process::start(&crate::unique("numbered"), &mut command);
     let status = process.wait(Duration::from_secs(60));
     assert!(status.is_some_and(|it| it.success()), "{picture}: {status:?}\n{}", process.output());
-    push(&file, url)
+    made.push(gop_s);
+    file
 }
 
 /// How long a round of [`push_numbered`] is.

@@ -101,6 +101,8 @@ pub struct Figures {
     pub reordered: u64,
     /// The longest wait for the transmitter.
     pub queue_us_max: i64,
+    /// The wait of the packet that was taken last.
+    pub queue_us: i64,
 }
 
 /// One direction of a path. It says when each packet arrives; to hold it until then is the caller's part.
@@ -195,6 +197,7 @@ impl Link {
             if wait_us > self.config.queue_us {
                 return Err(Lost::Queue);
             }
+            self.figures.queue_us = wait_us;
             self.figures.queue_us_max = self.figures.queue_us_max.max(wait_us);
             let rate = rate.max(1);
             let micros = len.saturating_mul(8_000_000).saturating_add(self.rest);

@@ -53,6 +53,22 @@ fn a_viewer_starts_at_the_newest_key_frame() {
 }
 
 #[test]
+fn a_reader_knows_the_pictures_that_are_there() {
+    let log = Arc::new(FrameLog::new(LIMITS));
+    log.begin(SourceId(1));
+    let (video, audio) = (video(), audio());
+    for i in 0..70 {
+        log.push(SourceId(1), frame(&video, i * 33, i % 30 == 0), Time::from_ms(i * 33));
+        log.push(SourceId(1), frame(&audio, i * 33, true), Time::from_ms(i * 33));
+    }
+    let mut reader = log.prompt_reader();
+    log.push(SourceId(1), frame(&video, 2_310, false), Time::from_ms(2_310));
+    assert_eq!(reader.catch_up_picture_bytes(), 10_000, "of frames 60 to 69, not of the one after them");
+    entries(reader.poll());
+    assert_eq!(reader.catch_up_picture_bytes(), 0);
+}
+
+#[test]
 fn time_goes_on_when_the_publisher_comes_back() {
     let log = Arc::new(FrameLog::new(LIMITS));
     log.begin(SourceId(1));

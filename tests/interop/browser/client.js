@@ -8,7 +8,8 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // ---- sources ------------------------------------------------------------------------------------------------
 
 /// A picture that flashes and a tone that beeps for 100 ms at each whole second of one audio clock.
-function flashAndBeep({ width = 640, height = 360, fps = 30 }) {
+/// `noise`: pixels that no encoder can do without, so that its rate is what it was asked for.
+function flashAndBeep({ width = 640, height = 360, fps = 30, noise = false }) {
   const audio = new AudioContext({ sampleRate: 48000, latencyHint: "interactive" });
   const out = audio.createMediaStreamDestination();
   const tone = new OscillatorNode(audio, { frequency: 1000 });
@@ -27,10 +28,21 @@ function flashAndBeep({ width = 640, height = 360, fps = 30 }) {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const pen = canvas.getContext("2d");
   let count = 0;
+  const grain = Object.assign(document.createElement("canvas"), { width, height });
+  if (noise) {
+    const pixels = new ImageData(grain.width, grain.height);
+    for (let at = 0; at < pixels.data.length; at += 1) pixels.data[at] = at % 4 === 3 ? 255 : Math.random() * 256;
+    grain.getContext("2d").putImageData(pixels, 0, 0);
+  }
   const draw = () => {
     const seconds = audio.currentTime;
     pen.fillStyle = "#204060";
     pen.fillRect(0, 0, width, height);
+    if (noise) {
+      // a part of the picture: it is enough, and whoever encodes has other things to do
+      const [x, y, w, h] = [width / 2, height / 2, width / 3, height / 3].map(Math.floor);
+      pen.drawImage(grain, Math.floor(Math.random() * x), Math.floor(Math.random() * y), w, h, x, y, w, h);
+    }
     pen.fillStyle = `hsl(${(count * 7) % 360} 70% 50%)`;
     pen.fillRect((count * 5) % width, height / 2, 40, 40); // something moves, so every frame differs
     pen.fillStyle = seconds >= 1 && seconds % 1 < 0.1 ? "#fff" : "#000";
@@ -380,9 +392,9 @@ async function skew({ id, seconds = 8, settle = 3 }) {
     beeps: beeps.length, flashes: seen.length, error: session.listenError ?? null };
 }
 
-/// How the output time went on: steps backwards, and steps beyond what really passed, in ms.
-async function timeline({ id }) {
-  const { frames } = sessions.get(id);
+/// How the output time went on, from a frame of `figures().frames` on: steps backwards, and steps beyond what really passed, in ms.
+async function timeline({ id, from = 0 }) {
+  const frames = sessions.get(id).frames.slice(from);
   let back = 0, jump = 0, gap = 0, where = null;
   for (let at = 1; at < frames.length; at += 1) {
     const media = ((frames[at].rtp - frames[at - 1].rtp) | 0) / 90;
@@ -404,6 +416,7 @@ async function figures({ id }) {
     return it && { ...it, codec: codecs.get(it.codecId)?.mimeType ?? null, fmtp: codecs.get(it.codecId)?.sdpFmtpLine };
   };
   const transport = stats.find((it) => it.type === "transport");
+  const pair = stats.find((it) => it.id === transport?.selectedCandidatePairId);
   const since = (mark) => session.at[mark] === undefined ? null : session.at[mark] - session.at.started;
   return {
     connection: session.pc.connectionState,
@@ -413,6 +426,7 @@ async function figures({ id }) {
     sentVideo: pick("outbound-rtp", "video") ?? null,
     sentAudio: pick("outbound-rtp", "audio") ?? null,
     remoteVideo: pick("remote-inbound-rtp", "video") ?? null,
+    rtt: pair?.currentRoundTripTime ?? null,
     srtp: transport?.srtpCipher ?? null,
     dtls: transport?.tlsVersion ?? null,
     ms: { answered: since("answered"), connected: since("connected"), firstFrame: since("firstFrame") },
