@@ -137,7 +137,7 @@ impl Bed {
             while start.elapsed() < Duration::from_secs(second) {
                 std::thread::sleep(STEP);
                 watched.queue_ms.push(self.path.figures(Side::A).link.queue_us / 1_000);
-                if watched.queue_ms.len() % STEPS_A_HEIGHT == 0 {
+                if watched.queue_ms.len().is_multiple_of(STEPS_A_HEIGHT) {
                     let height = self.page()["video"]["frameHeight"].as_u64();
                     watched.heights.extend(height.map(|height| (start.elapsed().as_secs_f64(), height)));
                 }
