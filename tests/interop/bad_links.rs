@@ -190,6 +190,9 @@ fn a_publisher_whose_uplink_loses_five_percent() {
     bed.assert_well();
 }
 
+/// A queue that a viewer notices.
+const QUEUE_MS: i64 = 200;
+
 /// Noise of 960x540 in three encodings: a path of 4 Mbit/s takes the best, one of 1 Mbit/s the middle one.
 fn encodings() -> Value {
     json!({"codec": "VP8", "width": 960, "height": 540, "noise": true, "encodings": [
@@ -231,9 +234,14 @@ fn a_path_that_narrows_and_widens_changes_the_layer() {
         is_between("the longest gap", watched.gap_s(), 0.0, 2.0);
         queue_ms.extend(&watched.queue_ms);
     }
+    // Milliseconds of the path's queue, looked at 20 times a second.
     queue_ms.sort_unstable();
-    let p95_ms = queue_ms[queue_ms.len() * 95 / 100];
-    println!("the path's queue: p95 {p95_ms} ms, {} at most", queue_ms[queue_ms.len() - 1]);
-    is_between("the path's queue, p95 in ms", p95_ms as f64, 0.0, 450.0);
+    let long_s = queue_ms.iter().filter(|ms| **ms > QUEUE_MS).count() as f64 * 0.05;
+    let most_ms = queue_ms[queue_ms.len() - 1];
+    println!(
+        "the path's queue: p95 {} ms, {most_ms} at most, over {QUEUE_MS} for {long_s:.1} s",
+        queue_ms[queue_ms.len() * 95 / 100]
+    );
+    is_between("seconds with a long queue", long_s, 0.0, 2.0);
     bed.assert_well();
 }
