@@ -9,7 +9,7 @@ use rtc::session::Session;
 use crate::allocate::LAYERS_MAX;
 use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, TrackKey};
 use crate::forward::Forwarder;
-use crate::peer::{Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
+use crate::peer::{Forgeries, Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
 use crate::sending::Sending;
 use crate::shard::{Egress, Shard};
 use crate::track::{Subscription, Track, Upstream};
@@ -72,6 +72,7 @@ impl Shard {
             ufrags: Vec::new(),
             addresses: Vec::new(),
             handshakes_waiting: 0,
+            forgeries: Forgeries::default(),
             stats: config.stats,
             role,
         });
@@ -152,6 +153,15 @@ impl Shard {
         }
         for address in &peer.addresses {
             self.peer_by_address.remove(address);
+        }
+        if let Role::Publish(publisher) = &peer.role {
+            for ssrc in publisher
+                .ssrcs()
+                .filter(|ssrc| self.peer_by_ssrc.get(ssrc) == Some(&slot))
+                .collect::<Vec<_>>()
+            {
+                self.peer_by_ssrc.remove(&ssrc);
+            }
         }
         self.claims.retain(|_, claimant| *claimant != slot);
         let tracks: Vec<usize> = match &peer.role {

@@ -43,8 +43,34 @@ pub(crate) struct Peer {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Datagrams of its handshake that wait for their turn.
     pub(crate) handshakes_waiting: u8,
+    pub(crate) forgeries: Forgeries,
     pub(crate) stats: Arc<PeerStats>,
     pub(crate) role: Role,
+}
+
+/// Packets in a peer's name that were not its own cost a decryption each: so many a second are tried.
+const FORGERIES_MAX: u8 = 10;
+
+/// What came in a peer's name from addresses that are not its own.
+#[derive(Default, Debug)]
+pub(crate) struct Forgeries {
+    since: Time,
+    failed: u8,
+}
+
+impl Forgeries {
+    /// Whether one more is looked at.
+    pub(crate) fn allow(&mut self, now: Time) -> bool {
+        if now.since(self.since) >= 1_000_000 {
+            (self.since, self.failed) = (now, 0);
+        }
+        self.failed < FORGERIES_MAX
+    }
+
+    /// It was not the peer's.
+    pub(crate) fn failed(&mut self) {
+        self.failed = self.failed.saturating_add(1);
+    }
 }
 
 #[derive(Debug)]
@@ -109,6 +135,8 @@ struct Stream {
     media: usize,
     encoding: usize,
     rtx: bool,
+    /// An authentic packet named it.
+    heard: bool,
 }
 
 #[derive(Debug)]
@@ -149,6 +177,8 @@ pub(crate) struct Received {
     /// Index of its encoding there.
     pub(crate) encoding: usize,
     pub(crate) incoming: Incoming,
+    /// It is the first of this source.
+    pub(crate) first_of: Option<u32>,
     /// The stream began anew with it: another SSRC, or a hole before it that is too large to be loss.
     pub(crate) restarted: bool,
 }
@@ -167,7 +197,7 @@ impl Publisher {
             let rtx = |ssrc: u32| published.media.rtx_of.iter().any(|(_, rtx)| *rtx == ssrc);
             for &ssrc in &published.media.ssrcs {
                 if streams.len() < STREAMS_MAX {
-                    streams.push(Stream { ssrc, media: index, encoding: 0, rtx: rtx(ssrc) });
+                    streams.push(Stream { ssrc, media: index, encoding: 0, rtx: rtx(ssrc), heard: false });
                 }
             }
         }
@@ -260,6 +290,7 @@ impl Publisher {
         Ok(Received {
             media: stream.media,
             encoding: stream.encoding,
+            first_of: (!stream.heard).then_some(header.ssrc),
             restarted: replaced || arrival == Arrival::Hole,
             incoming: Incoming {
                 seq,
@@ -279,8 +310,10 @@ impl Publisher {
     /// Which m-line and encoding an SSRC belongs to: announced in SDP, or learned from MID or the payload type (RFC 8843 9.2), and
     /// from RID (RFC 8852 section 3).
     fn stream_of(&mut self, header: &rtp::Header<'_>) -> Result<Stream, DropReason> {
-        if let Some(stream) = self.streams.iter().find(|s| s.ssrc == header.ssrc) {
-            return Ok(*stream);
+        if let Some(stream) = self.streams.iter_mut().find(|s| s.ssrc == header.ssrc) {
+            let found = *stream;
+            stream.heard = true;
+            return Ok(found);
         }
         let by_mid = |m: &Published| {
             m.media.mid_ext_id.and_then(|id| header.extension(id)) == Some(m.media.mid.as_bytes())
@@ -304,8 +337,8 @@ impl Publisher {
                 known.ok_or(DropReason::NotNegotiated)?
             }
         };
-        let stream = Stream { ssrc: header.ssrc, media, encoding, rtx };
-        self.streams.push(stream);
+        let stream = Stream { ssrc: header.ssrc, media, encoding, rtx, heard: false };
+        self.streams.push(Stream { heard: true, ..stream });
         Ok(stream)
     }
 
@@ -458,6 +491,11 @@ impl Publisher {
         if let Some(bps) = remb.1.tell(now) {
             rtcp::remb(compound, self.own_ssrc, bps, &ssrcs);
         }
+    }
+
+    /// Its sources, as far as they are known.
+    pub(crate) fn ssrcs(&self) -> impl Iterator<Item = u32> {
+        self.streams.iter().map(|stream| stream.ssrc)
     }
 
     /// Every encoding of every m-line.

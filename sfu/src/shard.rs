@@ -68,6 +68,8 @@ pub struct Shard {
     pub(crate) peer_by_id: HashMap<PeerId, usize>,
     pub(crate) peer_by_ufrag: HashMap<String, usize>,
     pub(crate) peer_by_address: HashMap<SocketAddr, usize>,
+    /// Publishers by the sources that authentic packets named; of two with the same the first.
+    pub(crate) peer_by_ssrc: HashMap<u32, usize>,
     /// Peers whose checks came from an address that another, connected one holds: it is theirs once a handshake from there is through.
     pub(crate) claims: HashMap<SocketAddr, usize>,
     pub(crate) tracks: Slab<Track>,
@@ -97,6 +99,7 @@ impl Shard {
             peer_by_id: HashMap::new(),
             peer_by_ufrag: HashMap::new(),
             peer_by_address: HashMap::new(),
+            peer_by_ssrc: HashMap::new(),
             claims: HashMap::new(),
             tracks: Slab::new(),
             track_by_key: HashMap::new(),
@@ -185,11 +188,17 @@ impl Shard {
         let protocol = Protocol::of(datagram)?;
         self.metrics.received(packet_kind(Ok(protocol)), datagram.len());
         let peer = if protocol == Protocol::Stun {
-            let ufrag = stun::peek_ufrag(datagram).ok_or(DropReason::StunMalformed)?;
-            *self.peer_by_ufrag.get(ufrag).ok_or(DropReason::StunUnknownUser)?
+            match stun::peek_ufrag(datagram) {
+                Some(ufrag) => *self.peer_by_ufrag.get(ufrag).ok_or(DropReason::StunUnknownUser)?,
+                // An answer to a check of ours has no name.
+                None => *self.peer_by_address.get(&from).ok_or(DropReason::StunMalformed)?,
+            }
         } else {
             let claim = if protocol == Protocol::Dtls { self.claims.get(&from) } else { None };
-            *claim.or(self.peer_by_address.get(&from)).ok_or(DropReason::AddressNotValidated)?
+            match claim.or(self.peer_by_address.get(&from)) {
+                Some(peer) => *peer,
+                None => return self.elsewhere(protocol, datagram, now),
+            }
         };
         self.current = Some(peer);
         if protocol == Protocol::Dtls && !self.peers[peer].session.is_connected() {
@@ -197,6 +206,27 @@ impl Shard {
             return self.handshakes.push(*id, handshakes_waiting, from, datagram);
         }
         self.take(peer, datagram, from, now, out)
+    }
+
+    /// A publisher's media from an address that it has not checked from: behind a NAT that gave it another it asks for consent up to 2.5 s later. Who
+    /// sends it is known by its source, which only authentic packets name, and it counts when it is authentic and new.
+    fn elsewhere(&mut self, protocol: Protocol, datagram: &mut [u8], now: Time) -> Result<(), DropReason> {
+        let ssrc = datagram.get(8..12).filter(|_| protocol == Protocol::Rtp);
+        let ssrc = ssrc.and_then(|ssrc| <[u8; 4]>::try_from(ssrc).ok()).map(u32::from_be_bytes);
+        let slot = ssrc.and_then(|ssrc| self.peer_by_ssrc.get(&ssrc)).copied();
+        let slot = slot.ok_or(DropReason::AddressNotValidated)?;
+        let peer = self.peers.get_mut(slot).ok_or(DropReason::AddressNotValidated)?;
+        if !peer.forgeries.allow(now) {
+            return Err(DropReason::AddressNotValidated);
+        }
+        self.current = Some(slot);
+        match peer.session.handle_rtp_from_elsewhere(datagram) {
+            Ok(packet) => self.rtp(slot, packet, now),
+            Err(reason) => {
+                peer.forgeries.failed();
+                Err(reason)
+            }
+        }
     }
 
     /// A datagram of a peer, to its session and on.
@@ -572,6 +602,9 @@ impl Shard {
         let Role::Publish(publisher) = &mut peer.role else { return Err(DropReason::NotNegotiated) };
         let block = &mut self.block;
         let received = publisher.on_rtp(packet, now, &peer.stats, |bytes| copy(block, bytes))?;
+        if let Some(ssrc) = received.first_of {
+            self.peer_by_ssrc.entry(ssrc).or_insert(slot);
+        }
         if publisher.is_busy() {
             self.timers.sooner(slot, now.plus_us(STEP_US));
         }

@@ -89,7 +89,7 @@ fn an_ice_restart_after_the_network_is_gone_brings_media_back_within_a_second() 
 }
 
 #[test]
-fn a_viewer_whose_nat_forgets_it_is_found_by_its_check_and_reports() {
+fn a_viewer_whose_nat_forgets_it_is_found_by_its_check() {
     need!(Browser);
     let _lane = alone();
     let (nat, mut node) = Nat::before_a_node();
@@ -108,10 +108,8 @@ fn a_viewer_whose_nat_forgets_it_is_found_by_its_check_and_reports() {
             nat.followed_after().into_iter().find(|(it, _)| viewer.contains(it)).map(|(_, took)| took)
         });
         println!("followed {} ms after its check", took.as_millis());
-        assert!(
-            took < Duration::from_millis(1_600),
-            "Chromium reports on a picture each 0.5 to 1.5 s: {took:?}"
-        );
+        // It answers ours; its reports on the picture are 0.5 to 1.5 s apart.
+        assert!(took < Duration::from_millis(400), "{took:?}");
         let now = frames(&mut browser);
         browser.until("viewer", now + 60, 0.0, ARRIVES);
     }
@@ -121,7 +119,7 @@ fn a_viewer_whose_nat_forgets_it_is_found_by_its_check_and_reports() {
 }
 
 #[test]
-fn a_publisher_whose_nat_forgets_it_is_heard_with_its_next_check() {
+fn a_publisher_whose_nat_forgets_it_is_heard_at_once() {
     need!(Browser);
     let _lane = alone();
     let (nat, mut node) = Nat::before_a_node();
@@ -134,7 +132,8 @@ fn a_publisher_whose_nat_forgets_it_is_heard_with_its_next_check() {
     browser.until("viewer", 60, 0.001, ARRIVES);
     nat.forget(&publisher);
     let gap = gap(&mut browser, "a publisher's NAT");
-    assert!(gap < 4500.0, "{gap}");
+    // Its next check is up to 2.5 s away.
+    assert!(gap < 1000.0, "{gap}");
     node.assert_well();
 }
 

@@ -94,10 +94,36 @@ fn media_that_is_not_authentic() {
     for len in [2, 4, 11, 12, 13, 27] {
         scene.dropped(&packet[..len], from, DropReason::SrtpShort);
     }
-    scene.dropped(&packet, STRANGER, DropReason::AddressNotValidated);
     scene.dropped(&[0x7f; 40], from, DropReason::UnknownProtocol);
     scene.dropped(&[], from, DropReason::UnknownProtocol);
     scene.media_goes_on();
+}
+
+/// A publisher's source is no secret: packets in its name from elsewhere are looked at, ten a second, and change nothing.
+#[test]
+fn media_in_a_publishers_name_from_elsewhere() {
+    let mut scene = Scene::new();
+    let mut packet = rtp(&mut scene);
+    packet[20] ^= 1;
+    let replayed = scene.world.peers[scene.publisher].sent.last().unwrap().clone();
+    scene.dropped(&replayed, STRANGER, DropReason::SrtpReplayed);
+    for _ in 0..9 {
+        scene.dropped(&packet, STRANGER, DropReason::SrtpUnauthenticated);
+    }
+    for _ in 0..20 {
+        scene.dropped(&packet, STRANGER, DropReason::AddressNotValidated);
+    }
+    let mut nobodys = packet.clone();
+    nobodys[8..12].copy_from_slice(&[9; 4]);
+    scene.dropped(&nobodys, STRANGER, DropReason::AddressNotValidated);
+    scene.media_goes_on();
+    scene.world.run(1_000);
+    let mut packet = rtp(&mut scene);
+    packet[20] ^= 1;
+    scene.dropped(&packet, STRANGER, DropReason::SrtpUnauthenticated);
+    let id = scene.world.peers[scene.publisher].id;
+    scene.world.command(0, sfu::Command::RemovePeer(id, sfu::CloseReason::Left));
+    scene.dropped(&packet, STRANGER, DropReason::AddressNotValidated);
 }
 
 #[test]

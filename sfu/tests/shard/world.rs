@@ -178,6 +178,8 @@ pub struct Peer {
     pub pwd: String,
     /// Neither sends nor hears.
     pub silent: bool,
+    /// It answers no STUN request.
+    pub deaf_to_checks: bool,
     pub audio_ssrc: u32,
     pub video_ssrc: u32,
     pub rtx_ssrc: u32,
@@ -377,6 +379,7 @@ impl World {
             ufrag,
             pwd,
             silent: false,
+            deaf_to_checks: false,
             audio_ssrc: ssrc + 1,
             video_ssrc: ssrc + 2,
             rtx_ssrc: ssrc + 3,
@@ -492,7 +495,7 @@ impl World {
         }
         let Some(peer) = self.peers.iter().position(|p| p.address == to) else { return };
         let p = &mut self.peers[peer];
-        if p.silent {
+        if p.silent || (p.deaf_to_checks && datagram.starts_with(&[0, 1])) {
             return;
         }
         let (sealed, now) = (datagram.clone(), self.now);

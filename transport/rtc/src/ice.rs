@@ -1,18 +1,23 @@
-//! The ICE-lite agent (RFC 8445 section 2.5): it answers checks and sends none. What it decides is which
-//! addresses may speak to a session and which one address media goes to.
+//! The ICE-lite agent (RFC 8445 section 2.5): it answers checks, and sends one of its own only where a peer with keys nominates another address.
+//! What it decides is which addresses may speak to a session and which one address media goes to.
 
 use std::net::SocketAddr;
 
 use media::Time;
 use metrics::DropReason;
 
-use crate::stun::{Class, Message, Writer};
+use crate::stun::{Class, Message, TransactionId, Writer};
 
 /// Addresses of one peer that are remembered as valid. A browser has some candidates a network interface;
 /// beyond this the one longest not heard of is forgotten.
 pub const VALID_ADDRESSES_MAX: usize = 16;
 /// RFC 7675 section 5.1: consent expires 30 s after the last valid check.
 pub const CONSENT_MS: i64 = 30_000;
+
+/// Between two checks of ours of one address: each is a request of the peer's, which may be sent again by others.
+const CHECK_US: i64 = 100_000;
+/// RFC 8445 section 5.1.2.1: of a peer-reflexive candidate (110), any local preference, component 1.
+const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 255;
 
 const UFRAG_LEN: usize = 8;
 const PWD_LEN: usize = 24;
@@ -79,9 +84,12 @@ pub struct Lite {
     nominated: Option<SocketAddr>,
     /// No check nominated it: the handshake ended there.
     provisional: bool,
-    /// Nominated by a check that may have been sniffed and sent again from elsewhere: ICE-lite asks nothing
-    /// back, so only a packet under the session's keys proves that the peer is there.
+    /// Nominated by a check that may have been sniffed and sent again from elsewhere: the peer is there when a packet under the session's keys
+    /// comes from there, or the answer to a check of ours.
     pending: Option<SocketAddr>,
+    /// Our check: its number, where it went, and when.
+    asked: Option<(u64, SocketAddr, Time)>,
+    checks: u64,
     secured: bool,
     consent_until: Time,
 }
@@ -102,6 +110,8 @@ impl Lite {
             nominated: None,
             provisional: false,
             pending: None,
+            asked: None,
+            checks: 0,
             secured: false,
             consent_until: now.plus_ms(CONSENT_MS),
         }
@@ -118,7 +128,7 @@ impl Lite {
     ) -> Result<Outcome, DropReason> {
         out.clear();
         if message.class() != Class::Request {
-            // We send no checks, so there is no answer to expect; keep-alive indications need none.
+            // Keep-alive indications need no answer.
             return Err(DropReason::StunUnauthenticated);
         }
         // RFC 8445 section 7.2.2: USERNAME is "the username fragment provided by the peer", a colon, its own.
@@ -152,6 +162,46 @@ impl Lite {
             self.consent_until = now.plus_ms(CONSENT_MS);
         }
         Ok(outcome)
+    }
+
+    /// Our own check of where a peer with keys says that it is now, into `out`; empty when there is none to send. Without it the peer's next packet
+    /// under the keys would tell, and a viewer's may be a second away. Called after each request.
+    pub fn check(&mut self, now: Time, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        out.clear();
+        let to = self.pending?;
+        let lately = |(_, address, at): (u64, SocketAddr, Time)| address == to && now.since(at) < CHECK_US;
+        if self.asked.is_some_and(lately) {
+            return None;
+        }
+        self.checks = self.checks.saturating_add(1);
+        self.asked = Some((self.checks, to, now));
+        let Generation { local, remote } = &self.current;
+        // RFC 8445 sections 7.1.1 and 7.2.2: the name that the peer goes by, its key, the priority of a peer-reflexive candidate, and a lite
+        // agent's role.
+        Writer::new(out, Class::Request, transaction(self.checks))
+            .username(&remote.ufrag, &local.ufrag)
+            .priority(PRIORITY)
+            .controlled(self.checks)
+            .finish(&remote.pwd);
+        Some(to)
+    }
+
+    /// The answer to our check: media goes there from now on.
+    pub fn handle_answer(
+        &mut self,
+        message: &Message,
+        from: SocketAddr,
+        now: Time,
+    ) -> Result<Outcome, DropReason> {
+        let asked = self.asked.filter(|(number, to, _)| {
+            *to == from && self.pending == Some(from) && *message.transaction() == transaction(*number)
+        });
+        if asked.is_none() || !message.check_integrity(&self.current.remote.pwd) {
+            return Err(DropReason::StunUnauthenticated);
+        }
+        (self.asked, self.pending, self.nominated) = (None, None, Some(from));
+        self.consent_until = now.plus_ms(CONSENT_MS);
+        Ok(Outcome::Nominated)
     }
 
     /// The user name fragments that a check may ask for: ours, and a restart's while both hold.
@@ -251,6 +301,15 @@ impl Lite {
         }
         self.valid.push(Valid { address, checked_at: now });
     }
+}
+
+/// Of a check. The key makes its answer the peer's, and the number one answer to one check.
+fn transaction(number: u64) -> TransactionId {
+    let mut id = *b"mill\0\0\0\0\0\0\0\0";
+    if let Some(bytes) = id.last_chunk_mut::<8>() {
+        *bytes = number.to_be_bytes();
+    }
+    id
 }
 
 #[cfg(test)]
@@ -398,6 +457,51 @@ mod tests {
         send(&mut lite, &nominating(), address(2), NOW).0.unwrap();
         assert!(!lite.authenticated(address(1)));
         assert!(lite.authenticated(address(2)));
+        assert_eq!(lite.nominated(), Some(address(2)));
+    }
+
+    #[test]
+    fn with_keys_the_answer_to_our_check_moves_media() {
+        let mut lite = agent();
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        lite.secure(address(1));
+        let mut bytes = Vec::new();
+        assert_eq!(lite.check(NOW, &mut bytes), None, "there is nothing to ask");
+        send(&mut lite, &nominating(), address(2), NOW).0.unwrap();
+        assert_eq!(lite.check(NOW, &mut bytes), Some(address(2)));
+        let (ours, theirs) = (credentials(1), credentials(2));
+        let asked = Message::parse(&bytes).unwrap();
+        let name = format!("{}:{}", theirs.ufrag, ours.ufrag);
+        assert_eq!((asked.username(), asked.is_controlled()), (Some(name.as_str()), true));
+        assert!(asked.check_integrity(&theirs.pwd) && asked.priority().is_some());
+        let answer = |transaction: TransactionId, pwd: &str| {
+            let mut out = Vec::new();
+            Writer::new(&mut out, Class::Success, transaction).mapped_address(address(9)).finish(pwd);
+            out
+        };
+        let good = answer(*asked.transaction(), &theirs.pwd);
+        for (wrong, from) in [
+            (answer(*asked.transaction(), &ours.pwd), address(2)),
+            (answer([9; 12], &theirs.pwd), address(2)),
+            (good.clone(), address(66)),
+        ] {
+            let wrong = lite.handle_answer(&Message::parse(&wrong).unwrap(), from, NOW);
+            assert_eq!(wrong, Err(DropReason::StunUnauthenticated));
+        }
+        assert_eq!(lite.nominated(), Some(address(1)));
+        assert_eq!(lite.check(NOW.plus_ms(99), &mut bytes), None, "not with each of the peer's");
+        let good = Message::parse(&good).unwrap();
+        assert_eq!(lite.handle_answer(&good, address(2), NOW), Ok(Outcome::Nominated));
+        assert_eq!(lite.nominated(), Some(address(2)));
+        assert_eq!(lite.handle_answer(&good, address(2), NOW), Err(DropReason::StunUnauthenticated), "once");
+        // The peer is back before it answers: nothing moves.
+        send(&mut lite, &nominating(), address(1), NOW).0.unwrap();
+        let later = NOW.plus_ms(200);
+        assert_eq!(lite.check(later, &mut bytes), Some(address(1)));
+        let asked = *Message::parse(&bytes).unwrap().transaction();
+        send(&mut lite, &nominating(), address(2), later).0.unwrap();
+        let late = answer(asked, &theirs.pwd);
+        assert!(lite.handle_answer(&Message::parse(&late).unwrap(), address(1), later).is_err());
         assert_eq!(lite.nominated(), Some(address(2)));
     }
 

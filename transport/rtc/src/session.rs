@@ -19,7 +19,7 @@ use crate::dtls::{Dtls, Fingerprint, Identity, Role};
 use crate::ice::{Credentials, Lite, Outcome};
 use crate::secure::Channel;
 use crate::srtp::Protect;
-use crate::stun::Message;
+use crate::stun::{Class, Message};
 
 /// A session that is not connected this long after it was made is closed: a half-open one costs memory. The
 /// browser has its answer within one round trip, and checks and handshake take four more.
@@ -178,6 +178,18 @@ impl Session {
         Ok(input)
     }
 
+    /// A packet of media from an address that no check has come from: the peer's NAT may have given it another. It is taken for the peer's when it is
+    /// authentic and new; nothing is sent there, and nothing else changes, before a check comes from there.
+    ///
+    /// # Errors
+    /// Why it was dropped. A dropped packet changed nothing.
+    pub fn handle_rtp_from_elsewhere<'a>(&mut self, packet: &'a mut [u8]) -> Result<&'a [u8], DropReason> {
+        if self.closed.is_some() || !self.is_connected() {
+            return Err(DropReason::AddressNotValidated);
+        }
+        self.channel.handle_rtp(packet).map(|packet| &*packet)
+    }
+
     /// Does what is due at `now`: retransmissions, deadlines. Returns why the session is over, once it is.
     pub fn handle_timeout(
         &mut self,
@@ -285,8 +297,15 @@ impl Session {
         out: &mut impl FnMut(SocketAddr, &[u8]),
     ) -> Result<Input<'static>, DropReason> {
         let message = Message::parse(datagram).map_err(|_| DropReason::StunMalformed)?;
+        if message.class() == Class::Success {
+            self.ice.handle_answer(&message, from, now)?;
+            return Ok(Input::Nothing);
+        }
         let outcome = self.ice.handle_request(&message, from, now, &mut self.scratch)?;
         out(from, &self.scratch);
+        if let Some(to) = self.ice.check(now, &mut self.scratch) {
+            out(to, &self.scratch);
+        }
         if outcome == Outcome::Nominated && self.role == Role::Active && !self.channel.is_connected() {
             self.poll_dtls(now, out);
         }
