@@ -155,12 +155,10 @@ impl Shard {
             self.peer_by_address.remove(address);
         }
         if let Role::Publish(publisher) = &peer.role {
-            for ssrc in publisher
-                .ssrcs()
-                .filter(|ssrc| self.peer_by_ssrc.get(ssrc) == Some(&slot))
-                .collect::<Vec<_>>()
-            {
-                self.peer_by_ssrc.remove(&ssrc);
+            for ssrc in publisher.ssrcs() {
+                if self.peer_by_ssrc.get(&ssrc) == Some(&slot) {
+                    self.peer_by_ssrc.remove(&ssrc);
+                }
             }
         }
         self.claims.retain(|_, claimant| *claimant != slot);

@@ -39,6 +39,12 @@ impl Default for Source {
     }
 }
 
+/// A key frame each so many seconds of 30 frames, and no other.
+fn key_frames_each(command: &mut Command, gop_s: u32) -> &mut Command {
+    let gop = (gop_s * 30).to_string();
+    command.args(["-g", &gop, "-keyint_min", &gop, "-sc_threshold", "0"])
+}
+
 /// Publishes a test picture (640x360, 30 fps, H.264) and a tone (44.1 kHz stereo AAC) made on the way.
 pub fn push_source(url: &str, source: Source) -> Process {
     let mut command = ffmpeg();
@@ -49,7 +55,6 @@ pub fn push_source(url: &str, source: Source) -> Process {
         command.args(["-re", "-f", "lavfi", "-i", "sine=f=440:r=44100"]);
     }
     if source.video {
-        let gop = (source.gop_s * 30).to_string();
         command.args([
             "-c:v",
             "libx264",
@@ -62,16 +67,7 @@ pub fn push_source(url: &str, source: Source) -> Process {
             "-threads",
             "1",
         ]);
-        command.args([
-            "-g",
-            &gop,
-            "-keyint_min",
-            &gop,
-            "-sc_threshold",
-            "0",
-            "-bf",
-            &source.b_frames.to_string(),
-        ]);
+        key_frames_each(&mut command, source.gop_s).args(["-bf", &source.b_frames.to_string()]);
     }
     if source.audio {
         command.args(["-c:a", "aac", "-b:a", "96k", "-ac", "2"]);
@@ -110,24 +106,11 @@ fn numbered(gop_s: u32) -> PathBuf {
         .collect();
     let black = "drawbox=x=0:y=0:w=640:h=64:color=black:t=fill";
     let picture = format!("testsrc2=s=1280x720:r=30,{black},{}", squares.join(","));
-    let (gop, seconds) = ((gop_s * 30).to_string(), NUMBERED_S.to_string());
+    let seconds = NUMBERED_S.to_string();
     let mut command = ffmpeg();
     command.args(["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", "sine=f=440:r=48000", "-t", &seconds]);
     command.args(["-c:v", "libx264", "-preset", "superfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]);
-    command.args([
-        "-b:v",
-        "2M",
-        "-maxrate",
-        "2M",
-        "-bufsize",
-        "2M",
-        "-g",
-        &gop,
-        "-keyint_min",
-        &gop,
-        "-sc_threshold",
-        "0",
-    ]);
+    key_frames_each(&mut command, gop_s).args(["-b:v", "2M", "-maxrate", "2M", "-bufsize", "2M"]);
     command.args(["-c:a", "aac", "-b:a", "96k", "-ac", "2"]).arg(&file);
     let mut process = Process::start(&crate::unique("numbered"), &mut command);
     let status = process.wait(Duration::from_secs(60));
