@@ -487,6 +487,12 @@ impl Shard {
 
     /// The next slice of what waits for a subscriber.
     fn pace<E: Egress>(&mut self, slot: usize, now: Time, out: &mut E) {
+        // What just came is in the ring: sent from there, it would go a second time when it is fanned out.
+        if !self.dirty.is_empty() {
+            let current = self.current;
+            self.fan_out(now, out);
+            self.current = current;
+        }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Role::Subscribe(subscriber) = &mut peer.role else { return };
         subscriber.sending.pacer.scheduled = false;

@@ -523,6 +523,16 @@ impl World {
             // Plain retransmissions and the network's duplicates.
             Err(DropReason::SrtpReplayed) => {
                 if let Some(header) = Header::of(&sealed) {
+                    // RFC 3711 9.1: with other bytes it would be a nonce used twice.
+                    let before = p
+                        .got
+                        .iter()
+                        .rev()
+                        .find(|got| (got.header.ssrc, got.header.seq) == (header.ssrc, header.seq));
+                    assert!(
+                        before.is_none_or(|got| got.sealed == sealed),
+                        "{header:?} twice, with other bytes"
+                    );
                     p.got.push(Got {
                         at: now,
                         header,
