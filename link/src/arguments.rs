@@ -27,6 +27,9 @@ pub struct Arguments {
     /// They are lost in runs of this mean length
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "PACKETS")]
     bursts: Option<u32>,
+    /// They are lost in whiles of this mean length, in which nothing comes through: 33ms
+    #[arg(long, value_parser = time, conflicts_with = "bursts", value_name = "TIME")]
+    fades: Option<Duration>,
     /// Share of packets that arrive twice
     #[arg(long, value_parser = share, default_value = "0%", value_name = "SHARE")]
     duplicate: u32,
@@ -70,16 +73,19 @@ impl Arguments {
     /// # Errors
     /// Arguments that contradict each other.
     pub fn configs(&self) -> Result<[Config; 2], String> {
-        let loss = match self.bursts {
-            None => Loss::Random { per_mille: self.loss },
+        let loss = match (self.bursts, self.fades) {
+            (None, Some(mean)) => {
+                Loss::Fades { per_mille: self.loss, mean_us: mean.as_micros().try_into().unwrap_or(u32::MAX) }
+            }
+            (None, None) => Loss::Random { per_mille: self.loss },
             // between two runs one packet passes at least
-            Some(mean) if u64::from(self.loss) * (u64::from(mean) + 1) > u64::from(mean) * 1_000 => {
+            (Some(mean), _) if u64::from(self.loss) * (u64::from(mean) + 1) > u64::from(mean) * 1_000 => {
                 return Err(format!(
                     "--loss: runs of {mean} can make up {:.1}% at most",
                     100.0 * f64::from(mean) / (f64::from(mean) + 1.0)
                 ));
             }
-            Some(mean_packets) => Loss::Bursts { per_mille: self.loss, mean_packets },
+            (Some(mean_packets), _) => Loss::Bursts { per_mille: self.loss, mean_packets },
         };
         let delayed = Config { delay_us: self.delay.as_micros() as i64, ..Config::default() };
         let config = Config {
@@ -182,6 +188,8 @@ mod tests {
         assert_eq!(outages, [(5_000, 6_000), (8_000, 8_250)]);
         assert_eq!((arguments.a.as_deref(), arguments.seed), (Some("x"), 3));
         assert_eq!(arguments.command, ["ping", "-c", "3", "10.0.0.2"]);
+        let fades = parse("link --loss 2% --fades 33ms").unwrap().configs().unwrap();
+        assert_eq!(fades[0].loss, Loss::Fades { per_mille: 20, mean_us: 33_000 });
     }
 
     #[test]

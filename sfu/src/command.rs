@@ -283,6 +283,8 @@ pub struct PeerStats {
     pub needs_bps: AtomicU64,
     /// The link is held to take less than that: a subscriber of a source with one encoding gets fewer frames.
     pub limited: AtomicBool,
+    /// Of those `resent`, packets that nobody asked for: the subscriber's transport-wide feedback said that they are lost.
+    pub resent_unasked: AtomicU64,
     /// Packets sent again to probe for bandwidth: nobody asked for them, and they are not among `resent`.
     pub probe_copies: AtomicU64,
     /// Their bytes, RTP headers included; part of `bytes_out`.

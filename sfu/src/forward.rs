@@ -83,7 +83,9 @@ pub(crate) struct Sent {
     pub(crate) frames: u64,
     /// Of the packets, those that were retransmissions.
     pub(crate) resent: u64,
-    /// Their bytes.
+    /// Of those, the ones that nobody asked for: feedback said that they are lost.
+    pub(crate) resent_unasked: u64,
+    /// Their bytes, asked for or not.
     pub(crate) resent_bytes: u64,
     /// Of the packets, those that were sent again as part of a probe, unasked.
     pub(crate) probe_copies: u64,
@@ -108,6 +110,7 @@ impl Sent {
             wire_bytes: self.wire_bytes + other.wire_bytes,
             frames: self.frames + other.frames,
             resent: self.resent + other.resent,
+            resent_unasked: self.resent_unasked + other.resent_unasked,
             resent_bytes: self.resent_bytes + other.resent_bytes,
             probe_copies: self.probe_copies + other.probe_copies,
             probe_copy_bytes: self.probe_copy_bytes + other.probe_copy_bytes,
@@ -126,6 +129,7 @@ impl Sent {
             wire_bytes: self.wire_bytes - before.wire_bytes,
             frames: self.frames - before.frames,
             resent: self.resent - before.resent,
+            resent_unasked: self.resent_unasked - before.resent_unasked,
             resent_bytes: self.resent_bytes - before.resent_bytes,
             probe_copies: self.probe_copies - before.probe_copies,
             probe_copy_bytes: self.probe_copy_bytes - before.probe_copy_bytes,

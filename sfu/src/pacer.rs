@@ -33,6 +33,8 @@ pub(crate) struct Repair {
     pub(crate) forwarder: u8,
     /// Taken from the budget, in bytes.
     pub(crate) cost: u16,
+    /// The receiver asked for it; else its feedback said that it is lost.
+    pub(crate) asked: bool,
 }
 
 /// What is due for one subscriber.

@@ -45,6 +45,10 @@ const FELL_PERCENT: u64 = 85;
 /// Loss that lasts so long is a path that takes less, without a queue.
 const LOSSY_US: i64 = 3_000_000;
 
+/// So many packets of one feedback go again unasked; the others wait for their requests. Twice a burst's length; and a queue that overflows is not
+/// helped by more.
+const LOST_MAX: usize = 16;
+
 /// A viewer without a picture, whose link takes less than a browser sends, is looked after this often: whether a key frame is due.
 const HOLDS_US: i64 = 100_000;
 
@@ -95,15 +99,6 @@ impl Sending {
         self.catch_up_bps = Some(soon.max(bits * 1_000_000 / took_us * CATCH_UP_RATE));
         self.limit(now);
         self.pacer.grant(FIRST_BYTES);
-    }
-
-    /// Transport-wide feedback.
-    pub(crate) fn feedback(&mut self, fci: &[u8], now: Time) -> Result<(), DropReason> {
-        if let Some(estimator) = &mut self.estimator {
-            estimator.on_feedback(fci, now).map_err(|_| DropReason::RtcpMalformed)?;
-            self.judge(now);
-        }
-        Ok(())
     }
 
     /// A receiver's own estimate.
@@ -284,6 +279,36 @@ impl Subscriber {
         Ok(left)
     }
 
+    /// Transport-wide feedback. What it says is lost goes again without being asked for, as the request may be lost, too: on paths that lose both
+    /// ways, each answer stands on two legs.
+    pub(crate) fn feedback(&mut self, fci: &[u8], tracks: &Slab<Track>, now: Time) -> Result<(), DropReason> {
+        let Some(estimator) = &mut self.sending.estimator else { return Ok(()) };
+        let (mut lost, mut count) = ([(0, Time::ZERO); LOST_MAX], 0);
+        let read = estimator.on_feedback(fci, now, |number, sent| {
+            if let Some(slot) = lost.get_mut(count) {
+                (*slot, count) = ((number, sent), count + 1);
+            }
+        });
+        self.sending.judge(now);
+        let video = self.forwarders.iter().position(|s| s.forwarder.media.kind == Kind::Video);
+        let Some(index) = video.filter(|_| count > 0) else { return read.map_err(malformed) };
+        let (subscribed, pacer) = (&mut self.forwarders[index], &mut self.sending.pacer);
+        let (forwarder, ring) = (&mut subscribed.forwarder, &tracks[subscribed.track].ring);
+        for (number, sent) in lost.into_iter().take(count) {
+            if let Ok(repair) = forwarder.repair_for(number, Some(sent), ring, self.rtt_us, now, index as u8)
+            {
+                // What was asked for goes before this.
+                if forwarder.is_over_budget() || pacer.repairs.len() >= REPAIRS_MAX {
+                    forwarder.give_up(repair);
+                    break;
+                }
+                pacer.repairs.push_back(repair);
+                pacer.begin(0, now);
+            }
+        }
+        read.map_err(malformed)
+    }
+
     /// A NACK: what is worth it waits for its turn. The oldest give way when the budget is short; a picture needs those, so then it is the
     /// forwarder's index that is returned: a key frame is what helps.
     pub(crate) fn nack(
@@ -300,7 +325,8 @@ impl Subscriber {
         let (subscribed, pacer) = (&mut self.forwarders[index], &mut self.sending.pacer);
         let forwarder = &mut subscribed.forwarder;
         for &seq in seqs {
-            match forwarder.repair_for(seq, &tracks[subscribed.track].ring, self.rtt_us, now, index as u8) {
+            let ring = &tracks[subscribed.track].ring;
+            match forwarder.repair_for(seq, None, ring, self.rtt_us, now, index as u8) {
                 Ok(repair) => pacer.repairs.push_back(repair),
                 Err(reason) => {
                     metrics.dropped(reason);
@@ -449,6 +475,10 @@ impl Subscriber {
     }
 }
 
+fn malformed(_: rtc::rtcp::Error) -> DropReason {
+    DropReason::RtcpMalformed
+}
+
 fn not_negotiated(ring: &Ring) -> CloseReason {
     let newest = ring.key().and_then(|key| ring.get(key));
     newest.map_or(CloseReason::Internal, |packet| CloseReason::CodecNotNegotiated(packet.codec))
@@ -463,6 +493,7 @@ fn count_out(metrics: &ShardMetrics, stats: &PeerStats, sent: Sent) {
     if sent.resent > 0 {
         bump(&stats.resent, sent.resent);
         bump(&stats.resent_bytes, sent.resent_bytes);
+        bump(&stats.resent_unasked, sent.resent_unasked);
         metrics.retransmissions_out.add(sent.resent);
         metrics.retransmitted_bytes_out.add(sent.resent_bytes);
     }

@@ -697,9 +697,11 @@ impl Shard {
                 subscriber.report_about(about_ssrc, fraction_lost, now);
             }
             (Role::Subscribe(subscriber), rtcp::Event::Twcc { fci }) => {
-                if let Err(reason) = subscriber.sending.feedback(fci, now) {
+                if let Err(reason) = subscriber.feedback(fci, tracks, now) {
                     metrics.dropped(reason);
                 }
+                let pacer = &subscriber.sending.pacer;
+                paces |= !pacer.scheduled && !pacer.repairs.is_empty();
                 sooner |= subscriber.estimate_fell();
             }
             (Role::Subscribe(subscriber), rtcp::Event::Remb { bitrate_bps, .. }) => {

@@ -52,7 +52,7 @@ pub struct SentBytes {
     pub video: u64,
     /// Retransmissions that were asked for.
     pub resent: u64,
-    /// Retransmissions that probe.
+    /// Retransmissions that nobody asked for: probes, and what feedback said is lost.
     pub copies: u64,
     /// Padding alone.
     pub padding: u64,
@@ -98,7 +98,7 @@ struct KeyFrame {
 pub struct Oracle {
     /// The path may change.
     pub facts: Facts,
-    /// Packets that the node says it sent again to probe. What is sent again unasked is one of them.
+    /// Packets that the node says it sent again to probe, or since feedback said that they are lost. What is sent again unasked is one of them.
     pub copies_said: u64,
     copies: u64,
     /// Sent so far.

@@ -1,4 +1,4 @@
-//! The scoreboard: each scenario, its seeds, what was measured over them, what is to be reached, and whether missing it is a failure.
+//! The scoreboard: each scenario, its seeds, what was measured over them, and what must be reached.
 
 use std::fmt::Write;
 
@@ -13,10 +13,8 @@ pub struct Row {
     pub what: &'static str,
     /// The result over all seeds; `None` when the node has no such thing.
     pub measured: Option<f64>,
-    /// What it should be.
+    /// What it must be: missing it is a failure.
     pub goal: Goal,
-    /// Missing it is a failure.
-    pub gate: bool,
     /// What each seed gave.
     pub by_seed: Vec<(u64, Option<f64>)>,
 }
@@ -50,12 +48,10 @@ impl Row {
             Goal::Most(it) => format!("<= {it}"),
             Goal::Shown => String::new(),
         };
-        let gate = match (self.goal, self.gate, self.is_reached()) {
-            (Goal::Shown, ..) => "",
-            (_, true, true) => "gate",
-            (_, true, false) => "gate MISSED",
-            (_, false, true) => "reached, no gate yet",
-            (_, false, false) => "not yet",
+        let gate = match (self.goal, self.is_reached()) {
+            (Goal::Shown, _) => "",
+            (_, true) => "gate",
+            (_, false) => "gate MISSED",
         };
         let line = format!("  {:<58} {measured:>9}  {goal:<10} {gate}", self.what);
         line.trim_end().to_string()
@@ -73,10 +69,10 @@ pub fn measure(scenario: &Scenario, seeds: &[u64]) -> Vec<Row> {
 pub fn rows(scenario: &Scenario, runs: &[(u64, Vec<Figure>)]) -> Vec<Row> {
     let figures = runs.first().map_or(0, |(_, run)| run.len());
     let row = |index: usize| {
-        let Figure { what, goal, gate, .. } = runs[0].1[index];
+        let Figure { what, goal, .. } = runs[0].1[index];
         let values = || runs.iter().map(|(_, run)| &run[index].value);
         let by_seed = runs.iter().map(|(seed, run)| (*seed, together([&run[index].value]))).collect();
-        Row { scenario: scenario.name, what, measured: together(values()), goal, gate, by_seed }
+        Row { scenario: scenario.name, what, measured: together(values()), goal, by_seed }
     };
     (0..figures).map(row).collect()
 }

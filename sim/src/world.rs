@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use link::{Config, Random};
 use media::Time;
@@ -366,7 +366,8 @@ impl World {
         let p = &mut self.peers[peer];
         let seen = if protocol == Protocol::Rtp {
             p.remember(&datagram.sealed, &clear);
-            p.oracle.copies_said = p.stats.probe_copies.load(Ordering::Relaxed);
+            let said = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            p.oracle.copies_said = said(&p.stats.probe_copies) + said(&p.stats.resent_unasked);
             p.oracle.sent_rtp(&clear, self.now)
         } else {
             p.oracle.sent_rtcp(&clear, self.now)

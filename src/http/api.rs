@@ -229,6 +229,7 @@ fn describe_client(node: &Node, client: &Client) -> Value {
             "estimate_bps": rate(read(&peer.estimate_bps)),
             "estimate": describe_estimate(peer),
             "queue_ms": peer.queue_us.load(Ordering::Relaxed) / 1000,
+            "resent_unasked": read(&peer.resent_unasked),
             "probe_copies": read(&peer.probe_copies), "probe_copy_bytes": read(&peer.probe_copy_bytes),
             "padding_bytes": read(&peer.padding_bytes_out),
             "frames_congested": read(&peer.frames_congested),

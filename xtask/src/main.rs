@@ -23,7 +23,7 @@ cargo xtask VERB
        [NAME]    only tests whose name contains NAME
   fuzz [TARGET] [--seconds N]
                  mutated input for the parsers of outside bytes: all targets, 0.5 s each, unless told otherwise
-  sim [--scenario NAME] [--seed N] [--accept]
+  sim [--scenario NAME] [--seed N | --seeds N-M] [--accept]
                  the forwarding core on bad networks, in virtual time: every scenario with the committed seeds, against
                  sim/scoreboard.txt. --seed N: one run with a log. --accept: what is measured now becomes that file
   bench [NAME [-- OPTIONS]]

@@ -204,7 +204,7 @@ impl Link {
             self.free = self.free.plus_us(i64::try_from(micros / rate).unwrap_or(i64::MAX));
             self.rest = micros % rate;
         }
-        if self.losing.loses(self.config.loss) { Err(Lost::Loss) } else { Ok(self.free) }
+        if self.losing.loses(self.config.loss, now) { Err(Lost::Loss) } else { Ok(self.free) }
     }
 
     /// When one copy that left at `sent` arrives.

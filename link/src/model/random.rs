@@ -22,4 +22,11 @@ impl Random {
     pub fn chance(&mut self, of: u64, among: u64) -> bool {
         self.below(among) < of
     }
+
+    /// A time until something that may happen at any moment, of this mean.
+    pub fn exponential(&mut self, mean: f64) -> i64 {
+        // 53 bits, never 0
+        let uniform = ((self.draw() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        (-uniform.ln() * mean) as i64
+    }
 }

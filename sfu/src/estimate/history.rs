@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use media::Time;
 
-/// Packets remembered: 100 Mbit/s of 1200 bytes for 0.8 s, 64 KiB. When full, the oldest is forgotten and its feedback
+/// Packets remembered: 100 Mbit/s of 1200 bytes for 0.8 s, 96 KiB. When full, the oldest is forgotten and its feedback
 /// then counts for nothing. Far below 2^15, so that a number means one packet.
 const ENTRIES_MAX: usize = 8192;
-/// Until the first feedback, which many peers never send: 4 KiB, 1.7 s at 300 packets/s.
+/// Until the first feedback, which many peers never send: 6 KiB, 1.7 s at 300 packets/s.
 const ENTRIES_MAX_UNHEARD: usize = 512;
 /// Older than this nothing is known: the deepest buffers hold some 2 s.
 const AGE_US_MAX: i64 = 4_000_000;
@@ -23,12 +23,15 @@ enum State {
     Arrived,
 }
 
-/// Eight bytes: a subscriber has some 50 of them in flight, a slow one thousands.
+/// Twelve bytes: a subscriber has some 50 of them in flight, a slow one thousands.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// Low 32 bits of the microseconds: unambiguous, as entries live for seconds and these wrap after 71 minutes.
     sent: u32,
     bytes: u16,
+    /// What the receiver asks for it by, if `repaired`.
+    number: u16,
+    repaired: bool,
     /// 0 is none.
     probe: u8,
     state: State,
@@ -39,6 +42,8 @@ struct Entry {
 pub(super) struct Described {
     pub(super) sent: Time,
     pub(super) bytes: usize,
+    /// The receiver can ask for it by this number.
+    pub(super) number: Option<u16>,
     /// 0 is none.
     pub(super) probe: u8,
     pub(super) arrived: bool,
@@ -74,10 +79,25 @@ impl History {
             self.trim(now);
         }
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-        self.entries.push_back(Entry { sent: now.us() as u32, bytes, probe, state: State::InFlight });
+        let state = State::InFlight;
+        self.entries.push_back(Entry {
+            sent: now.us() as u32,
+            bytes,
+            number: 0,
+            repaired: false,
+            probe,
+            state,
+        });
         let seq = self.next;
         self.next = seq.wrapping_add(1);
         seq
+    }
+
+    /// The receiver can ask for the packet pushed last by this number.
+    pub(super) fn numbered(&mut self, number: u16) {
+        if let Some(entry) = self.entries.back_mut() {
+            (entry.number, entry.repaired) = (number, true);
+        }
     }
 
     /// What is new about packet `seq`; `None` for one never sent, forgotten, or described so before.
@@ -98,6 +118,7 @@ impl History {
         Some(Described {
             sent,
             bytes: usize::from(entry.bytes),
+            number: entry.repaired.then_some(entry.number),
             probe: entry.probe,
             arrived,
             late: was == State::Lost,

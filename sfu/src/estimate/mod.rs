@@ -139,8 +139,18 @@ impl Estimator {
         self.outgoing.history.push(bytes, probe.unwrap_or(0), now)
     }
 
-    /// A transport-wide feedback. On an error those packets count that it described before.
-    pub(crate) fn on_feedback(&mut self, fci: &[u8], now: Time) -> Result<(), Error> {
+    /// The receiver can ask for the packet noted last by this number of its stream's.
+    pub(crate) fn numbered(&mut self, number: u16) {
+        self.outgoing.history.numbered(number);
+    }
+
+    /// A transport-wide feedback; `lost` is told of each packet with a number that it first says is lost, and when that was sent. On an error those packets count that it described before.
+    pub(crate) fn on_feedback(
+        &mut self,
+        fci: &[u8],
+        now: Time,
+        mut lost: impl FnMut(u16, Time),
+    ) -> Result<(), Error> {
         let mut described = 0_usize;
         let mut newest = None;
         let read = twcc::decode(fci, |seq, arrival_us| {
@@ -148,6 +158,9 @@ impl Estimator {
             let Some(packet) = self.outgoing.history.describe(seq, arrival_us.is_some(), now) else { return };
             described = described.saturating_add(1);
             self.loss.on_packet(packet.sent, packet.bytes, packet.arrived, packet.late);
+            if let Some(number) = packet.number.filter(|_| !packet.arrived) {
+                lost(number, packet.sent);
+            }
             if packet.probe != 0 {
                 self.prober.on_packet(packet.probe, packet.sent, packet.bytes, arrival_us);
             }

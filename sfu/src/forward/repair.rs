@@ -52,10 +52,12 @@ fn slot_of(out_seq: u64) -> (usize, u16) {
 }
 
 impl Forwarder {
-    /// A NACK for one number: what is to be sent again, when the guard allows it. Its cost is taken from the budget, which may be short then.
+    /// A NACK for one number, or a feedback that says that its packet of the time `lost` is lost: what is to be sent again, when the guard
+    /// allows it. Its cost is taken from the budget, which may be short then.
     pub(crate) fn repair_for(
         &mut self,
         asked: u16,
+        lost: Option<Time>,
         ring: &Ring,
         rtt_us: i64,
         now: Time,
@@ -82,13 +84,18 @@ impl Forwarder {
             return Err(DropReason::ResendRefused);
         }
         let slot = &mut self.resent[slot_of(out_seq).0];
+        // Another copy is under way that nothing is known of.
+        if lost.is_some_and(|sent| slot.at_ms != 0 && (slot.at_ms.wrapping_sub(sent.ms() as u32) as i32) > 0)
+        {
+            return Err(DropReason::ResendRefused);
+        }
         if slot.copies >= COPIES_MAX {
             return Err(DropReason::ResendRefused);
         }
         let cost = packet.payload.len() + OVERHEAD_MAX;
         slot.copies = (slot.copies + 1) | WAITS;
         self.budget -= cost as i64;
-        Ok(Repair { out_seq, forwarder: index, cost: cost as u16 })
+        Ok(Repair { out_seq, forwarder: index, cost: cost as u16, asked: lost.is_none() })
     }
 
     /// The guard: nothing goes again that waits to, or that did within a round trip. From here on the table's slot is the number's.
@@ -129,6 +136,7 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         let bytes = self.send_again(repair.out_seq, ring, way)?;
         self.sent.resent += 1;
+        self.sent.resent_unasked += u64::from(!repair.asked);
         self.sent.resent_bytes += bytes;
         Ok(())
     }

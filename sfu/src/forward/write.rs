@@ -1,7 +1,7 @@
 //! One packet onto the wire: its header and extensions, the ids that its codec counts frames by, and encryption.
 
 use media::payload::dependency;
-use media::{Codec, Packet};
+use media::{Codec, Kind, Packet};
 use metrics::DropReason;
 use rtc::rtp;
 
@@ -76,6 +76,9 @@ impl Forwarder {
             }
             (Some(id), Some(estimator)) => {
                 number = estimator.on_sent(bytes, way.probe, way.now).to_be_bytes();
+                if self.media.kind == Kind::Video && !padding {
+                    estimator.numbered(header.original.unwrap_or(header.seq as u16));
+                }
                 elements[count] = (id, &number);
                 count += 1;
             }

@@ -1,6 +1,6 @@
 //! A viewer whose link takes less than there is: what it gets, and that nobody else sees any of it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use media::Time;
@@ -250,6 +250,8 @@ fn probes_are_copies_and_padding_that_no_decoder_sees() {
     assert!(rtx.windows(2).all(|w| w[1] > w[0]));
     let copies: Vec<&&Got> = probes.iter().filter(|g| original(g).is_some()).collect();
     assert!(copies.len() >= 5, "{}", copies.len());
+    let firsts: Vec<u16> = copies[..4].iter().filter_map(|g| original(g)).map(|(number, _)| number).collect();
+    assert!(firsts.windows(2).all(|w| w[1] == w[0] - 1), "the newest first: {firsts:?}");
     // Each is a packet that was sent within the last second, byte for byte; nobody asked, and nothing counts as an answer.
     for copy in &copies {
         let (number, payload) = original(copy).unwrap();
@@ -267,21 +269,56 @@ fn probes_are_copies_and_padding_that_no_decoder_sees() {
 }
 
 #[test]
-fn what_a_probe_sends_again_fills_the_holes_of_loss() {
+fn what_feedback_says_is_lost_goes_again_unasked_until_it_arrives() {
     let mut world = World::new(1);
     let viewer = world.subscriber(Wish::numbered(0));
-    // A receiver that never asks: what it lacks, nothing but a probe could have brought.
+    let mut source = Source::new(3);
+    source.run(&mut world, 3_000);
+    // One packet is lost, and its first two copies; nothing is ever asked for.
     let video = world.peers[viewer].video_ssrc;
-    world.peers[viewer].down.drop = Box::new(move |h| h.ssrc == video && h.seq % 6 == 0);
-    Source::new(3).run(&mut world, 1_500);
+    let rtx = world.peers[viewer].rtx_ssrc;
+    let lost = numbers(&world.peers[viewer].video()).last().unwrap() + 5;
+    let (copies, mut left) = (world.peers[viewer].of_ssrc(rtx).len(), 2);
+    world.peers[viewer].down.drop = Box::new(move |h| {
+        let drops = (h.ssrc == video && h.seq == lost as u16) || (h.ssrc == rtx && left > 0);
+        left -= usize::from(drops && h.ssrc == rtx);
+        drops
+    });
+    world.report(viewer);
+    source.run(&mut world, 1_000);
     let peer = &world.peers[viewer];
-    let came: HashSet<u16> = peer.video().iter().map(|g| g.header.seq).collect();
-    let copies = peer.of_ssrc(peer.rtx_ssrc);
-    let copied: Vec<u16> = copies.iter().filter_map(|g| original(g)).map(|(number, _)| number).collect();
-    assert!(copied.windows(2).all(|w| w[1] == w[0] - 1), "the newest first: {copied:?}");
-    let filled = copied.iter().filter(|number| !came.contains(number)).count();
-    assert!(filled >= copied.len() / 6 && filled > 0, "{filled} holes by {copied:?}");
-    assert_eq!(peer.stats.nacks_in.load(Ordering::Relaxed), 0);
+    let stats = &peer.stats;
+    let came: Vec<u16> =
+        peer.of_ssrc(rtx)[copies..].iter().filter_map(|g| original(g)).map(|(number, _)| number).collect();
+    assert_eq!(came, [lost as u16]);
+    let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    assert_eq!((read(&stats.nacks_in), read(&stats.resent), read(&stats.resent_unasked)), (0, 3, 3));
+}
+
+#[test]
+fn a_number_that_was_asked_for_is_not_sent_again_by_feedback_on_the_packet_lost_first() {
+    let mut world = World::new(1);
+    let viewer = world.subscriber(Wish::numbered(0));
+    let mut source = Source::new(3);
+    source.run(&mut world, 3_000);
+    let video = world.peers[viewer].video_ssrc;
+    let lost = (numbers(&world.peers[viewer].video()).last().unwrap() + 5) as u16;
+    world.peers[viewer].down.drop = Box::new(move |h| h.ssrc == video && h.seq == lost);
+    // The guard knows a round trip of 10 ms, and feedback comes each 50 to 100.
+    world.report(viewer);
+    let mut asked = false;
+    for _ in 0..500 {
+        source.run(&mut world, 1);
+        let came = numbers(&world.peers[viewer].video()).last().is_some_and(|n| *n as u16 > lost);
+        if came && !asked {
+            asked = true;
+            world.nack(viewer, &[lost]);
+        }
+    }
+    let stats = &world.peers[viewer].stats;
+    let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    assert!(asked);
+    assert_eq!((read(&stats.resent), read(&stats.resent_unasked)), (1, 0));
 }
 
 #[test]

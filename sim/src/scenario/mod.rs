@@ -5,6 +5,8 @@ mod joins;
 mod loss;
 mod trouble;
 
+use std::sync::atomic::Ordering;
+
 use media::Time;
 
 use crate::Sent;
@@ -47,10 +49,8 @@ pub struct Figure {
     pub what: &'static str,
     /// What came of it.
     pub value: Value,
-    /// What should.
+    /// What must; missing it is a failure.
     pub goal: Goal,
-    /// Missing the goal is a failure. False where the node cannot reach it yet.
-    pub gate: bool,
 }
 
 /// One thing to try.
@@ -97,16 +97,11 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
 }
 
 fn gate(what: &'static str, value: Value, goal: Goal) -> Figure {
-    Figure { what, value, goal, gate: true }
-}
-
-/// Not reached today: no gate yet.
-fn later(what: &'static str, value: Value, goal: Goal) -> Figure {
-    Figure { what, value, goal, gate: false }
+    Figure { what, value, goal }
 }
 
 fn shown(what: &'static str, value: Value) -> Figure {
-    Figure { what, value, goal: Goal::Shown, gate: false }
+    Figure { what, value, goal: Goal::Shown }
 }
 
 /// What a viewer had of the frames captured in a time.
@@ -156,6 +151,8 @@ impl View {
 
 /// The share of retransmissions in what a viewer was sent, in bytes.
 fn resent_share(world: &World, viewer: usize) -> Value {
-    let bytes = world.peers[viewer].oracle.bytes;
-    Value::Share(bytes.resent, bytes.total() - bytes.resent)
+    let (bytes, stats) = (world.peers[viewer].oracle.bytes, &world.peers[viewer].stats);
+    // Asked for, or lost by feedback; probes are for something else.
+    let resent = (bytes.resent + bytes.copies).saturating_sub(stats.probe_copy_bytes.load(Ordering::Relaxed));
+    Value::Share(resent, bytes.total() - resent)
 }

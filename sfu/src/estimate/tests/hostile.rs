@@ -112,13 +112,13 @@ proptest! {
                     let fci = super::feedback(base, &received);
                     sent.acknowledge(&fci);
                     for _ in 0..times {
-                        let _ = estimator.on_feedback(&fci, now);
+                        let _ = estimator.on_feedback(&fci, now, |_, _| {});
                     }
                     now = now.plus_us(20_000);
                 }
                 Act::Raw(fci) => {
                     sent.acknowledge(&fci);
-                    let _ = estimator.on_feedback(&fci, now);
+                    let _ = estimator.on_feedback(&fci, now, |_, _| {});
                 }
                 Act::Report(lost, rtt_us) => estimator.on_report(lost, rtt_us, now),
                 Act::Remb(bps) => estimator.on_remb(bps, now),
@@ -197,7 +197,7 @@ fn squeezed_arrivals_do_not_raise_the_estimate() {
             // The first samples need more: slow ones.
             now = now.plus_us(if cycle == 0 { 300_000 } else { 96_000 });
             if group < 4 || cycle == 0 {
-                estimator.on_feedback(&super::feedback(received[0].0, &received), now).unwrap();
+                estimator.on_feedback(&super::feedback(received[0].0, &received), now, |_, _| {}).unwrap();
             }
         }
     }

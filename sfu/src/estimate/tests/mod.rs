@@ -42,7 +42,7 @@ fn acknowledge(estimator: &mut Estimator, from: Time, packets: u64, step_us: i64
         received.push((seq, now.us() + 20_000));
         if received.len() == 20 {
             let fci = feedback(received[0].0, &received);
-            estimator.on_feedback(&fci, now.plus_us(40_000)).unwrap();
+            estimator.on_feedback(&fci, now.plus_us(40_000), |_, _| {}).unwrap();
             received.clear();
         }
     }

@@ -118,7 +118,7 @@ impl World {
             let now = self.now;
             parse(&compound, |event| {
                 if let Event::Twcc { fci } = event {
-                    self.estimator.on_feedback(fci, now).unwrap();
+                    self.estimator.on_feedback(fci, now, |_, _| {}).unwrap();
                 }
             })
             .unwrap();
