@@ -23,4 +23,5 @@ mod source;
 mod source_change;
 mod strangers;
 mod temporal;
+mod wire;
 mod world;
