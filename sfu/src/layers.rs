@@ -153,6 +153,11 @@ pub(crate) struct LayerSet {
 }
 
 impl LayerSet {
+    /// The encoding with this index.
+    pub(crate) fn layer(&self, index: u8) -> Layer {
+        self.layers.get(usize::from(index)).copied().unwrap_or_default()
+    }
+
     /// What the richest of its encodings that come takes, whole and sound included.
     pub(crate) fn best_bps(&self) -> u64 {
         let rates = self.layers.iter().filter(|layer| layer.flows).map(|layer| layer.rate_bps);
@@ -185,6 +190,15 @@ impl LayerChoice {
             takes_bps: u64::MAX,
             lags: None,
             allocator: Allocator::new(Some(0)),
+        }
+    }
+
+    /// A forwarder goes over to the encoding `layer`: of its temporal layers it lets through what was chosen, from the first packet on.
+    pub(crate) fn limit(&self, forwarder: &mut Forwarder, layer: u8, of: &Layer) {
+        if let (Some(chosen), temporal) = self.allocator.chosen()
+            && chosen == layer
+        {
+            forwarder.limit_temporal(least(temporal, self.request.temporal_max), of.temporal_top());
         }
     }
 }
@@ -431,7 +445,7 @@ impl Shard {
         let unknown = *estimate_bps == u64::MAX || (is_alone(&set.layers) && !*limited);
         let budget = if unknown { u64::MAX } else { estimate_bps.saturating_sub(AUDIO_BPS) };
         let Choice { layer, temporal, reason } = allocator.choose(now, budget, &set.layers, request);
-        let shown = set.layers.get(usize::from(current)).copied().unwrap_or_default();
+        let shown = set.layer(current);
         *takes_bps = u64::MAX;
         if layer == Some(current) {
             subscribed.forwarder.limit_temporal(least(temporal, request.temporal_max), shown.temporal_top());
@@ -484,7 +498,12 @@ impl Shard {
         let Some(target) = target else { return };
         if unused {
             // Nothing was sent: it begins there.
-            if let Some(left) = self.subscribed(at).map(|s| s.enter(target)) {
+            let key = self.tracks[target].key;
+            let of = self.layers.get(&stream).map_or(Layer::default(), |set| set.layer(key.layer));
+            if let Some(Role::Subscribe(subscriber)) = self.peers.get_mut(peer).map(|peer| &mut peer.role) {
+                let subscribed = &mut subscriber.forwarders[index];
+                subscriber.layers.limit(&mut subscribed.forwarder, key.layer, &of);
+                let left = subscribed.enter(target);
                 self.switched(at, left);
             }
         }
@@ -498,14 +517,7 @@ impl Shard {
         let Role::Subscribe(subscriber) = &mut peer.role else { return };
         let subscribed = &mut subscriber.forwarders[at.forwarder];
         let TrackKey { stream, layer, .. } = tracks[subscribed.track].key;
-        let of = layers.get(&stream).and_then(|set| set.layers.get(usize::from(layer)).copied());
-        let of = of.unwrap_or_default();
-        if let (Some(chosen), temporal) = subscriber.layers.allocator.chosen()
-            && chosen == layer
-        {
-            let asked = subscriber.layers.request.temporal_max;
-            subscribed.forwarder.limit_temporal(least(temporal, asked), of.temporal_top());
-        }
+        let of = layers.get(&stream).map_or(Layer::default(), |set| set.layer(layer));
         peer.stats.set_layer(LayerShown {
             layer,
             height: of.height,

@@ -14,6 +14,7 @@ use rtc::session::{Input, Protocol};
 use rtc::stun;
 use slab::Slab;
 
+use crate::allocate::Layer;
 use crate::command::{
     CloseReason, Command, Event, Mail, PeerId, ShardId, SourceId, StreamId, TrackKey, bump,
 };
@@ -366,6 +367,9 @@ impl Shard {
                     Ok(Takes::Nothing) => continue,
                     Ok(Takes::Fresh) => None,
                     Ok(Takes::From { key, left }) => {
+                        let TrackKey { stream, layer, .. } = track.key;
+                        let of = self.layers.get(&stream).map_or(Layer::default(), |set| set.layer(layer));
+                        subscriber.layers.limit(&mut subscribed.forwarder, layer, &of);
                         switched.push((*at, left));
                         Some(key)
                     }

@@ -179,7 +179,7 @@ fn camera_says(got: &Got, from: usize, len: usize) -> u64 {
         [0x78, ..] => 11,
         [0x7c, ..] => 3,
         [0x90, _, _, _, _, _, 0, ..] => 16,
-        [0x90, ..] => 7,
+        [0x90 | 0xb0, ..] => 7,
         _ => 6,
     };
     got.payload[head + from..head + from + len].iter().fold(0, |n, b| n << 8 | u64::from(*b))
@@ -187,7 +187,7 @@ fn camera_says(got: &Got, from: usize, len: usize) -> u64 {
 
 /// Picture id and TL0PICIDX, where there are any.
 fn picture_id(got: &Got) -> Option<(u16, u8)> {
-    let &[0x80 | 0x90, 0xe0, high, low, tl0, ..] = &got.payload[..] else { return None };
+    let &[0x80 | 0x90 | 0xa0 | 0xb0, 0xe0, high, low, tl0, ..] = &got.payload[..] else { return None };
     Some((u16::from_be_bytes([high & 0x7f, low]), tl0))
 }
 
@@ -421,6 +421,51 @@ fn a_viewer_that_gets_some_temporal_layers_of_one_encoding_is_not_limited() {
     let needs = stats.needs_bps.load(Ordering::Relaxed);
     assert!((700_000..950_000).contains(&needs), "{needs}");
     assert!(limited <= 10 && left_out() == before, "{limited} {}", left_out() - before);
+}
+
+/// Where it begins is a key frame of a while ago, as on a shard that nobody has watched it on: frames above are left out from there on.
+#[test]
+fn an_encoding_begins_with_no_more_temporal_layers_than_were_asked_for() {
+    let mut stage = Stage::new(2, Codec::Vp8);
+    stage.cameras.iter_mut().for_each(|camera| camera.layered = true);
+    let other = stage.world.subscriber(Wish::on(0));
+    let viewer = stage.world.subscriber(Wish::on(1));
+    stage.run(3_000);
+    stage.ask(viewer, LOW);
+    stage.until(viewer, 0, 400);
+    stage.run(1_000);
+    stage.world.pli(other);
+    stage.run(660);
+    let before = stage.world.peers[viewer].video().len();
+    stage.ask(viewer, LayerRequest { layer: Some(2), temporal_max: Some(0), ..ANY });
+    stage.until(viewer, 2, 100);
+    stage.run(500);
+    assert_eq!(upper_frames(&stage, viewer, before), []);
+    check(&stage.world, viewer).unwrap();
+}
+
+/// Layers of the packets of temporal layers above the base that a viewer got of the best encoding.
+fn upper_frames(stage: &Stage, viewer: usize, from: usize) -> Vec<u8> {
+    let video = stage.world.peers[viewer].video();
+    assert!(video.len() > from + 20, "{}", video.len());
+    let best = video[from..].iter().filter(|got| origin(got).0 == SSRC + 2);
+    best.map(|got| got.payload[5] >> 6).filter(|temporal| *temporal > 0).collect()
+}
+
+/// Who came paused has nothing when its encoding is chosen.
+#[test]
+fn a_viewer_that_has_nothing_yet_begins_with_no_more_than_it_asked_for() {
+    let mut stage = Stage::new(1, Codec::Vp8);
+    stage.cameras.iter_mut().for_each(|camera| camera.layered = true);
+    stage.run(3_000);
+    let viewer = stage.world.add_subscriber(Wish::on(0));
+    stage.ask(viewer, LayerRequest { paused: true, ..ANY });
+    stage.run(990);
+    assert!(stage.world.peers[viewer].video().is_empty());
+    stage.ask(viewer, LayerRequest { layer: Some(2), temporal_max: Some(0), ..ANY });
+    stage.run(990);
+    assert_eq!(upper_frames(&stage, viewer, 0), []);
+    check(&stage.world, viewer).unwrap();
 }
 
 #[test]
