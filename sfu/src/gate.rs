@@ -1,5 +1,5 @@
-//! Which frames of a source without layers a subscriber gets when its link takes fewer than there are: whole ones. Frames that no other
-//! refers to are left out first, then all up to the next key frame.
+//! Which frames a subscriber gets when its link takes fewer than there are, beside the choice of layers: whole ones. Of a source without
+//! temporal layers frames that no other refers to are left out first. Of any source all up to the next key frame are, when they are too old.
 
 use media::{Packet, Time};
 use metrics::DropReason;
@@ -26,6 +26,12 @@ pub(crate) fn is_late(packet: &Packet, now: Time) -> bool {
     now.since(packet.arrival) > QUEUE_BASE_US
 }
 
+/// Whether all that follows can do without the frame that begins with `packet`. A key frame is where a decoder begins, whatever it says of
+/// itself.
+pub(crate) fn may_be_missed(packet: &Packet) -> bool {
+    packet.discardable && !packet.key_start
+}
+
 impl Gate {
     /// Whether the frame that begins with `packet` is left out, and why. `newer_key`: a later key frame waits too. `limited`: the link takes
     /// less than the source sends.
@@ -49,7 +55,7 @@ impl Gate {
         match self {
             Gate::KeyFrame => Some(DropReason::CongestedToKeyFrame),
             // Which temporal layers the link takes was chosen.
-            Gate::References if packet.discardable && packet.temporal.id == 0 => {
+            Gate::References if may_be_missed(packet) && packet.temporal.id == 0 => {
                 Some(DropReason::CongestedDiscardable)
             }
             Gate::References | Gate::Open => None,
@@ -72,6 +78,8 @@ mod tests {
         assert_eq!(gate.refuses(&discardable(0), false, false, at(399)), None);
         assert_eq!(gate.refuses(&packet(1, 0, false), false, true, at(399)), None);
         assert_eq!(gate.refuses(&discardable(0), false, true, at(1)), Some(DropReason::CongestedDiscardable));
+        let key = Packet { key_start: true, ..discardable(0) };
+        assert_eq!(gate.refuses(&key, false, true, at(1)), None, "what follows begins with it");
         let above = Packet { temporal: Temporal::new(1, 0, 0), ..discardable(0) };
         assert_eq!(gate.refuses(&above, false, true, at(1)), None, "that is chosen elsewhere");
         let to_key_frame = Some(DropReason::CongestedToKeyFrame);

@@ -5,7 +5,7 @@ use media::{Packet, Time};
 use metrics::DropReason;
 
 use super::{Forwarder, OVERHEAD_MAX, State, Way};
-use crate::gate::{Gate, is_late};
+use crate::gate::{Gate, is_late, may_be_missed};
 use crate::pacer::Pacer;
 use crate::ranges::{IdDeltas, Range};
 use crate::ring::Ring;
@@ -102,7 +102,8 @@ impl Forwarder {
             matches!(self.state, State::CatchUp { join: Some((join, _)), .. } if packet.seq < join);
         // A catch-up is late by nature.
         let live = matches!(self.state, State::Live { .. });
-        let late = begins && live && packet.temporal.id > 0 && is_late(packet, now);
+        let above = packet.temporal.id > 0 && !packet.key_start;
+        let late = begins && live && above && is_late(packet, now);
         if late {
             self.temporal.relieve();
         }
@@ -112,7 +113,7 @@ impl Forwarder {
         } else if !holds && (late || self.temporal.refuses(packet)) {
             Some(Some(DropReason::TemporalLayer))
         } else if squeezed && !limited {
-            packet.discardable.then_some(None)
+            may_be_missed(packet).then_some(None)
         } else {
             self.gate.refuses(packet, ring.key().is_some_and(|key| key > packet.seq), limited, now).map(Some)
         };

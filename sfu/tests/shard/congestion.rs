@@ -111,7 +111,7 @@ fn a_link_of_half_the_rate_gets_whole_frames_and_all_sound() {
         let viewer = world.subscriber(Wish::numbered(0));
         world.peers[viewer].down.delay_us = 20_000;
         // 7 packets of 1100 bytes, 30 times a second: 1.9 Mbit/s; a key frame each 2 s.
-        let mut source = Source { discardable, ..Source::new(7) };
+        let mut source = Source { discardable, marks_keys: discardable, ..Source::new(7) };
         source.run(&mut world, 4_000);
         let whole = world.peers[viewer].video().len();
         assert!(whole > 800, "a good link: all of it, {whole}");
@@ -357,26 +357,28 @@ fn sizes(got: &[&Got]) -> BTreeMap<usize, usize> {
 
 #[test]
 fn a_joiner_gets_the_references_of_the_gop_and_then_all() {
-    let mut world = World::new(1);
-    let mut source = Source { discardable: true, gop: 200, ..Source::new(3) };
-    (0..100).for_each(|_| {
-        source.frame(&mut world);
-        world.run(FRAME_MS);
-    });
-    let viewer = world.subscriber(Wish::numbered(0));
-    world.run(400);
-    let got = world.peers[viewer].video();
-    assert_contiguous(&got);
-    assert_eq!(sizes(&got), BTreeMap::from([(3, 49), (4, 1)]), "the key frame and each second of 99");
-    let before = got.len();
-    (0..20).for_each(|_| {
-        source.frame(&mut world);
-        world.run(FRAME_MS);
-    });
-    let got = world.peers[viewer].video();
-    assert_contiguous(&got);
-    assert_eq!(got.len() - before, 60, "at the live point there is all of it");
-    assert_eq!(world.drops(0, DropReason::CongestedDiscardable), 0);
+    for marks_keys in [false, true] {
+        let mut world = World::new(1);
+        let mut source = Source { discardable: true, marks_keys, gop: 200, ..Source::new(3) };
+        (0..100).for_each(|_| {
+            source.frame(&mut world);
+            world.run(FRAME_MS);
+        });
+        let viewer = world.subscriber(Wish::numbered(0));
+        world.run(400);
+        let got = world.peers[viewer].video();
+        assert_contiguous(&got);
+        assert_eq!(sizes(&got), BTreeMap::from([(3, 49), (4, 1)]), "the key frame and each second of 99");
+        let before = got.len();
+        (0..20).for_each(|_| {
+            source.frame(&mut world);
+            world.run(FRAME_MS);
+        });
+        let got = world.peers[viewer].video();
+        assert_contiguous(&got);
+        assert_eq!(got.len() - before, 60, "at the live point there is all of it");
+        assert_eq!(world.drops(0, DropReason::CongestedDiscardable), 0);
+    }
 }
 
 /// A transport-wide feedback of whatever bytes.

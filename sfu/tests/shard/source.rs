@@ -19,19 +19,21 @@ pub struct Source {
     pub gop: u64,
     /// Each second frame is one that no other refers to.
     pub discardable: bool,
+    /// Key frames say so, too, of whom it is not true.
+    pub marks_keys: bool,
 }
 
 impl Source {
     pub fn new(packets_per_frame: usize) -> Source {
         let video = Video { packets_per_frame, ..Video::h264(500, 0) };
         let audio = Audio { ssrc: 501, seq: 0, timestamp: 0 };
-        Source { video, audio, payload_len: 1_100, frames: 0, gop: 60, discardable: false }
+        Source { video, audio, payload_len: 1_100, frames: 0, gop: 60, discardable: false, marks_keys: false }
     }
 
     /// The next frame.
     pub fn frame(&mut self, world: &mut World) {
         let key = self.frames.is_multiple_of(self.gop);
-        let discardable = self.discardable && self.frames % 2 == 1 && !key;
+        let discardable = if key { self.marks_keys } else { self.discardable && self.frames % 2 == 1 };
         self.frames += 1;
         let mut frame = self.video.frame(key);
         frame.iter_mut().for_each(|p| p.payload.resize(self.payload_len, 0));
