@@ -1,6 +1,7 @@
 //! Holes in what a viewer is sent: what its screen shows as a freeze, whoever's fault it is.
 
 use media::Time;
+use media::payload::TEMPORAL_LAYERS_MAX;
 
 /// A hole longer than so many frame intervals is a freeze.
 const INTERVALS: i64 = 3;
@@ -11,11 +12,18 @@ const LEARNED: u8 = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
     last: Option<Time>,
+    /// Of the pictures up to each temporal layer, and of all.
+    rhythms: [Rhythm; TEMPORAL_LAYERS_MAX + 1],
+    /// The one that is sent now, and that of the picture before.
+    layers: usize,
+    before: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Rhythm {
     /// Mean time between two pictures, by eighths.
     interval_us: i64,
     seen: u8,
-    /// The temporal layers that the rhythm is of.
-    layers: Option<u8>,
 }
 
 impl Gaps {
@@ -26,23 +34,30 @@ impl Gaps {
             return None;
         }
         let gap_us = now.since(self.last.replace(now)?).max(0);
-        let long_us = self.interval_us * INTERVALS;
-        let learned = self.seen >= LEARNED;
+        let before = std::mem::replace(&mut self.before, self.layers);
+        let other = self.rhythms.get(before).copied().filter(|_| before != self.layers);
+        let rhythm = self.rhythms.get_mut(self.layers)?;
+        if let Some(other) = other {
+            // Where the rhythm changed either may be meant, and neither is learned from it.
+            let long_us = rhythm.interval_us.max(other.interval_us) * INTERVALS;
+            let learned = rhythm.seen.min(other.seen) >= LEARNED;
+            return (learned && gap_us > long_us).then_some(gap_us);
+        }
+        let long_us = rhythm.interval_us * INTERVALS;
+        let learned = rhythm.seen >= LEARNED;
         let each_us = gap_us / frames.min(1 << 20) as i64;
-        self.interval_us = match self.seen {
+        rhythm.interval_us = match rhythm.seen {
             0 => each_us,
-            _ if learned => (self.interval_us * 7 + each_us.min(long_us)) / 8,
-            _ => (self.interval_us * 7 + each_us) / 8,
+            _ if learned => (rhythm.interval_us * 7 + each_us.min(long_us)) / 8,
+            _ => (rhythm.interval_us * 7 + each_us) / 8,
         };
-        self.seen = self.seen.saturating_add(1);
+        rhythm.seen = rhythm.seen.saturating_add(1);
         (learned && gap_us > long_us).then_some(gap_us)
     }
 
-    /// The pictures from here on are of these temporal layers: another rhythm.
+    /// The pictures from here on are of the temporal layers up to `layers`, `None` for all: another rhythm, which may be known from before.
     pub(crate) fn of_layers(&mut self, layers: Option<u8>) {
-        if self.layers != layers {
-            (self.layers, self.seen) = (layers, 0);
-        }
+        self.layers = layers.map_or(0, |layers| usize::from(layers) + 1).min(TEMPORAL_LAYERS_MAX);
     }
 
     /// Pictures were sent out of their rhythm: a GOP from the ring.
@@ -82,6 +97,29 @@ mod tests {
         assert_eq!(freezes(&mut gaps, [6_000]), [1_143_000], "but a hole is");
     }
 
+    /// An estimate at the edge of a layer changes what is sent each second or two.
+    #[test]
+    fn a_hole_after_a_change_back_is_a_freeze() {
+        let mut gaps = Gaps::default();
+        let mut at = 0_i64;
+        let mut send = |layers, steps: &[i64]| {
+            gaps.of_layers(layers);
+            let mut of = |step: &i64| {
+                at += step;
+                gaps.sent(1, Time::from_ms(at))
+            };
+            steps.iter().filter_map(&mut of).collect::<Vec<i64>>()
+        };
+        for _ in 0..2 {
+            assert_eq!(send(None, &[133]), [], "the way back is no freeze");
+            assert_eq!(send(None, &[33; 20]), []);
+            assert_eq!(send(Some(0), &[133; 10]), []);
+        }
+        assert_eq!(send(None, &[133, 33, 33, 33, 500]), [500_000], "known from before");
+        assert_eq!(send(Some(0), &[133, 133, 300, 600]), [600_000]);
+        assert_eq!(send(None, &[700]), [700_000], "where it changes, too");
+    }
+
     #[test]
     fn a_slower_source_is_learned_and_a_joining_one_is_not_judged() {
         let mut gaps = Gaps::default();
@@ -98,10 +136,10 @@ mod tests {
         for n in 0..20 {
             assert_eq!(gaps.sent(2, Time::from_ms(n * 66)), None);
         }
-        assert_eq!(gaps.interval_us, 33_000);
+        assert_eq!(gaps.rhythms[0].interval_us, 33_000);
         gaps.caught_up(Time::from_ms(9_000));
         assert_eq!(gaps.sent(0, Time::from_ms(9_500)), None);
         assert_eq!(gaps.sent(1, Time::from_ms(9_033)), None);
-        assert_eq!(gaps.interval_us, 33_000);
+        assert_eq!(gaps.rhythms[0].interval_us, 33_000);
     }
 }
