@@ -303,13 +303,8 @@ impl Forwarder {
             self.state = State::AwaitKeyFrame;
             return Err(DropReason::AwaitKeyFrame);
         }
-        if self.picture_ids.is_some() {
-            // It may have been elsewhere since.
-            self.switch(packet)?;
-        } else {
-            self.choose(packet)?;
-            self.join_live(packet);
-        }
+        self.choose(packet)?;
+        self.join_live(packet);
         Ok(true)
     }
 

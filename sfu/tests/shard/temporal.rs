@@ -8,8 +8,8 @@ use metrics::DropReason;
 use rtc::rtcp;
 use sfu::{Command, LayerReason, LayerRequest, LayerShown};
 
-use crate::camera::{FRAME_MS, Rtp, Video};
-use crate::world::{Got, Wish, World, assert_contiguous, numbers};
+use crate::camera::{FRAME_MS, FRAME_TICKS, Rtp, Video};
+use crate::world::{Got, UNIX_US, Wish, World, assert_contiguous, numbers};
 
 const ANY: LayerRequest =
     LayerRequest { layer: None, height_max: None, rate_bps_max: None, temporal_max: None, paused: false };
@@ -210,6 +210,40 @@ fn a_wish_outlasts_a_pause_of_the_publisher() {
         }
     }
     viewers.iter().for_each(|viewer| stage.check(*viewer));
+}
+
+/// It goes on where it was: what the publisher's reports make of its clock meanwhile is no reason to leave out a key frame.
+#[test]
+fn a_viewer_that_paused_goes_on_with_the_first_key_frame() {
+    let mut stage = Stage::new(1);
+    let viewer = stage.world.subscriber(Wish::on(0));
+    let report = |stage: &mut Stage, behind_us: i64| {
+        let info = rtcp::SenderInfo {
+            ssrc: stage.video.ssrc,
+            ntp: rtcp::ntp_from_unix_us(UNIX_US + stage.world.now.us() - behind_us),
+            rtp: stage.video.timestamp.wrapping_sub(FRAME_TICKS),
+            packets: 1,
+            octets: 1,
+        };
+        let mut compound = Vec::new();
+        rtcp::sender_report(&mut compound, &info, &[], "camera");
+        stage.world.rtcp(stage.publisher, &compound);
+    };
+    stage.run(990);
+    report(&mut stage, 0);
+    stage.run(990);
+    let plis = stage.world.peers[stage.publisher].plis();
+    stage.ask(viewer, LayerRequest { paused: true, ..ANY });
+    stage.run(330);
+    report(&mut stage, 2_000_000);
+    stage.run(330);
+    let before = stage.world.peers[viewer].video().len();
+    stage.ask(viewer, ANY);
+    let from = stage.world.now;
+    stage.run(990);
+    assert!(stage.world.peers[viewer].video()[before].at.since(from) < 100_000);
+    assert_eq!(stage.world.peers[stage.publisher].plis(), plis + 1);
+    stage.check(viewer);
 }
 
 /// One key frame for all who wait to go up, and nobody asks while nobody does.
