@@ -496,6 +496,8 @@ impl Forwarder {
         self.push_live_range(packet);
         self.begin_at_key(self.ranges.last().map_or(0, |r| r.out_first), packet.timestamp);
         self.forget_left_out();
+        // What is before it, of this track or another, was not sent and will not be.
+        self.highest_in = packet.seq.saturating_sub(1);
         self.state = State::Live { next: None };
     }
 

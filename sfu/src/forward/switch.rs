@@ -55,12 +55,12 @@ impl Forwarder {
         self.refused = 0;
         // Mappings and numbers of the other track: nothing before this key frame is sent again, and what waited there is left.
         self.ranges.clear();
-        self.highest_in = 0;
         self.join_live(first);
         Ok(())
     }
 
-    /// It may go over to another encoding some day: what would jump then is rewritten from the first packet on.
+    /// Frames may be left out for a temporal layer, or another encoding taken some day: VP8's picture ids, which would jump then, are rewritten
+    /// from now on.
     pub(crate) fn prepare_switches(&mut self) {
         self.picture_ids.get_or_insert_default();
     }
