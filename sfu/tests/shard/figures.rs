@@ -6,35 +6,10 @@ use metrics::DropReason;
 use rtc::rtcp;
 
 use crate::camera::{FRAME_MS, Video};
+use crate::scene::Scene;
 use crate::world::{Wish, World};
 
-struct Scene {
-    world: World,
-    publisher: usize,
-    viewer: usize,
-    video: Video,
-}
-
 impl Scene {
-    fn new() -> Scene {
-        let mut world = World::new(1);
-        let publisher = world.publisher(Wish::on(0), 1);
-        let viewer = world.subscriber(Wish::on(0));
-        let mut scene = Scene { world, publisher, viewer, video: Video::vp8(500, 100) };
-        scene.frame(true);
-        scene
-    }
-
-    fn frame(&mut self, key: bool) {
-        let packets = self.video.frame(key);
-        self.world.send(self.publisher, packets);
-        self.world.run(FRAME_MS);
-    }
-
-    fn frames(&mut self, count: usize) {
-        (0..count).for_each(|_| self.frame(false));
-    }
-
     fn stats(&self) -> &sfu::PeerStats {
         &self.world.peers[self.viewer].stats
     }

@@ -10,49 +10,26 @@ use rtc::rtcp;
 use sfu::{Event, Mail, SourceId, StreamId};
 
 use crate::camera::{FRAME_MS, Rtp, Video, external, negotiated};
+use crate::scene::Scene;
 use crate::world::{Random, VIDEO, Wish, World, assert_contiguous};
 
 /// An honest stream with its viewer, and beside it another.
-struct Scene {
-    world: World,
-    publisher: usize,
-    viewer: usize,
-    video: Video,
-    frames: usize,
+fn scene() -> Scene {
+    let publisher = Wish { shard: 0, medias: negotiated(&[Codec::Vp8], true) };
+    let mut scene = Scene::of(publisher, Wish::on(0));
+    scene.frames(2);
+    scene
 }
 
-impl Scene {
-    fn new() -> Scene {
-        let mut world = World::new(1);
-        let publisher = world.publisher(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], true) }, 1);
-        let viewer = world.subscriber(Wish::on(0));
-        let mut scene = Scene { world, publisher, viewer, video: Video::vp8(500, 100), frames: 0 };
-        scene.frames(3);
-        scene
-    }
-
-    fn frames(&mut self, count: usize) {
-        for _ in 0..count {
-            let packets = self.video.frame(self.frames == 0);
-            self.frames += 1;
-            self.world.send(self.publisher, packets);
-            self.world.run(FRAME_MS);
-        }
-    }
-
-    /// The honest viewer has all there was.
-    fn assert_unhurt(&mut self) {
-        self.frames(3);
-        let got = self.world.peers[self.viewer].video();
-        assert_eq!(got.len(), self.frames * 3);
-        assert_contiguous(&got);
-        assert!(!self.world.nodes[0].events.iter().any(|e| matches!(e, Event::Closed(..))));
-    }
+/// The honest viewer has all there was, and nobody was sent away.
+fn assert_unhurt(scene: &mut Scene) {
+    scene.assert_unhurt();
+    assert!(!scene.world.nodes[0].events.iter().any(|e| matches!(e, Event::Closed(..))));
 }
 
 #[test]
 fn a_storm_of_nacks_costs_its_budget() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let liar = scene.world.subscriber(Wish::on(0));
     scene.frames(30);
     let highest = scene.world.peers[liar].video().last().unwrap().header.seq;
@@ -72,7 +49,7 @@ fn a_storm_of_nacks_costs_its_budget() {
     // What the budget does not repair is a lost picture, and costs what asking for key frames does.
     let asked = scene.world.peers[scene.publisher].rtcp.iter().filter(|(_, r)| is_request(r)).count();
     assert!(asked <= 3, "{asked} requests to the publisher");
-    scene.assert_unhurt();
+    assert_unhurt(&mut scene);
 }
 
 fn is_request(r: &crate::world::Rtcp) -> bool {
@@ -81,7 +58,7 @@ fn is_request(r: &crate::world::Rtcp) -> bool {
 
 #[test]
 fn a_storm_of_key_frame_requests_is_three_requests() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let liar = scene.world.subscriber(Wish::on(0));
     scene.frames(3);
     for round in 0..=255 {
@@ -95,12 +72,12 @@ fn a_storm_of_key_frame_requests_is_three_requests() {
     let asked = scene.world.peers[scene.publisher].plis();
     assert!((1..=3).contains(&asked), "{asked}");
     assert_eq!(scene.world.peers[liar].stats.plis_in.load(Ordering::Relaxed), 512);
-    scene.assert_unhurt();
+    assert_unhurt(&mut scene);
 }
 
 #[test]
 fn garbage_under_the_keys() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let liar = scene.world.subscriber(Wish::on(0));
     let mut random = Random(5);
     for round in 0..3_000 {
@@ -146,12 +123,12 @@ fn garbage_under_the_keys() {
     }
     scene.world.run(20);
     assert!(scene.world.drops(0, DropReason::RtcpMalformed) > 100);
-    scene.assert_unhurt();
+    assert_unhurt(&mut scene);
 }
 
 #[test]
 fn a_publisher_of_everything() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     scene.world.stream = StreamId(2);
     let liar = scene.world.publisher(Wish::on(0), 2);
     let victim = scene.world.subscriber(Wish::on(0));
@@ -185,13 +162,13 @@ fn a_publisher_of_everything() {
     assert!(scene.world.drops(0, DropReason::TooManySources) > 500, "16 sources are taken, no more");
     assert!(scene.world.drops(0, DropReason::NotNegotiated) > 100);
     assert!(!scene.world.peers[victim].got.is_empty(), "what could be read was passed on");
-    assert!(scene.world.peers[liar].plis() <= 2 + 2 * scene.frames);
-    scene.assert_unhurt();
+    assert!(scene.world.peers[liar].plis() <= 2 + 2 * scene.sent);
+    assert_unhurt(&mut scene);
 }
 
 #[test]
 fn rtx_without_a_number() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let packet = |len: usize, seq: u64| Rtp {
         ssrc: 777,
         payload_type: 97,
@@ -205,7 +182,7 @@ fn rtx_without_a_number() {
     scene.world.send(scene.publisher, [packet(0, 1), packet(1, 2), packet(0, 3)]);
     scene.world.run(20);
     assert_eq!(scene.world.drops(0, DropReason::Empty), 3);
-    scene.assert_unhurt();
+    assert_unhurt(&mut scene);
 }
 
 #[test]
@@ -228,20 +205,20 @@ fn a_gop_without_end_is_not_kept() {
 
 #[test]
 fn a_check_in_another_peers_name_does_not_take_its_packets() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let liar = scene.world.subscriber(Wish::on(0));
     let victim = scene.world.peers[scene.publisher].address;
     let mut check = scene.world.peers[liar].sent.iter().find(|d| d.first() == Some(&0)).unwrap().clone();
     let (now, node) = (scene.world.now, &mut scene.world.nodes[0]);
     node.shard.handle_datagram(&mut check, victim, now, &mut node.out);
     node.out.sent.clear(); // the answer to the check, which the victim cannot read
-    scene.assert_unhurt();
+    assert_unhurt(&mut scene);
 }
 
 /// One whose own handshake is still to come claims the address, and takes nothing either: it cannot read what the handshake is answered.
 #[test]
 fn a_claim_to_another_peers_address_takes_neither_packets_nor_goodbyes() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let liar = scene.world.add_subscriber(Wish::on(0));
     let victim = scene.world.peers[scene.viewer].address;
     let (now, mut forged) = (scene.world.now, Vec::new());
@@ -255,7 +232,7 @@ fn a_claim_to_another_peers_address_takes_neither_packets_nor_goodbyes() {
         while node.shard.handle_handshake(now, &mut node.out) {}
         node.out.sent.clear(); // the answers, which the victim cannot read
     }
-    scene.assert_unhurt();
+    assert_unhurt(&mut scene);
     let client = &mut scene.world.peers[scene.viewer].client;
     let mut goodbye = Vec::new();
     client.close(now, &mut |_, bytes| goodbye.push(bytes.to_vec()));
@@ -269,7 +246,7 @@ fn a_claim_to_another_peers_address_takes_neither_packets_nor_goodbyes() {
 
 #[test]
 fn who_gets_through_a_handshake_has_the_address_of_one_that_is_gone() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let gone = scene.viewer;
     let address = scene.world.peers[gone].address;
     scene.world.peers[gone].silent = true;
@@ -289,7 +266,7 @@ fn who_gets_through_a_handshake_has_the_address_of_one_that_is_gone() {
 
 #[test]
 fn a_publisher_that_changes_its_codec_with_each_packet_is_not_followed() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let wish = Wish { shard: 0, medias: negotiated(&[Codec::Vp8, Codec::H264], true) };
     let liar = scene.world.publisher(wish, 2);
     let told =

@@ -6,36 +6,15 @@ use media::Codec;
 use metrics::DropReason;
 
 use crate::camera::{FRAME_MS, Video, negotiated};
-use crate::world::{Got, Wish, World};
+use crate::scene::Scene;
+use crate::world::{Got, Wish};
 
-struct Scene {
-    world: World,
-    publisher: usize,
-    viewer: usize,
-    video: Video,
+/// A viewer with RTX, or without.
+fn scene(rtx: bool) -> Scene {
+    Scene::of(Wish::on(0), Wish { shard: 0, medias: negotiated(&[Codec::Vp8], rtx) })
 }
 
 impl Scene {
-    /// A viewer that has got one key frame.
-    fn new(rtx: bool) -> Scene {
-        let mut world = World::new(1);
-        let publisher = world.publisher(Wish::on(0), 1);
-        let viewer = world.subscriber(Wish { shard: 0, medias: negotiated(&[Codec::Vp8], rtx) });
-        let mut scene = Scene { world, publisher, viewer, video: Video::vp8(500, 100) };
-        scene.frame(true);
-        scene
-    }
-
-    fn frame(&mut self, key: bool) {
-        let packets = self.video.frame(key);
-        self.world.send(self.publisher, packets);
-        self.world.run(FRAME_MS);
-    }
-
-    fn frames(&mut self, count: usize) {
-        (0..count).for_each(|_| self.frame(false));
-    }
-
     fn highest(&self) -> u16 {
         self.world.peers[self.viewer].video().last().unwrap().header.seq
     }
@@ -60,7 +39,7 @@ impl Scene {
 
 #[test]
 fn a_lost_packet_comes_again_as_rtx() {
-    let mut scene = Scene::new(true);
+    let mut scene = scene(true);
     let lost = [scene.highest() + 2, scene.highest() + 3];
     scene.world.peers[scene.viewer].down.drop = Box::new(move |h| lost.contains(&h.seq));
     let sent = scene.video.clone().frame(false);
@@ -84,7 +63,7 @@ fn a_lost_packet_comes_again_as_rtx() {
 
 #[test]
 fn without_rtx_the_same_bytes_come_again() {
-    let mut scene = Scene::new(false);
+    let mut scene = scene(false);
     scene.frames(3);
     let wanted = scene.highest() - 4;
     scene.nack(&[wanted]);
@@ -95,7 +74,7 @@ fn without_rtx_the_same_bytes_come_again() {
 
 #[test]
 fn a_packet_is_resent_once_a_round_trip_and_ten_times_at_most() {
-    let mut scene = Scene::new(true);
+    let mut scene = scene(true);
     let peer = &mut scene.world.peers[scene.viewer];
     (peer.up.delay_us, peer.down.delay_us) = (50_000, 50_000);
     scene.world.run(1_200); // a sender report comes
@@ -118,7 +97,7 @@ fn a_packet_is_resent_once_a_round_trip_and_ten_times_at_most() {
 
 #[test]
 fn resends_have_a_budget() {
-    let mut scene = Scene::new(true);
+    let mut scene = scene(true);
     scene.video.packets_per_frame = 20;
     scene.frames(25);
     let (highest, sent_bytes) =
@@ -133,7 +112,7 @@ fn resends_have_a_budget() {
 
 #[test]
 fn nothing_older_than_the_last_key_frame_is_resent() {
-    let mut scene = Scene::new(true);
+    let mut scene = scene(true);
     scene.frames(2);
     let old = scene.highest();
     scene.frame(true);
@@ -146,7 +125,7 @@ fn nothing_older_than_the_last_key_frame_is_resent() {
 
 #[test]
 fn the_end_of_a_gop_is_resent_while_it_may_still_be_shown() {
-    let mut scene = Scene::new(true);
+    let mut scene = scene(true);
     let peer = &mut scene.world.peers[scene.viewer];
     (peer.up.delay_us, peer.down.delay_us) = (50_000, 50_000);
     scene.world.run(1_200);
@@ -168,7 +147,7 @@ fn the_end_of_a_gop_is_resent_while_it_may_still_be_shown() {
 
 #[test]
 fn numbers_never_sent_are_refused() {
-    let mut scene = Scene::new(true);
+    let mut scene = scene(true);
     let first = scene.world.peers[scene.viewer].video()[0].header.seq;
     let next = scene.highest() + 1;
     scene.nack(&[first - 1, first.wrapping_sub(20_000), next, next + 1, next + 500, next + 30_000]);
@@ -189,7 +168,7 @@ fn numbers_never_sent_are_refused() {
 #[test]
 fn resends_are_right_across_the_wrap_of_the_number() {
     for rtx in [true, false] {
-        let mut scene = Scene::new(rtx);
+        let mut scene = scene(rtx);
         // Lost upstream for good: numbers get on faster than packets.
         loop {
             let left = u64::from(u16::MAX - scene.highest());

@@ -4,46 +4,17 @@ use std::sync::atomic::Ordering;
 
 use media::Time;
 
-use crate::camera::{FRAME_MS, Rtp, Video};
-use crate::world::{Rtcp, Wish, World, assert_contiguous};
-
-struct Scene {
-    world: World,
-    publisher: usize,
-    viewer: usize,
-    video: Video,
-}
+use crate::camera::Rtp;
+use crate::scene::Scene;
+use crate::world::{Rtcp, assert_contiguous};
 
 impl Scene {
-    fn new() -> Scene {
-        let mut world = World::new(1);
-        let publisher = world.publisher(Wish::on(0), 1);
-        let viewer = world.subscriber(Wish::on(0));
-        let mut scene = Scene { world, publisher, viewer, video: Video::vp8(500, 100) };
-        let key = scene.video.frame(true);
-        scene.send(key);
-        scene.world.run(FRAME_MS);
-        scene
-    }
-
-    fn send(&mut self, packets: Vec<Rtp>) {
-        self.world.send(self.publisher, packets);
-    }
-
     /// Sends a frame whose middle packet is lost; gives that packet.
     fn lossy_frame(&mut self) -> Rtp {
-        let mut packets = self.video.frame(false);
+        let mut packets = self.make(false);
         let lost = packets.remove(1);
         self.send(packets);
         lost
-    }
-
-    fn frames(&mut self, count: usize) {
-        for _ in 0..count {
-            let packets = self.video.frame(false);
-            self.send(packets);
-            self.world.run(FRAME_MS);
-        }
     }
 
     /// When the publisher heard a NACK for this number.

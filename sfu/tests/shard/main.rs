@@ -18,6 +18,7 @@ mod pacing;
 mod properties;
 mod remb;
 mod reports;
+mod scene;
 mod session_end;
 mod source;
 mod source_change;

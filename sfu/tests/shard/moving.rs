@@ -4,37 +4,18 @@ use media::Time;
 use metrics::DropReason;
 use rtc::rtcp;
 
-use crate::camera::{FRAME_MS, Video};
-use crate::world::{Wish, World, assert_contiguous};
+use crate::camera::FRAME_MS;
+use crate::scene::Scene;
+use crate::world::{World, assert_contiguous};
 
-struct Scene {
-    world: World,
-    publisher: usize,
-    viewer: usize,
-    video: Video,
+/// Media flows.
+fn scene() -> Scene {
+    let mut scene = Scene::new();
+    scene.frames(5);
+    scene
 }
 
 impl Scene {
-    fn new() -> Scene {
-        let mut world = World::new(1);
-        let publisher = world.publisher(Wish::on(0), 1);
-        let viewer = world.subscriber(Wish::on(0));
-        let mut scene = Scene { world, publisher, viewer, video: Video::vp8(500, 100) };
-        scene.frame(true);
-        scene.frames(5);
-        scene
-    }
-
-    fn frame(&mut self, key: bool) {
-        let packets = self.video.frame(key);
-        self.world.send(self.publisher, packets);
-        self.world.run(FRAME_MS);
-    }
-
-    fn frames(&mut self, count: usize) {
-        (0..count).for_each(|_| self.frame(false));
-    }
-
     /// The client is elsewhere from now on: nothing of its old address reaches it.
     fn moves(&mut self, peer: usize, port: u16) {
         self.world.peers[peer].address.set_port(port);
@@ -69,7 +50,7 @@ impl Scene {
     }
 
     /// The viewer goes on as it was: no handshake, no second session, no number twice.
-    fn assert_unhurt(&mut self) {
+    fn assert_goes_on(&mut self) {
         self.frames(10);
         let node = &self.world.nodes[0];
         let ended = node.events.iter().filter(|e| matches!(e, sfu::Event::Closed(..))).count();
@@ -87,7 +68,7 @@ fn handshakes(world: &World, peer: usize) -> usize {
 
 #[test]
 fn a_viewer_that_restarts_ice_elsewhere_has_media_in_two_round_trips() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let (viewer, since) = (scene.viewer, scene.world.now);
     let before = handshakes(&scene.world, viewer);
     scene.moves(viewer, 6_001);
@@ -95,12 +76,12 @@ fn a_viewer_that_restarts_ice_elsewhere_has_media_in_two_round_trips() {
     let took_ms = scene.media_is_back(since);
     assert!(took_ms <= 20 + FRAME_MS, "{took_ms} ms");
     assert_eq!(handshakes(&scene.world, viewer), before, "the keys stay");
-    scene.assert_unhurt();
+    scene.assert_goes_on();
 }
 
 #[test]
 fn a_publisher_that_restarts_ice_elsewhere_is_heard_in_two_round_trips() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let (publisher, since) = (scene.publisher, scene.world.now.plus_ms(5));
     let before = handshakes(&scene.world, publisher);
     scene.moves(publisher, 6_001);
@@ -115,7 +96,7 @@ fn a_publisher_that_restarts_ice_elsewhere_is_heard_in_two_round_trips() {
 
 #[test]
 fn an_ice_restart_that_comes_to_nothing_hurts_nobody() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     // The order came, its answer did not: the client knows nothing of it.
     for salt in [1, 2, 3] {
         let order = sfu::Command::RestartIce {
@@ -133,12 +114,12 @@ fn an_ice_restart_that_comes_to_nothing_hurts_nobody() {
         "consent goes on by the old credentials"
     );
     assert_eq!(scene.world.drops(0, DropReason::StunUnknownUser), 0);
-    scene.assert_unhurt();
+    scene.assert_goes_on();
 }
 
 #[test]
 fn old_credentials_end_with_the_first_nomination_under_the_new() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let is_check = |d: &&Vec<u8>| d.first() == Some(&0);
     let old = scene.world.peers[scene.viewer].sent.iter().find(is_check).unwrap().clone();
     scene.world.restart_ice(scene.viewer);
@@ -149,12 +130,12 @@ fn old_credentials_end_with_the_first_nomination_under_the_new() {
         assert_eq!(scene.world.datagram(0, &old, from), 0, "no answer");
     }
     assert_eq!(scene.world.drops(0, DropReason::StunUnknownUser), 2);
-    scene.assert_unhurt();
+    scene.assert_goes_on();
 }
 
 #[test]
 fn a_check_of_a_restart_that_is_sent_again_from_elsewhere_moves_nothing() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     scene.world.restart_ice(scene.viewer);
     scene.frames(3);
     let is_check = |d: &&Vec<u8>| d.first() == Some(&0);
@@ -166,12 +147,12 @@ fn a_check_of_a_restart_that_is_sent_again_from_elsewhere_moves_nothing() {
         scene.frame(false);
     }
     assert_eq!(scene.world.peers[scene.viewer].video().len(), before + 90, "the stranger got none of it");
-    scene.assert_unhurt();
+    scene.assert_goes_on();
 }
 
 #[test]
 fn a_publisher_behind_a_nat_that_forgot_it_is_heard_at_once() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let publisher = scene.publisher;
     scene.moves(publisher, 6_001);
     let since = scene.world.now;
@@ -184,23 +165,23 @@ fn a_publisher_behind_a_nat_that_forgot_it_is_heard_at_once() {
     // The client asks for consent each 2.5 s.
     scene.frames(120);
     assert!(told(&scene));
-    scene.assert_unhurt();
+    scene.assert_goes_on();
 }
 
 #[test]
 fn a_viewer_behind_a_nat_that_forgot_it_is_followed_when_it_answers_our_check() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     scene.moves(scene.viewer, 6_001);
     let since = scene.world.now.plus_ms(10);
     // It asks for consent each 2.5 s, and answers a round trip later.
     let took_ms = scene.media_is_back(since);
     assert!(took_ms <= 2_500 + 30 + FRAME_MS, "{took_ms} ms");
-    scene.assert_unhurt();
+    scene.assert_goes_on();
 }
 
 #[test]
 fn a_viewer_behind_a_nat_that_forgot_it_is_followed_by_its_reports() {
-    let mut scene = Scene::new();
+    let mut scene = scene();
     scene.moves(scene.viewer, 6_001);
     // It does not answer checks.
     scene.world.peers[scene.viewer].deaf_to_checks = true;
@@ -213,5 +194,5 @@ fn a_viewer_behind_a_nat_that_forgot_it_is_followed_by_its_reports() {
     scene.report();
     let took_ms = scene.media_is_back(lost_at);
     assert!(took_ms <= 10 + FRAME_MS, "{took_ms} ms after its report");
-    scene.assert_unhurt();
+    scene.assert_goes_on();
 }
