@@ -253,7 +253,7 @@ pub struct PeerStats {
     pub nacks_refused: AtomicU64,
     /// Sequence numbers we asked the peer for again.
     pub nacks_out: AtomicU64,
-    /// Packets a publisher lost for good; packets a subscriber reports as lost, before their repair.
+    /// Packets of sound and picture that a publisher lost for good; those that a subscriber reports as lost, before their repair.
     pub lost: AtomicU64,
     /// Key frames the peer asked for.
     pub plis_in: AtomicU64,

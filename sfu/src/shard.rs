@@ -69,7 +69,8 @@ pub struct Shard {
     pub(crate) peer_by_id: HashMap<PeerId, usize>,
     pub(crate) peer_by_ufrag: HashMap<String, usize>,
     pub(crate) peer_by_address: HashMap<SocketAddr, usize>,
-    /// Publishers by the sources that authentic packets named; of two with the same the first.
+    /// Publishers by the sources that authentic packets named; of two with the same the one that did so last: the other's client may have left
+    /// without a word, and come back as this one.
     pub(crate) peer_by_ssrc: HashMap<u32, usize>,
     /// Peers whose checks came from an address that another, connected one holds: it is theirs once a handshake from there is through.
     pub(crate) claims: HashMap<SocketAddr, usize>,
@@ -613,7 +614,7 @@ impl Shard {
         let block = &mut self.block;
         let received = publisher.on_rtp(packet, now, &peer.stats, |bytes| copy(block, bytes))?;
         if let Some(ssrc) = received.first_of {
-            self.peer_by_ssrc.entry(ssrc).or_insert(slot);
+            self.peer_by_ssrc.insert(ssrc, slot);
         }
         if publisher.is_busy() {
             self.timers.sooner(slot, now.plus_us(STEP_US));

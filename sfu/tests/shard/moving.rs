@@ -6,7 +6,7 @@ use rtc::rtcp;
 
 use crate::camera::FRAME_MS;
 use crate::scene::Scene;
-use crate::world::{World, assert_contiguous};
+use crate::world::{Wish, World, assert_contiguous};
 
 /// Media flows.
 fn scene() -> Scene {
@@ -166,6 +166,21 @@ fn a_publisher_behind_a_nat_that_forgot_it_is_heard_at_once() {
     scene.frames(120);
     assert!(told(&scene));
     scene.assert_goes_on();
+}
+
+/// A page that was loaded again has another session, and may have the sources it had. The one before has not timed out yet.
+#[test]
+fn a_publisher_that_came_back_with_its_sources_is_heard_as_well() {
+    let mut scene = scene();
+    scene.world.peers[scene.publisher].silent = true;
+    scene.publisher = scene.world.publisher(Wish::on(0), 2);
+    scene.frame(true);
+    scene.frames(3);
+    let before = scene.world.peers[scene.viewer].video().len();
+    scene.moves(scene.publisher, 6_001);
+    scene.frames(60);
+    assert_eq!(scene.world.peers[scene.viewer].video().len(), before + 60 * 3, "all of it");
+    assert_eq!(scene.world.drops(0, DropReason::AddressNotValidated), 0);
 }
 
 #[test]
