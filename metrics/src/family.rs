@@ -92,6 +92,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     shard_counter("millrace_retransmissions_sent_total", SHARD, "Packets sent again to subscribers.", |m, s| s.one(&m.retransmissions_out)),
     shard_counter("millrace_retransmitted_bytes_total", SHARD, "Bytes of packets sent again to subscribers (RTP).", |m, s| s.one(&m.retransmitted_bytes_out)),
     shard_counter("millrace_probe_copies_sent_total", SHARD, "Packets sent again to probe a subscriber's bandwidth.", |m, s| s.one(&m.probe_copies_out)),
+    shard_counter("millrace_encoding_pauses_total", SHARD, "Encodings of simulcast that publishers were told to pause, as nobody took them.", |m, s| s.one(&m.encoding_pauses)),
     shard_counter("millrace_nacks_received_total", SHARD, "Packets that subscribers asked for again.", |m, s| s.one(&m.nacks_in)),
     shard_counter("millrace_nacks_sent_total", SHARD, "Packets asked again of publishers.", |m, s| s.one(&m.nacks_out)),
     shard_counter("millrace_plis_received_total", SHARD, "Key frame requests of subscribers.", |m, s| s.one(&m.plis_in)),

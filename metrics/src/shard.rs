@@ -53,6 +53,8 @@ pub struct ShardMetrics {
     pub retransmitted_bytes_out: Counter,
     /// Packets sent again to probe a subscriber's bandwidth (part of `packets_out`, not of `retransmissions_out`).
     pub probe_copies_out: Counter,
+    /// Encodings of simulcast that publishers were told to pause.
+    pub encoding_pauses: Counter,
     /// Packets that subscribers asked for again.
     pub nacks_in: Counter,
     /// Packets asked again of publishers.

@@ -30,8 +30,10 @@ pub struct Layer {
     pub rate_bps: u64,
     /// Of the last key frame; 0 while unknown.
     pub height: u32,
-    /// Packets come.
+    /// Packets come, or would (`paused`).
     pub flows: bool,
+    /// None come, as nobody takes them and the publisher was told so: it is what it was, and comes when it is chosen.
+    pub paused: bool,
     /// They have for two seconds: it may be switched to.
     pub live: bool,
     /// Temporal layers; 0 and 1 are one.

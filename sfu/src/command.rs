@@ -7,6 +7,7 @@ use media::{Codec, Kind, Packet};
 
 use crate::allocate::{LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
 use crate::estimate::EstimateCell;
+use crate::wanted::Wanted;
 
 /// A shard's number: also its UDP port's offset from the base port.
 pub type ShardId = usize;
@@ -68,6 +69,8 @@ pub enum Command {
     EndSource(TrackKey, SourceId),
     /// What a subscriber wants of its stream's encodings.
     RequestLayer(PeerId, LayerRequest),
+    /// A publisher can hear which of its encodings are wanted ([`Event::Wanted`]), or cannot any more. Without it all are.
+    HearWishes(PeerId, bool),
     /// What a subscriber's path carries, in bit/s; `u64::MAX` while nobody knows.
     Estimate(PeerId, u64),
 }
@@ -118,6 +121,8 @@ pub enum Event {
     Closed(PeerId, CloseReason),
     /// A published track's first packet, or its first of another codec.
     Codec(PeerId, TrackKey, Codec),
+    /// Which of its encodings a publisher is to send from now on: those that somebody takes, and all below.
+    Wanted(PeerId, Wanted),
     /// Packets of a tapped track, in arrival order, once a tick.
     Tapped(TrackKey, Vec<Packet>),
 }
@@ -340,6 +345,7 @@ impl PeerStats {
                 height: u32::from(u16::from_be_bytes([height0, height1])),
                 flows: flags & 1 != 0,
                 live: flags & 2 != 0,
+                paused: flags & 4 != 0,
                 temporal_layers,
                 temporal_bps: Default::default(),
             }
@@ -349,7 +355,7 @@ impl PeerStats {
     pub(crate) fn set_encoding(&self, index: usize, layer: &Layer) {
         let [height0, height1] = (layer.height.min(u32::from(u16::MAX)) as u16).to_be_bytes();
         let [a, b, c, d] = ((layer.rate_bps / 1_000).min(u64::from(u32::MAX)) as u32).to_be_bytes();
-        let flags = u8::from(layer.flows) | u8::from(layer.live) << 1;
+        let flags = u8::from(layer.flows) | u8::from(layer.live) << 1 | u8::from(layer.paused) << 2;
         if let Some(figure) = self.encodings.get(index) {
             figure.store(
                 u64::from_be_bytes([flags, layer.temporal_layers, height0, height1, a, b, c, d]),

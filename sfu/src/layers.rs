@@ -6,13 +6,14 @@ use media::{Codec, Kind, Packet, Time};
 use metrics::DropReason;
 
 use crate::allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers, is_alone};
-use crate::command::{LayerShown, Mail, PeerId, SourceId, StreamId, TrackKey};
+use crate::command::{Event, LayerShown, Mail, PeerId, SourceId, StreamId, TrackKey};
 use crate::forward::Forwarder;
 use crate::peer::{Role, Subscribed};
 use crate::ring::Ring;
 use crate::shard::Shard;
 use crate::tap::Tap;
 use crate::track::{Subscription, Track, Upstream};
+use crate::wanted::Wishes;
 
 /// Packets for so long make an encoding live (mediasoup, Janus).
 const LIVE_US: i64 = 2_000_000;
@@ -135,6 +136,7 @@ impl EncodingMeter {
             rate_bps: temporal_bps[TEMPORAL_LAYERS_MAX - 1],
             height: self.height,
             flows: true,
+            paused: false,
             live: lasted >= LIVE_US,
             temporal_layers: top as u8 + 1,
             temporal_bps,
@@ -146,6 +148,8 @@ impl EncodingMeter {
 #[derive(Debug, Default)]
 pub(crate) struct LayerSet {
     pub(crate) layers: Layers,
+    /// At home: what the publisher was told of them.
+    pub(crate) wishes: Wishes,
     /// When choices are made anew, whatever changed.
     next: Time,
     /// At home: the control plane's.
@@ -208,7 +212,7 @@ const AUDIO_BPS: u64 = 64_000;
 
 /// Whether two states of a stream's encodings differ in what is decided at once.
 fn differ(a: &Layers, b: &Layers) -> bool {
-    let facts = |l: &Layer| (l.height, l.flows, l.live, l.temporal_layers);
+    let facts = |l: &Layer| (l.height, l.flows, l.paused, l.live, l.temporal_layers);
     a.iter().map(facts).ne(b.iter().map(facts))
 }
 
@@ -295,6 +299,7 @@ impl Shard {
     /// A source newer than any took one of a stream's tracks: older ones are out of the others, too, so that no two mix.
     pub(crate) fn fence_layers(&mut self, key: TrackKey, source: SourceId) {
         if key.kind == Kind::Video && self.layers.contains_key(&key.stream) {
+            self.forget_wishes(key.stream, |_, hears| hears != source);
             for slot in self.layer_tracks(key.stream).into_iter().flatten() {
                 self.tracks[slot].fence(source);
             }
@@ -327,14 +332,23 @@ impl Shard {
             let Some(set) = self.layers.get_mut(&stream) else { continue };
             let mut changed = now >= set.next;
             if is_home {
-                let layers: Layers = std::array::from_fn(|i| match tracks.get(i) {
+                let mut layers: Layers = std::array::from_fn(|i| match tracks.get(i) {
                     Some(Some(slot)) => {
                         self.tracks[*slot].encoding.as_mut().map_or(Layer::default(), |m| m.layer(now))
                     }
                     _ => Layer::default(),
                 });
+                set.wishes.complete(&mut layers, now);
                 changed |= differ(&layers, &set.layers);
                 set.layers = layers;
+                let is_taken = |slot: &Option<usize>| slot.is_some_and(|slot| self.tracks[slot].is_watched());
+                let paused = set.wishes.paused();
+                if let Some((publisher, wanted)) =
+                    set.wishes.renew(&layers, &tracks.each_ref().map(is_taken), now)
+                {
+                    self.metrics.encoding_pauses.add(set.wishes.paused().saturating_sub(paused) as u64);
+                    self.events.push(Event::Wanted(publisher, wanted));
+                }
             }
             if !changed {
                 continue;

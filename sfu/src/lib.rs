@@ -27,6 +27,7 @@ mod shard;
 mod tap;
 mod timers;
 mod track;
+mod wanted;
 mod wheel;
 
 pub use allocate::{Allocator, Choice, LAYERS_MAX, Layer, LayerReason, LayerRequest, Layers};
@@ -37,3 +38,4 @@ pub use command::{
 pub use estimate::{EstimateCell, EstimateFigures, EstimateState};
 pub use ring::{Ring, RingLimits};
 pub use shard::{Egress, Shard, ShardConfig};
+pub use wanted::Wanted;

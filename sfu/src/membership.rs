@@ -169,6 +169,10 @@ impl Shard {
             }
         };
         for track_slot in tracks {
+            let stream = self.tracks[track_slot].key.stream;
+            if matches!(peer.role, Role::Publish(_)) {
+                self.forget_wishes(stream, |hears, _| hears == peer.id);
+            }
             let track = &mut self.tracks[track_slot];
             track.subscribers.retain(|s| s.peer != slot);
             if let Role::Publish(publisher) = &peer.role {

@@ -150,6 +150,7 @@ impl Shard {
             Command::RequestLayer(id, request) => {
                 self.change_layer_choice(id, now, |choice| choice.request = request);
             }
+            Command::HearWishes(id, hears) => self.hear_wishes(id, hears, now),
             Command::Estimate(id, bps) => {
                 self.change_layer_choice(id, now, |choice| choice.estimate_bps = bps);
             }
