@@ -16,3 +16,4 @@ pub mod rtmp_server;
 pub mod serve;
 pub mod stream;
 pub mod task;
+pub mod wishes;

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::media_plane::{self, Order, ShardHandle};
 use crate::stream::{PublishGuard, StreamSettings, Streams, WatchGuard};
 use crate::task;
+use crate::wishes::Wishes;
 
 /// Sessions that were made last and may not have connected yet: a second of the fastest joins a node serves, a tenth of `webrtc.sessions_max`.
 const HALF_OPEN_MAX: usize = 1_000;
@@ -45,6 +46,8 @@ pub struct RtcSession {
     pub publishing: Option<PublishGuard>,
     /// A viewer's count.
     pub watching: Option<WatchGuard>,
+    /// Of a publisher of several encodings: which of them are wanted.
+    pub wishes: Option<Wishes>,
     /// ICE and DTLS are through.
     pub connected: AtomicBool,
 }
@@ -232,6 +235,12 @@ impl Node {
                     if let (Some(stream), Some(source)) = (self.streams.get(&session.stream), source) {
                         tracing::info!(stream = %session.stream, codec = codec.name(), "track");
                         stream.set_codec(source, codec);
+                    }
+                }
+                Event::Wanted(peer, wanted) => {
+                    let session = self.session(peer);
+                    if let Some(wishes) = session.as_ref().and_then(|session| session.wishes.as_ref()) {
+                        wishes.tell(wanted);
                     }
                 }
                 Event::Tapped(..) => {}

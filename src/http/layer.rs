@@ -1,13 +1,18 @@
 //! The layers of a WHEP session (draft-murillo-whep-01, section on the layer extension): what the stream's encodings are, which one the
-//! viewer gets and why, and what it asks for. The session's URL is the secret, as for PATCH and DELETE.
+//! viewer gets and why, and what it asks for; and of a WHIP session which of its encodings are wanted. The session's URL is the secret, as for
+//! PATCH and DELETE.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use metrics::Refusal;
 use serde_json::{Map, Value, json};
 use sfu::{Command, LAYERS_MAX, LayerRequest};
 
@@ -16,9 +21,14 @@ use super::{Answer, Refused, body_text};
 use crate::clients::{Client, ClientKind};
 use crate::media_plane::Order;
 use crate::node::Node;
+use crate::wishes::Deaf;
 
 /// The link relation that a WHEP answer names this resource by.
 pub const EXTENSION: &str = "urn:ietf:params:whep:ext:core:layer";
+/// The link relation that a WHIP answer names [`wanted`] by: no draft has such a thing.
+pub const WANTED_EXTENSION: &str = "urn:x-millrace:whip:ext:wanted";
+/// Who listens without a word is heard to be there by what it is sent; and a proxy sees that something comes.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// A request has nine short members at most.
 const REQUEST_LEN_MAX: usize = 4 * 1024;
 
@@ -54,6 +64,33 @@ pub async fn choose(
         .order(Order::Shard(Command::RequestLayer(session.peer, request)))
         .map_err(|e| Refused(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
     Ok(StatusCode::OK.into_response())
+}
+
+/// GET /session/TOKEN/wanted: which of its encodings a publisher is to send, now and each time that it changes, as server-sent events. While
+/// somebody listens, those that nobody takes are not wanted.
+pub async fn wanted(State(node): State<Arc<Node>>, Path(token): Path<String>) -> Answer {
+    let session = find(&node, &token)?;
+    let none =
+        || Refused(StatusCode::CONFLICT, "the session publishes no picture in several encodings".into());
+    let wishes = session.wishes.as_ref().ok_or_else(none)?;
+    let listener = wishes.listen().map_err(|deaf| {
+        let status = match deaf {
+            Deaf::TooMany => {
+                node.metrics.refused.of(Refusal::TooMany).add(1);
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Deaf::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Refused(status, deaf.to_string())
+    })?;
+    let said = futures_util::stream::unfold((listener, wishes.rids.clone()), async |(mut listener, rids)| {
+        let wanted = listener.next().await?;
+        let of = |(rid, active): (&String, bool)| json!({ "encodingId": rid, "active": active });
+        let encodings: Vec<Value> = rids.iter().zip(wanted).map(of).collect();
+        let event = Event::default().data(json!({ "encodings": encodings }).to_string());
+        Some((Ok::<Event, Infallible>(event), (listener, rids)))
+    });
+    Ok(Sse::new(said).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
 /// `encodingId`, `temporalLayerId` and `maxTemporalLayerId` are the draft's; `maxHeight`, `maxBitrate` (bit/s) and `pause` are ours. `mediaId` is
@@ -101,7 +138,7 @@ pub fn describe(node: &Node, client: &Client) -> Value {
         .map(|(rid, layer)| {
             json!({
                 "encodingId": rid, "height": layer.height, "bitrate": layer.rate_bps,
-                "active": layer.flows, "temporalLayers": layer.temporal_layers.max(1),
+                "active": layer.flows && !layer.paused, "paused": layer.paused, "temporalLayers": layer.temporal_layers.max(1),
             })
         })
         .collect();

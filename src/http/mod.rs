@@ -94,6 +94,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/whep/{app}/{stream}", post(whip::play))
         .route("/session/{token}", get(whip::look).patch(whip::patch).delete(whip::delete))
         .route("/session/{token}/layer", get(layer::show).post(layer::choose))
+        .route("/session/{token}/wanted", get(layer::wanted))
         .route("/rtc/v1/whip", post(srs::whip))
         .route("/rtc/v1/whip/", post(srs::whip))
         .route("/rtc/v1/whep", post(srs::whep))

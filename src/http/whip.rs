@@ -22,6 +22,7 @@ use crate::clients::{ClientKind, Entry};
 use crate::media_plane::{Order, ShardHandle};
 use crate::node::{IceSession, Node, RtcSession};
 use crate::stream::{Ingest, Watch};
+use crate::wishes::Wishes;
 
 const SDP_TYPE: &str = "application/sdp";
 const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
@@ -65,7 +66,11 @@ pub async fn created(
     let offer = body_text(node, body).await?;
     let session = negotiate(node, ip, action, name, &offer)?;
     let location = format!("/session/{}", session.token);
-    let layer = format!("<{location}/layer>; rel=\"{}\"", layer::EXTENSION);
+    let extension = match action {
+        Action::Play => Some(("layer", layer::EXTENSION)),
+        Action::Publish => session.is_simulcast.then_some(("wanted", layer::WANTED_EXTENSION)),
+    };
+    let extension = extension.map(|(path, relation)| format!("<{location}/{path}>; rel=\"{relation}\""));
     let headers = [
         (header::CONTENT_TYPE, SDP_TYPE.to_owned()),
         (header::LOCATION, location),
@@ -74,9 +79,7 @@ pub async fn created(
         (header::HeaderName::from_static("accept-patch"), FRAGMENT_TYPE.to_owned()),
     ];
     let mut response = (StatusCode::CREATED, headers, session.answer).into_response();
-    if action == Action::Play
-        && let Ok(link) = HeaderValue::from_str(&layer)
-    {
+    if let Some(Ok(link)) = extension.map(|link| HeaderValue::from_str(&link)) {
         response.headers_mut().append(header::LINK, link);
     }
     for server in &node.config.webrtc.ice_servers {
@@ -96,6 +99,8 @@ pub struct Made {
     pub token: String,
     /// Its ICE session's entity tag.
     pub etag: String,
+    /// It publishes several encodings.
+    pub is_simulcast: bool,
 }
 
 /// Offer to answer: the session is on its shard before this returns, so the browser's first check finds it.
@@ -196,13 +201,18 @@ pub fn negotiate(
     }
 
     let client_kind = if action == Action::Publish { ClientKind::RtcPublish } else { ClientKind::RtcPlay };
+    let rids = match action {
+        Action::Publish => negotiated.media(Kind::Video).map_or(Vec::new(), |m| m.rids.clone()),
+        Action::Play => Vec::new(),
+    };
+    let is_simulcast = rids.len() > 1;
     let (publishing, watching, role) = match action {
         Action::Publish => {
             let guard = stream
                 .publish(id, Ingest::Whip)
                 .map_err(|e| refuse(Refusal::NameTaken, StatusCode::CONFLICT, e.to_string()))?;
             let source = guard.source;
-            stream.set_rids(source, negotiated.media(Kind::Video).map_or(Vec::new(), |m| m.rids.clone()));
+            stream.set_rids(source, rids.clone());
             (Some(guard), None, PeerRole::Publish { stream: stream.id, source })
         }
         Action::Play => {
@@ -228,6 +238,7 @@ pub fn negotiate(
         client,
         publishing,
         watching,
+        wishes: is_simulcast.then(|| Wishes::new(rids, peer, shard.clone())),
         connected: AtomicBool::new(false),
     };
     node.add_session(session);
@@ -257,7 +268,7 @@ pub fn negotiate(
     let counter = if action == Action::Publish { &node.metrics.publishes } else { &node.metrics.plays };
     counter.of(Protocol::WebRtc).add(1);
     tracing::info!(client = id, stream = %stream.name, %ip, shard = shard.id, kind = client_kind.srs(), "session");
-    Ok(Made { answer, token, etag })
+    Ok(Made { answer, token, etag, is_simulcast })
 }
 
 /// PATCH /session/TOKEN: trickled candidates are taken and need no answer, as the node waits to be checked (ICE-lite); new credentials

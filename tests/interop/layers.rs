@@ -148,6 +148,76 @@ fn by_the_pages(browser: &mut Browser, node: &Node, codec: &str) {
     });
 }
 
+/// The encodings of the page's publisher: which come, and which were paused, by the node; with the bytes that it has received.
+fn sent(node: &Node) -> Option<(Vec<(bool, bool)>, u64)> {
+    let clients = node.api("/api/v1/clients/");
+    let publisher = clients["clients"].as_array()?.iter().find(|it| it["publish"] == true)?;
+    let encodings = publisher["rtc"]["layer"]["encodings"].as_array()?;
+    let of = |it: &Value| (it["active"] == true, it["paused"] == true);
+    Some((encodings.iter().map(of).collect(), publisher["recv_bytes"].as_u64()?))
+}
+
+/// One viewer of the least: the page is told to send no more than that. It asks for the best, and has it.
+#[test]
+fn the_page_pauses_what_nobody_watches() {
+    need!(Browser);
+    let _lane = alone();
+    let mut node = Node::start();
+    let mut browser = Browser::start();
+    let name = unique("wanted");
+    goto(
+        &mut browser,
+        "publisher",
+        &node.url(&format!("/publish/live/{name}?auto=1&codec=vp8&simulcast=1&mic=0")),
+    );
+    node.wait_live(&name);
+    goto(&mut browser, "viewer", &node.url(&format!("/play/live/{name}?via=webrtc")));
+    let height = "window.millrace.stats().then(it => it.video?.height ?? 0)";
+    let shows = |browser: &mut Browser, wanted: u64| {
+        until("the height is shown", ARRIVES, || {
+            (eval(browser, "viewer", height).as_u64() == Some(wanted)).then_some(())
+        });
+    };
+    let choose = |browser: &mut Browser, value: &str| {
+        let script = "{const it = document.getElementById('height'); it.value = 'VALUE'; it.dispatchEvent(new Event('change'))}";
+        eval(browser, "viewer", &script.replace("VALUE", value));
+    };
+    until("all three come", ARRIVES, || (sent(&node)?.0 == [(true, false); 3]).then_some(()));
+    shows(&mut browser, 720);
+    let rate = |node: &Node| {
+        let (start, before) = (Instant::now(), sent(node).expect("a publisher").1);
+        std::thread::sleep(Duration::from_secs(3));
+        (sent(node).expect("a publisher").1 - before) as f64 * 8.0 / start.elapsed().as_secs_f64()
+    };
+    let all_bps = rate(&node);
+
+    choose(&mut browser, "180");
+    shows(&mut browser, 180);
+    let start = Instant::now();
+    until("the others do not come", ARRIVES, || {
+        (sent(&node)?.0 == [(true, false), (false, true), (false, true)]).then_some(())
+    });
+    println!("paused {:?} after the least was shown", start.elapsed());
+    let least_bps = rate(&node);
+    println!("{all_bps:.0} bit/s of three encodings, {least_bps:.0} of one");
+    assert!(least_bps < all_bps / 3.0, "{least_bps} of {all_bps}");
+    assert_eq!(eval(&mut browser, "viewer", height), 180);
+
+    for round in 0..2 {
+        let start = Instant::now();
+        choose(&mut browser, "");
+        shows(&mut browser, 720);
+        let took = start.elapsed();
+        println!("the best {took:?} after it was asked for");
+        assert!(took < Duration::from_secs(5), "round {round}: {took:?}");
+        choose(&mut browser, "180");
+        shows(&mut browser, 180);
+        until("they stop again", ARRIVES, || (sent(&node)?.0[2] == (false, true)).then_some(()));
+    }
+    assert!(node.metric("millrace_encoding_pauses_total") >= 4.0);
+    node.assert_well();
+}
+
 /// Frames are made of the best encoding, in one time line.
 #[test]
 fn rtmp_and_flv_viewers_get_the_best() {

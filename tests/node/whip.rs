@@ -1,4 +1,6 @@
 //! WHIP (RFC 9725) and WHEP as HTTP: statuses and headers.
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 use support::http::{self, Response};
 use support::peer::Peer;
@@ -294,18 +296,79 @@ fn a_room_stays_on_one_shard_and_rooms_are_spread() {
     node.assert_well();
 }
 
+const SIMULCAST: &str = "a=rid:q send\r\na=rid:f send\r\na=simulcast:send q;f\r\n\
+    a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
+
+/// A publisher of several encodings hears which are wanted; so many listeners, and no longer than the session.
+#[test]
+fn a_publisher_listens_for_which_of_its_encodings_are_wanted() {
+    let mut node = Node::start();
+    let name = unique("wanted");
+    let published = post(&node.whip_url(&name), &(offer(Way::Send) + SIMULCAST));
+    assert_eq!(published.status, 201, "{}", published.text());
+    let session = session_url(&node, &published);
+    let link = published.header("Link").expect("a Link");
+    let path = link.strip_prefix('<').and_then(|it| it.split_once('>')).expect("a target").0.to_owned();
+    assert!(link.ends_with("rel=\"urn:x-millrace:whip:ext:wanted\""), "{link}");
+    let url = node.url(&path);
+    assert_eq!(url, session.clone() + "/wanted");
+
+    let heard = http::get_for(&url, Duration::from_millis(500)).expect("events");
+    assert_eq!((heard.status, heard.header("Content-Type").as_deref()), (200, Some("text/event-stream")));
+    let said = heard.text();
+    let data = said.strip_prefix("data: ").unwrap_or_else(|| panic!("no event: {said}")).trim_end();
+    let said: serde_json::Value = serde_json::from_str(data).expect("JSON");
+    let all = serde_json::json!([{"encodingId": "q", "active": true}, {"encodingId": "f", "active": true}]);
+    assert_eq!(said["encodings"], all);
+
+    // Four at once; another when one of them has gone.
+    let listeners: Vec<TcpStream> = (0..4).map(|_| listener(&node, &path)).collect();
+    assert_eq!(http::get(&url).status, 429);
+    drop(listeners);
+    until("their places are free", Duration::from_secs(15), || {
+        let status = http::get_for(&url, Duration::from_millis(100)).expect("an answer").status;
+        (status == 200).then_some(())
+    });
+
+    let plain = post(&node.whip_url(&unique("plain")), &offer(Way::Send));
+    assert!(plain.header("Link").is_none(), "there is nothing to choose");
+    assert_eq!(http::get(&(session_url(&node, &plain) + "/wanted")).status, 409);
+    let played = post(&node.whep_url(&name), &offer(Way::Receive));
+    assert_eq!(http::get(&(session_url(&node, &played) + "/wanted")).status, 409);
+    assert_eq!(http::get(&node.url("/session/0123456789abcdef/wanted")).status, 404);
+
+    let mut last = listener(&node, &path);
+    assert_eq!(send("DELETE", &session, &[], "").status, 200);
+    last.set_read_timeout(Some(Duration::from_secs(5))).expect("a time");
+    let mut rest = Vec::new();
+    last.read_to_end(&mut rest).expect("it ends with the session");
+    assert_eq!(http::get(&url).status, 404);
+    node.assert_well();
+}
+
+/// Listens, and has heard the first event.
+fn listener(node: &Node, path: &str) -> TcpStream {
+    let host = node.url("").trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut stream = TcpStream::connect(&host).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("it takes it");
+    let (mut heard, mut byte) = (Vec::new(), [0]);
+    while !heard.windows(6).any(|it| it == b"data: ") {
+        stream.read_exact(&mut byte).expect("an event");
+        heard.push(byte[0]);
+        assert!(heard.len() < 4_096, "{}", String::from_utf8_lossy(&heard));
+    }
+    stream
+}
+
 /// The layer extension of WHEP: named by a Link, asked by the session's URL alone, checked before it reaches the media plane.
 #[test]
 fn layers_are_asked_for_by_the_session_url() {
     const JSON: (&str, &str) = ("Content-Type", "application/json");
     let mut node = Node::start();
     let name = unique("layer");
-    let simulcast = "a=rid:q send\r\na=rid:f send\r\na=simulcast:send q;f\r\n\
-        a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
-    let published = post(&node.whip_url(&name), &(offer(Way::Send) + simulcast));
+    let published = post(&node.whip_url(&name), &(offer(Way::Send) + SIMULCAST));
     assert_eq!(published.status, 201, "{}", published.text());
     assert!(published.text().contains("a=simulcast:recv q;f"), "{}", published.text());
-    assert!(published.header("Link").is_none(), "a publisher has no choice");
     let played = post(&node.whep_url(&name), &offer(Way::Receive));
     let link = played.header("Link").expect("a Link");
     let path = link.strip_prefix('<').and_then(|it| it.split_once('>')).expect("a target").0.to_owned();

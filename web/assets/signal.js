@@ -14,6 +14,7 @@ export class Session {
   #lostAt = null;
   #restart = null;
   #refused = false;
+  #events = null;
 
   static supported() {
     return typeof RTCPeerConnection === "function";
@@ -66,6 +67,14 @@ export class Session {
     }
   }
 
+  // Server-sent events of the session, as JSON, until it is closed. `onerror`: they break off; the browser asks again by itself.
+  listen(path, onmessage, onerror) {
+    if (!this.#location || this.#closed) return;
+    this.#events = new EventSource(`${this.#location}/${path}`);
+    this.#events.onmessage = ({ data }) => onmessage(JSON.parse(data));
+    this.#events.onerror = onerror;
+  }
+
   // Why this session is over, or null.
   broken() {
     const state = this.pc?.connectionState;
@@ -83,6 +92,7 @@ export class Session {
 
   close() {
     this.#closed = true;
+    this.#events?.close();
     clearTimeout(this.#restart);
     this.#release();
     this.pc?.close();

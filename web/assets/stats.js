@@ -47,8 +47,9 @@ export async function readSent(pc) {
   const outbound = byType("outbound-rtp");
   const remote = byType("remote-inbound-rtp");
   const source = byType("media-source");
-  // Simulcast: the largest picture, and what all of them need.
-  const videos = outbound.filter((s) => s.kind === "video").sort((a, b) => (b.frameHeight ?? 0) - (a.frameHeight ?? 0));
+  // Simulcast: the largest picture that is sent, and what all of them need.
+  const height = (s) => (s.active === false ? 0 : (s.frameHeight ?? 0));
+  const videos = outbound.filter((s) => s.kind === "video").sort((a, b) => height(b) - height(a));
   const [video] = videos;
   const sum = (name) => videos.reduce((total, s) => total + (s[name] ?? 0), 0);
   const audio = outbound.find((s) => s.kind === "audio");

@@ -7,6 +7,8 @@ const CODECS = ["h264", "vp8", "vp9", "av1"];
 
 export class WhipPublisher extends Session {
   #url;
+  // One change of the encodings at a time: a second one would not be of what the first has left.
+  #applied = Promise.resolve();
 
   constructor(url) {
     super();
@@ -25,7 +27,20 @@ export class WhipPublisher extends Session {
       });
       if (video) prefer(transceiver, codec);
     }
-    await this.exchange(this.#url);
+    if ((await this.exchange(this.#url)) && simulcast) this.#followWishes();
+  }
+
+  // The node says which encodings somebody watches. What nobody does costs neither this machine nor its network; while the node cannot
+  // be heard all are sent.
+  #followWishes() {
+    const apply = (wanted) => {
+      this.#applied = this.#applied.then(() => activate(this.pc, wanted)).catch(() => {});
+    };
+    this.listen(
+      "wanted",
+      ({ encodings }) => apply(new Map(encodings.map(({ encodingId, active }) => [encodingId, active]))),
+      () => apply(new Map()),
+    );
   }
 
   sample() {
@@ -41,6 +56,20 @@ function encodings(maxBitrate, simulcast) {
     { rid: "h", scaleResolutionDownBy: 2, maxBitrate: Math.round(maxBitrate / 4) },
     { rid: "f", maxBitrate },
   ];
+}
+
+// Encodings that are not in the map are sent.
+async function activate(pc, wanted) {
+  const sender = pc.getSenders().find(({ track }) => track?.kind === "video");
+  const parameters = sender?.getParameters();
+  if (!parameters?.encodings?.length) return;
+  let changed = false;
+  for (const encoding of parameters.encodings) {
+    const active = wanted.get(encoding.rid) ?? true;
+    changed ||= active !== encoding.active;
+    encoding.active = active;
+  }
+  if (changed) await sender.setParameters(parameters);
 }
 
 // The codecs of CODECS that this browser can send.
