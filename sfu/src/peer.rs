@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use media::payload::Pictures;
 use media::payload::dependency::Descriptors;
 use media::{Codec, Kind, Temporal, Time, payload};
 use metrics::{DropReason, PacketKind, ShardMetrics};
@@ -124,6 +125,7 @@ struct Receive {
     ssrc: u32,
     numbers: rtp::Unwrapper,
     descriptors: Descriptors,
+    pictures: Pictures,
     reception: Reception,
     nack: NackGenerator,
 }
@@ -267,6 +269,7 @@ impl Publisher {
                 ssrc,
                 numbers: rtp::Unwrapper::new(),
                 descriptors: Descriptors::default(),
+                pictures: Pictures::default(),
                 reception: Reception::default(),
                 nack: NackGenerator::default(),
             }),
@@ -287,6 +290,10 @@ impl Publisher {
         }
         let descriptor = media.dependency_ext_id.and_then(|id| header.extension(id)).unwrap_or(&[]);
         let described = if descriptor.is_empty() { None } else { receive.descriptors.read(descriptor, seq) };
+        let temporal = match body {
+            [] => Temporal::default(),
+            _ => receive.pictures.layer(timestamp, Temporal::of(codec, body, described)),
+        };
         Ok(Received {
             media: stream.media,
             encoding: stream.encoding,
@@ -300,7 +307,7 @@ impl Publisher {
                 capture: None,
                 key_start,
                 discardable: payload::discardable(codec, body),
-                temporal: Temporal::of(codec, body, described),
+                temporal,
                 descriptor: copy(descriptor),
                 payload: copy(body),
             },

@@ -104,3 +104,41 @@ fn av1_layers_are_fewer_frames_for_a_viewer_without_descriptors() {
     let _lane = alone();
     through("AV1", [true, false]);
 }
+
+/// Spatial layers whose patterns are apart by a picture: no picture can be left out, and none is, whatever is asked for.
+#[test]
+fn layers_that_are_shifted_are_all_sent() {
+    need!(Browser);
+    let _lane = alone();
+    for codec in ["VP9", "AV1"] {
+        let mut node = Node::start();
+        let name = unique("shifted");
+        let mut browser = Browser::start();
+        let options = json!({
+            "codec": codec, "width": 640, "height": 360, "audio": false, "extensions": {DEPENDENCY: true},
+            "encodings": [{"scalabilityMode": "L2T2_KEY_SHIFT", "maxBitrate": 1_000_000}],
+        });
+        browser.publish("publisher", &node.whip_url(&name), options);
+        let wish = json!({"audio": false, "codec": codec, "extensions": {DEPENDENCY: true}});
+        browser.play("viewer", &node.whep_url(&name), wish);
+        let height = json!({"id": "main", "height": 360, "ms": 30_000});
+        assert_eq!(browser.run("viewer", "untilHeight", height)["enough"], true);
+        let mode = pace(&mut browser, "publisher")["mode"].clone();
+        assert_eq!(mode, "L2T2_KEY_SHIFT");
+        let all = pace(&mut browser, "viewer");
+        let before = browser.run("viewer", "figures", json!({"id": "main"}));
+        let asked = browser.run("viewer", "layer", json!({"id": "main", "wish": {"temporalLayerId": 0}}));
+        assert_eq!(asked["asked"], 200, "{asked:#}");
+        // Not of what is sent: Chromium counts the frames of both layers, or not.
+        let got = pace(&mut browser, "viewer");
+        println!("{codec}: {all}, then {got}");
+        assert!(got["fps"].as_f64() > all["fps"].as_f64().map(|fps| fps * 0.8), "{all} {got}");
+        let after = browser.run("viewer", "figures", json!({"id": "main"}));
+        let passed = |key: &str| {
+            after["video"][key].as_u64().unwrap_or(0) - before["video"][key].as_u64().unwrap_or(0)
+        };
+        assert_eq!((passed("pliCount"), passed("keyFramesDecoded")), (0, 0), "{after:#}");
+        assert_eq!(after["video"]["frameHeight"], 360, "{after:#}");
+        node.assert_well();
+    }
+}

@@ -16,7 +16,7 @@ mod vp9;
 pub use keyframe::{discardable, key_start};
 pub use reorder::{Reorder, ReorderCounts};
 pub use size::size;
-pub use temporal::{TEMPORAL_LAYERS_MAX, Temporal};
+pub use temporal::{Pictures, TEMPORAL_LAYERS_MAX, Temporal};
 
 /// Longest payload a packetizer of ours makes, in bytes. With RTP header, extensions, SRTP tag and the relay's own header it still
 /// fits a datagram of a 1200-byte QUIC packet, so no hop has to split it.

@@ -45,6 +45,36 @@ impl Temporal {
     }
 }
 
+/// Whether an encoding's pictures are each of one temporal layer. With spatial layers they need not be: in `L2T2_KEY_SHIFT` the upper frame of a
+/// picture is of the base where the lower one is not. Then no picture can be left out whole, and there is one layer.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Pictures {
+    /// Time stamp and layer of the newest, and whether a frame of it, and of the one before, is of another.
+    newest: Option<(i64, u8)>,
+    is_mixed: bool,
+    was_mixed: bool,
+    /// Two in a row were: for good.
+    are_mixed: bool,
+}
+
+impl Pictures {
+    /// What a packet's frame counts as that says `of_frame`. Padding is of no frame.
+    pub fn layer(&mut self, timestamp: i64, of_frame: Temporal) -> Temporal {
+        match self.newest {
+            Some((newest, id)) if newest == timestamp => {
+                self.is_mixed |= id != of_frame.id;
+                self.are_mixed |= self.is_mixed && self.was_mixed;
+            }
+            Some((newest, _)) if newest > timestamp => {}
+            _ => {
+                self.was_mixed = std::mem::take(&mut self.is_mixed);
+                self.newest = Some((timestamp, of_frame.id));
+            }
+        }
+        if self.are_mixed { Temporal::default() } else { of_frame }
+    }
+}
+
 /// RFC 7741 section 4.2: "Y: 1 layer sync bit ... indicates that the current frame depends only on the base layer". Frames of its layer that
 /// follow may refer to it and to the layers below.
 fn of_vp8(payload: &[u8]) -> Option<Temporal> {
@@ -76,6 +106,25 @@ mod tests {
         assert_eq!(of(0xa0), Temporal::new(2, 1, 2));
         assert_eq!(Temporal::of(Codec::Vp8, &[0x10, 0], None), Temporal::default(), "no layers");
         assert_eq!(Temporal::of(Codec::Vp8, &[0x90, 0x20], None), Temporal::default(), "cut");
+    }
+
+    #[test]
+    fn pictures_of_frames_of_different_layers_have_one() {
+        let of = |id| Temporal::new(id, 0, 0);
+        let (mut shifted, mut plain) = (Pictures::default(), Pictures::default());
+        for (picture, [lower, upper]) in [[0, 0], [1, 0], [0, 1], [1, 0]].into_iter().enumerate() {
+            let at = picture as i64 * 3_000;
+            for id in [lower, lower, upper] {
+                let known = picture > 2 || (picture == 2 && id == upper);
+                assert_eq!(shifted.layer(at, of(id)), of(if known { 0 } else { id }), "{picture}");
+                assert_eq!(plain.layer(at, of(lower)), of(lower));
+            }
+        }
+        // One alone is an error of somebody's: a structure that came late.
+        let mut once = Pictures::default();
+        let layers =
+            [(0, 0), (3_000, 1), (3_000, 0), (6_000, 1), (6_000, 1), (9_000, 2), (9_000, 1), (12_000, 1)];
+        layers.iter().for_each(|(at, id)| assert_eq!(once.layer(*at, of(*id)), of(*id)));
     }
 
     #[test]

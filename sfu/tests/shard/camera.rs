@@ -105,6 +105,12 @@ impl Video {
                     }
                     head
                 }
+                // I P L F B E V Z, picture id, TID U SID D, TL0PICIDX.
+                (Codec::Vp9, key, index) => {
+                    let [id_high, id_low] = self.picture_id.to_be_bytes();
+                    let begins = if index == 0 { 0x08 } else { 0 } | if key { 0 } else { 0x40 };
+                    vec![0xa0 | begins, id_high | 0x80, id_low, tid << 5, self.tl0]
+                }
                 // Z Y W W N: an OBU begins, a coded video sequence begins, an OBU goes on.
                 (Codec::Av1, key, 0) => vec![if key { 0x18 } else { 0x10 }, 0x30],
                 (Codec::Av1, ..) => vec![0x90],

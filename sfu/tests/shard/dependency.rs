@@ -14,7 +14,7 @@ const STRUCTURE: [u8; 20] = [
 const UP_ID: u8 = 12;
 const DOWN_ID: u8 = 9;
 
-/// AV1 in three temporal layers.
+/// Three temporal layers, of AV1 where nothing else is said.
 struct Stage {
     world: World,
     publisher: usize,
@@ -23,11 +23,19 @@ struct Stage {
     /// The next frame is a key frame, whoever asks.
     begins: bool,
     answered: usize,
+    /// Packets have a descriptor.
+    described: bool,
+    /// Base frames of VP9 say by their bit that one may go up.
+    marked: bool,
 }
 
 /// `id`: of dependency descriptors. Transport-wide numbers come with them.
 fn wish(shard: usize, id: Option<u8>) -> Wish {
-    let mut wish = Wish { medias: negotiated(&[Codec::Av1], true), ..Wish::numbered(shard) };
+    wish_of(Codec::Av1, shard, id)
+}
+
+fn wish_of(codec: Codec, shard: usize, id: Option<u8>) -> Wish {
+    let mut wish = Wish { medias: negotiated(&[codec], true), ..Wish::numbered(shard) };
     wish.medias[1].dependency_ext_id = id;
     wish.medias[1].twcc_ext_id = Some(5);
     wish
@@ -35,10 +43,16 @@ fn wish(shard: usize, id: Option<u8>) -> Wish {
 
 impl Stage {
     fn new(shards: usize) -> Stage {
+        Stage::of(Codec::Av1, shards)
+    }
+
+    fn of(codec: Codec, shards: usize) -> Stage {
         let mut world = World::new(shards);
-        let publisher = world.publisher(wish(0, Some(UP_ID)), 1);
-        let video = Video { codec: Codec::Av1, layered: true, ..Video::vp8(500, 100) };
-        Stage { world, publisher, video, frame: 65_500, begins: true, answered: 0 }
+        let publisher = world.publisher(wish_of(codec, 0, Some(UP_ID)), 1);
+        let video = if codec == Codec::H264 { Video::h264(500, 100) } else { Video::vp8(500, 100) };
+        let video = Video { codec, layered: true, ..video };
+        let (described, marked) = (true, false);
+        Stage { world, publisher, video, frame: 65_500, begins: true, answered: 0, described, marked }
     }
 
     fn make(&mut self) -> Vec<Rtp> {
@@ -57,7 +71,10 @@ impl Stage {
             if key && index == 0 {
                 descriptor.extend(&STRUCTURE[3..]);
             }
-            packet.descriptor = Some((UP_ID, descriptor));
+            packet.descriptor = Some((UP_ID, descriptor)).filter(|_| self.described);
+            if self.video.codec == Codec::Vp9 && self.marked && layer == 0 {
+                packet.payload[3] |= 0x10;
+            }
         }
         packets
     }
@@ -94,9 +111,19 @@ fn number(got: &Got) -> u16 {
 
 #[test]
 fn layers_are_chosen_by_descriptors_whoever_gets_them() {
-    let mut stage = Stage::new(2);
+    chosen_by_descriptors(Codec::Av1);
+}
+
+/// Nothing else says which layer its frames are of.
+#[test]
+fn layers_of_h264_are_chosen_by_descriptors() {
+    chosen_by_descriptors(Codec::H264);
+}
+
+fn chosen_by_descriptors(codec: Codec) {
+    let mut stage = Stage::of(codec, 2);
     let viewers = [(0, Some(DOWN_ID)), (1, Some(DOWN_ID)), (0, None), (1, None)]
-        .map(|(shard, id)| stage.world.subscriber(wish(shard, id)));
+        .map(|(shard, id)| stage.world.subscriber(wish_of(codec, shard, id)));
     stage.run(40);
     let plis = stage.world.peers[stage.publisher].plis();
     for (temporal_max, each) in [(None, 1), (Some(0), 4), (Some(1), 2), (Some(0), 4), (None, 1)] {
@@ -124,6 +151,39 @@ fn layers_are_chosen_by_descriptors_whoever_gets_them() {
     }
     let first = stage.world.peers[viewers[0]].video()[0];
     assert_eq!(first.descriptor.as_ref().unwrap()[3..], STRUCTURE[3..], "the structure of the key frame");
+}
+
+/// VP9 says it in the payload, in the descriptor, or in both; either will do. Where neither does, a key frame is asked for.
+#[test]
+fn vp9_goes_up_where_the_payload_or_the_descriptor_says_so() {
+    for (described, marked) in [(true, false), (false, true), (true, true), (false, false)] {
+        let mut stage = Stage::of(Codec::Vp9, 1);
+        (stage.described, stage.marked) = (described, marked);
+        let viewer = stage.world.subscriber(wish_of(Codec::Vp9, 0, Some(DOWN_ID)));
+        stage.run(40);
+        stage.ask(viewer, Some(0));
+        stage.run(5);
+        let plis = stage.world.peers[stage.publisher].plis();
+        let each = |stage: &mut Stage, frames: usize| {
+            let before = stage.world.peers[viewer].video().len();
+            stage.run(frames);
+            3 * frames / (stage.world.peers[viewer].video().len() - before)
+        };
+        assert_eq!(each(&mut stage, 40), 4, "the base");
+        stage.ask(viewer, None);
+        stage.run(5);
+        let says = described || marked;
+        assert_eq!(
+            each(&mut stage, 40),
+            if says { 1 } else { 4 },
+            "described: {described}, marked: {marked}"
+        );
+        // It was asked for after two seconds.
+        stage.run(30);
+        assert_eq!(each(&mut stage, 40), 1);
+        assert_eq!(stage.world.peers[stage.publisher].plis() - plis, usize::from(!says));
+        assert_contiguous(&stage.world.peers[viewer].video());
+    }
 }
 
 /// What follows the frame number in a key frame's: L1T2, with templates of T0, T0 and T1, and L2T2_KEY, with those of each spatial layer.
@@ -172,6 +232,54 @@ fn two_layers_in_each_of_the_spatial_ones() {
         assert_eq!(stage.world.peers[stage.publisher].plis(), plis, "nobody asked for a key frame");
         assert_contiguous(&stage.world.peers[viewer].video());
     }
+}
+
+/// Two spatial layers whose temporal patterns are apart by a picture: three templates of S0T0, one of S0T1, two of S1T0 and
+/// one of S1T1, of which S0T1 and S1T0 are one picture's, and S0T0 and S1T1 the next one's.
+const L2T2_KEY_SHIFT: &[u8] = &[
+    0x80, 0x03, 0x06, 0x1e, 0xaa, 0x82, 0x80, 0x40, 0x28, 0x28, 0x05, 0x14, 0xd1, 0x41, 0x34, 0x51, 0x80,
+    0x10, 0xa0, 0x91, 0x88, 0x9a, 0x09, 0x00,
+];
+
+/// Half of the pictures cannot be left out: the next one's upper frame would refer to nothing.
+#[test]
+fn pictures_of_frames_of_both_layers_are_all_sent() {
+    let mut stage = Stage::new(1);
+    let viewer = stage.world.subscriber(wish(0, Some(DOWN_ID)));
+    let mut picture = 0_usize;
+    let mut run = |stage: &mut Stage, pictures: usize| {
+        for _ in 0..pictures {
+            let mut packets = stage.make();
+            let key = media::payload::key_start(Codec::Av1, &packets[0].payload);
+            picture = if key { 0 } else { picture + 1 };
+            let number = stage.frame.wrapping_mul(2);
+            let [lower, upper] = match picture {
+                0 => [0, 4],
+                picture if picture % 2 == 1 => [3, 5],
+                _ => [2, 6],
+            };
+            for (index, packet) in packets.iter_mut().enumerate() {
+                let above = index > 0;
+                let [high, low] = number.wrapping_add(u16::from(above)).to_be_bytes();
+                let ends = u8::from(index < 2) << 7 | u8::from(index != 1) << 6;
+                let mut descriptor = vec![ends | if above { upper } else { lower }, high, low];
+                if key && index == 0 {
+                    descriptor.extend(L2T2_KEY_SHIFT);
+                }
+                packet.descriptor = Some((UP_ID, descriptor));
+            }
+            stage.world.send(stage.publisher, packets);
+            stage.world.run(FRAME_MS);
+        }
+    };
+    run(&mut stage, 40);
+    let plis = stage.world.peers[stage.publisher].plis();
+    let before = stage.world.peers[viewer].video().len();
+    stage.ask(viewer, Some(0));
+    run(&mut stage, 90);
+    assert_eq!(stage.world.peers[viewer].video().len() - before, 3 * 90);
+    assert_eq!(stage.world.peers[stage.publisher].plis(), plis, "nobody asked for a key frame");
+    assert_contiguous(&stage.world.peers[viewer].video());
 }
 
 /// A receiver takes a key frame with a lower number for one that came late.
