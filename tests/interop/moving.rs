@@ -31,7 +31,7 @@ fn restarted(result: &Value) {
         "PATCH answered after {} ms, the new pair in use after {} ms",
         result["patched"], result["took"]
     );
-    assert!(result["took"].as_f64() < Some(1000.0), "{result:#}");
+    assert!(result["took"].as_f64().is_some_and(|it| it < 1000.0), "{result:#}");
 }
 
 /// Publisher and viewer, and the API's ids of both.

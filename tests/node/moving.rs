@@ -74,6 +74,12 @@ fn a_publisher_that_restarts_ice_is_heard_within_a_second() {
         scene.publisher.moves();
         scene.publisher.restart_ice(&format!("send{round}"));
         scene.is_back("a publisher's restart");
+        // It is heard from anywhere; what it is told comes to where it is once the restart is through: a report each second.
+        let (start, before) = (Instant::now(), scene.publisher.rtcp);
+        while scene.publisher.rtcp == before {
+            assert!(start.elapsed() < 2 * LIMIT, "nothing is said to it there");
+            scene.back_within(LIMIT).expect("it is heard meanwhile");
+        }
     }
     scene.node.assert_well();
 }
