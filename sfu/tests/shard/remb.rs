@@ -25,34 +25,42 @@ fn publish(world: &mut World, publisher: usize, video: &mut Video, seconds: i64)
 }
 
 #[test]
-fn a_publisher_without_feedback_is_told_what_its_link_takes() {
-    for times in [true, false] {
-        let mut world = World::new(1);
-        let publisher = world.publisher(Wish::told(0, times), 1);
-        let viewer = world.subscriber(Wish::on(0));
-        let up = &mut world.peers[publisher].up;
-        (up.rate_bps, up.queue_us_max) = (Some(700_000), if times { 500_000 } else { 100_000 });
-        let mut video = Video::vp8(500, 100);
-        publish(&mut world, publisher, &mut video, 20);
-        let bps = told(&world.peers[publisher]).expect("it is told");
-        assert!((450_000..=800_000).contains(&bps), "times {times}: {bps}");
-        // It goes on with another rate.
-        world.peers[publisher].up.rate_bps = Some(2_000_000);
-        publish(&mut world, publisher, &mut video, 20);
-        let bps = told(&world.peers[publisher]).expect("it is told");
-        assert!((1_000_000..=2_300_000).contains(&bps), "times {times}: {bps}");
-        assert!(!world.peers[viewer].video().is_empty());
-        // Each second, and when it is less.
-        let rembs: Vec<Time> = world.peers[publisher]
-            .rtcp
-            .iter()
-            .filter(|(_, r)| matches!(r, Rtcp::Remb { .. }))
-            .map(|(at, _)| *at)
-            .collect();
-        let far = rembs.windows(2).map(|w| w[1].since(w[0])).max();
-        assert!(far <= Some(1_150_000), "{far:?}");
-        assert!((38..100).contains(&rembs.len()), "{}", rembs.len());
-    }
+fn a_publisher_that_says_when_it_sent_is_told_what_its_link_takes() {
+    is_told_what_its_link_takes(true);
+}
+
+/// By loss alone.
+#[test]
+fn a_publisher_that_says_nothing_is_told_what_its_link_takes() {
+    is_told_what_its_link_takes(false);
+}
+
+fn is_told_what_its_link_takes(times: bool) {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::told(0, times), 1);
+    let viewer = world.subscriber(Wish::on(0));
+    let up = &mut world.peers[publisher].up;
+    (up.rate_bps, up.queue_us_max) = (Some(700_000), if times { 500_000 } else { 100_000 });
+    let mut video = Video::vp8(500, 100);
+    publish(&mut world, publisher, &mut video, 20);
+    let bps = told(&world.peers[publisher]).expect("it is told");
+    assert!((450_000..=800_000).contains(&bps), "times {times}: {bps}");
+    // It goes on with another rate.
+    world.peers[publisher].up.rate_bps = Some(2_000_000);
+    publish(&mut world, publisher, &mut video, 20);
+    let bps = told(&world.peers[publisher]).expect("it is told");
+    assert!((1_000_000..=2_300_000).contains(&bps), "times {times}: {bps}");
+    assert!(!world.peers[viewer].video().is_empty());
+    // Each second, and when it is less.
+    let rembs: Vec<Time> = world.peers[publisher]
+        .rtcp
+        .iter()
+        .filter(|(_, r)| matches!(r, Rtcp::Remb { .. }))
+        .map(|(at, _)| *at)
+        .collect();
+    let far = rembs.windows(2).map(|w| w[1].since(w[0])).max();
+    assert!(far <= Some(1_150_000), "{far:?}");
+    assert!((38..100).contains(&rembs.len()), "{}", rembs.len());
 }
 
 #[test]
