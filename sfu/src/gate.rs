@@ -21,6 +21,17 @@ pub(crate) enum Gate {
     KeyFrame,
 }
 
+/// What the link takes, as far as it is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Link {
+    /// No less than is sent.
+    Wide,
+    /// What the source sends, and hardly more: a catch-up fills it.
+    Full,
+    /// Less than the source sends.
+    Limited,
+}
+
 /// Whether a packet has waited so long that nothing goes that may be left out.
 pub(crate) fn is_late(packet: &Packet, now: Time) -> bool {
     now.since(packet.arrival) > QUEUE_BASE_US

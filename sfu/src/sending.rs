@@ -8,8 +8,9 @@ use metrics::{DropReason, PacketKind, ShardMetrics};
 use slab::Slab;
 
 use crate::command::{CloseReason, PeerStats, bump};
-use crate::estimate::{Estimator, LOSS_MAX};
+use crate::estimate::{Arrival, Estimator, LOSS_MAX};
 use crate::forward::{Sent, Way};
+use crate::gate::Link;
 use crate::pacer::{Pacer, REPAIRS_MAX};
 use crate::peer::{Subscribed, Subscriber};
 use crate::ring::Ring;
@@ -18,12 +19,19 @@ use crate::track::Track;
 
 /// Of a GOP from the ring so much goes at once, so that a key frame of ordinary size shows without waiting: 50 ms of a 10 Mbit/s link.
 const FIRST_BYTES: usize = 64 * 1024;
+/// And so much of what the link is known to take: 50 ms.
+const FIRST_PER_S: u64 = 8 * 20;
 /// The rest in about this time, where that is no more than this rate: soon enough to be live at once, slow enough for a last mile's queue.
 const CATCH_UP_US: u64 = 250_000;
 const CATCH_UP_BPS: u64 = 32_000_000;
 const CATCH_UP_BPS_MIN: u64 = 1_000_000;
-/// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time.
+/// A GOP that is larger goes at this multiple of what the source sends, and is at the live point in half its own time. So does the beginning of each
+/// GOP, until feedback says what the link takes: then twice what arrives, up to the first queue, and about that from then on.
 const CATCH_UP_RATE: u64 = 3;
+const CATCH_UP_QUEUE_US: i64 = 60_000;
+const CATCH_UP_OPEN: u64 = 200;
+const CATCH_UP_STEADY: u64 = 105;
+const CATCH_UP_DRAIN: u64 = 80;
 
 /// Under congestion the pacer sends so much of the estimate. What waits on the link takes a percent of it for each so much, so that it drains
 /// in about half a second; what waits here, as behind a key frame, adds one: an empty link takes it sooner than it would be too old.
@@ -52,12 +60,38 @@ const LOST_MAX: usize = 16;
 /// A viewer without a picture, whose link takes less than a browser sends, is looked after this often: whether a key frame is due.
 const HOLDS_US: i64 = 100_000;
 
+/// A catch-up that is under way.
+#[derive(Clone, Copy, Debug)]
+struct CatchUp {
+    /// Its rate, and the most that it may be.
+    bps: u64,
+    most_bps: u64,
+    /// What arrived while a queue was there: what the link takes.
+    link_bps: Option<u64>,
+}
+
+impl CatchUp {
+    /// Goes by what arrived.
+    fn follow(&mut self, arrival: Arrival, queue_us: i64) {
+        let queued = queue_us > CATCH_UP_QUEUE_US;
+        self.link_bps = match self.link_bps {
+            _ if queued || arrival.behind => Some(arrival.bps),
+            Some(link_bps) => Some(link_bps.max(arrival.bps.min(self.bps))),
+            None => None,
+        };
+        let (bps, percent) = match self.link_bps {
+            None => (arrival.bps, CATCH_UP_OPEN),
+            Some(link_bps) => (link_bps, if queued { CATCH_UP_DRAIN } else { CATCH_UP_STEADY }),
+        };
+        self.bps = (bps.saturating_mul(percent) / 100).clamp(CATCH_UP_BPS_MIN, self.most_bps);
+    }
+}
+
 /// A subscriber's pacer and what it goes by.
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) pacer: Pacer,
-    /// The rate of the catch-up that is under way.
-    catch_up_bps: Option<u64>,
+    catch_up: Option<CatchUp>,
     /// One for all that goes to the peer: made with transport-wide numbers, or with the first REMB.
     estimator: Option<Box<Estimator>>,
     numbered: bool,
@@ -78,7 +112,7 @@ impl Sending {
     pub(crate) fn new(paced: bool, numbered: bool, now: Time) -> Sending {
         Sending {
             pacer: Pacer::new(paced),
-            catch_up_bps: None,
+            catch_up: None,
             estimator: numbered.then(|| Box::new(Estimator::new(now))),
             numbered,
             limited: false,
@@ -92,13 +126,29 @@ impl Sending {
 
     /// A forwarder begins to send the ring's last GOP.
     pub(crate) fn catch_up(&mut self, ring: &Ring, now: Time) {
+        if self.catch_up.is_some() {
+            return; // it goes on
+        }
         let Some(first) = ring.key().and_then(|key| ring.get(key)) else { return };
         let bits = ring.bytes_from(first.seq) as u64 * 8;
         let soon = (bits * 1_000_000 / CATCH_UP_US).clamp(CATCH_UP_BPS_MIN, CATCH_UP_BPS);
         let took_us = now.since(first.arrival).max(1_000_000) as u64;
-        self.catch_up_bps = Some(soon.max(bits * 1_000_000 / took_us * CATCH_UP_RATE));
+        let multiple_bps = bits * 1_000_000 / took_us * CATCH_UP_RATE;
+        let most_bps = soon.max(multiple_bps);
+        // What the link takes is known from before, if anything came of it.
+        let known_bps = self.estimator.as_ref().filter(|it| it.is_heard()).map(|it| it.target_bps());
+        let bps = match known_bps {
+            _ if !self.numbered => most_bps,
+            Some(bps) => bps.max(multiple_bps / CATCH_UP_RATE),
+            None => multiple_bps,
+        };
+        let bps = bps.clamp(CATCH_UP_BPS_MIN, most_bps);
+        self.catch_up = Some(CatchUp { bps, most_bps, link_bps: None });
         self.limit(now);
-        self.pacer.grant(FIRST_BYTES);
+        self.pacer.grant(match known_bps {
+            Some(bps) => FIRST_BYTES.min((bps / FIRST_PER_S) as usize),
+            None => FIRST_BYTES,
+        });
     }
 
     /// A receiver's own estimate.
@@ -128,7 +178,8 @@ impl Sending {
         let far_short = target_bps < needs_bps * FAR_SHORT_PERCENT / 100;
         let seen = estimator.told_bps().is_some_and(|bps| bps < needs_bps)
             || lasts(self.grows, if far_short { 0 } else { GROWS_US })
-            || lasts(self.lossy, LOSSY_US);
+            || lasts(self.lossy, LOSSY_US)
+            || self.catch_up.is_some_and(|it| it.link_bps.is_some_and(|bps| bps < needs_bps));
         self.limited = match self.limited {
             false => seen && target_bps < needs_bps * SHORT_PERCENT / 100,
             // What waited meanwhile goes under the limit, too.
@@ -137,15 +188,24 @@ impl Sending {
         self.limit(now);
     }
 
+    /// What the link takes.
+    fn link(&self) -> Link {
+        match self.catch_up {
+            _ if self.limited => Link::Limited,
+            Some(CatchUp { link_bps: Some(_), .. }) => Link::Full,
+            _ => Link::Wide,
+        }
+    }
+
     fn limit(&mut self, now: Time) {
         let link = self.estimator.as_ref().filter(|_| self.limited).map(|estimator| {
             let (here, link) = (self.waits_us / HERE_US_PERCENT, estimator.queue_us() / LINK_US_PERCENT);
             let percent = (LIMIT_PERCENT + here - link).clamp(LIMIT_PERCENT_MIN, LIMIT_PERCENT_MAX);
             (estimator.target_bps() * percent as u64 / 100).max(1)
         });
-        let limit = match (link, self.catch_up_bps) {
-            (Some(link), Some(catch_up)) => Some(link.min(catch_up)),
-            (link, catch_up) => link.or(catch_up),
+        let limit = match (link, self.catch_up) {
+            (Some(link), Some(catch_up)) => Some(link.min(catch_up.bps)),
+            (link, catch_up) => link.or(catch_up.map(|it| it.bps)),
         };
         self.pacer.limit(limit, now);
     }
@@ -165,7 +225,8 @@ impl Subscriber {
         if !sound && forwarder.starts_behind(ring, fresh) {
             self.sending.catch_up(ring, way.now);
         }
-        let Sending { pacer, limited, estimator, numbered, .. } = &mut self.sending;
+        let link = self.sending.link();
+        let Sending { pacer, estimator, numbered, .. } = &mut self.sending;
         let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
         let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
         let behind = forwarder.is_behind();
@@ -207,7 +268,7 @@ impl Subscriber {
             return Ok(forwarder.is_behind());
         }
         pacer.open(forwarder.waiting(ring), way.now);
-        match forwarder.advance(ring, pacer, *limited, way) {
+        match forwarder.advance(ring, pacer, link, way) {
             Ok(()) => {}
             Err(DropReason::CodecNotNegotiated) => {
                 return Err(not_negotiated(ring));
@@ -225,7 +286,8 @@ impl Subscriber {
         way: Way<'_, E>,
     ) -> Result<bool, CloseReason> {
         let now = way.now;
-        let Sending { pacer, limited, estimator, numbered, .. } = &mut self.sending;
+        let link = self.sending.link();
+        let Sending { pacer, estimator, numbered, .. } = &mut self.sending;
         let (estimator, numbered) = (estimator.as_deref_mut(), *numbered);
         let way = &mut Way { estimator, numbered, probe: pacer.probe(), ..way };
         let waiting = |s: &Subscribed| s.forwarder.waiting(&tracks[s.track].ring);
@@ -247,7 +309,7 @@ impl Subscriber {
             if !forwarder.is_behind() {
                 continue;
             }
-            match forwarder.advance(&track.ring, pacer, *limited, way) {
+            match forwarder.advance(&track.ring, pacer, link, way) {
                 Ok(()) => {}
                 Err(DropReason::CodecNotNegotiated) => {
                     return Err(not_negotiated(&track.ring));
@@ -273,7 +335,7 @@ impl Subscriber {
         }
         (self.sending.waits, self.sending.waits_us) = (left, waits_us);
         left |= self.sending.pacer.probe().is_some();
-        if !catching_up && self.sending.catch_up_bps.take().is_some() {
+        if !catching_up && self.sending.catch_up.take().is_some() {
             self.sending.limit(now);
         }
         Ok(left)
@@ -289,6 +351,10 @@ impl Subscriber {
                 (*slot, count) = ((number, sent), count + 1);
             }
         });
+        if let (Some(catch_up), Some(arrival)) = (&mut self.sending.catch_up, estimator.arrival()) {
+            catch_up.follow(arrival, estimator.queue_us());
+            estimator.carries(catch_up.link_bps.unwrap_or(0), now);
+        }
         self.sending.judge(now);
         let video = self.forwarders.iter().position(|s| s.forwarder.media.kind == Kind::Video);
         let Some(index) = video.filter(|_| count > 0) else { return read.map_err(malformed) };
@@ -385,7 +451,13 @@ impl Subscriber {
         if let Some(estimator) = &mut sending.estimator {
             let needs_bps: u64 = self.forwarders.iter().map(|s| tracks[s.track].meter.bps(now)).sum();
             sending.needs_bps = needs_bps.min(self.layers.takes_bps);
-            estimator.set_demand(sending.needs_bps.max(best_bps) * DEMAND_PERCENT / 100);
+            // A catch-up shows what the link takes as well as a probe would.
+            let probes = sending.catch_up.is_none();
+            estimator.set_demand(if probes {
+                sending.needs_bps.max(best_bps) * DEMAND_PERCENT / 100
+            } else {
+                0
+            });
             if let Some(probe) = estimator.poll(now) {
                 sending.pacer.start_probe(probe.id, probe.bps, probe.bytes, now);
                 resumes = true;

@@ -78,6 +78,45 @@ struct Outgoing {
     unheard_bytes: usize,
 }
 
+/// Fewer say nothing about a rate; and so much is chance.
+const ARRIVED_BYTES_MIN: u64 = 4_000;
+const ARRIVED_JITTER_US: i64 = 5_000;
+
+/// The packets of one feedback: those behind the first took the time since it, to be sent and, by the receiver's clock, to arrive.
+#[derive(Clone, Copy, Default, Debug)]
+struct Arrived {
+    first: Option<(Time, i64)>,
+    sent_us: i64,
+    arrived_us: i64,
+    bytes: u64,
+}
+
+/// At which rate a feedback's packets arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) bps: u64,
+    /// They took longer than to be sent: that is the link's rate.
+    pub(crate) behind: bool,
+}
+
+impl Arrived {
+    fn on_packet(&mut self, sent: Time, arrival_us: i64, bytes: usize) {
+        let Some((first, first_us)) = self.first else {
+            self.first = Some((sent, arrival_us));
+            return;
+        };
+        self.sent_us = self.sent_us.max(sent.since(first));
+        self.arrived_us = self.arrived_us.max(arrival_us.saturating_sub(first_us));
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    fn arrival(&self) -> Option<Arrival> {
+        let bps = self.bytes.saturating_mul(8_000_000) / self.arrived_us.max(1).unsigned_abs();
+        let behind = self.arrived_us > self.sent_us.saturating_mul(5) / 4 + ARRIVED_JITTER_US;
+        (self.bytes >= ARRIVED_BYTES_MIN).then_some(Arrival { bps, behind })
+    }
+}
+
 /// The estimator of one subscriber's session.
 #[derive(Debug)]
 pub(crate) struct Estimator {
@@ -94,6 +133,8 @@ pub(crate) struct Estimator {
     /// What arrived lately and made no queue, while little was lost: it fits, whatever else was concluded.
     fits_bps: u64,
     reported: bool,
+    /// What the last feedback's packets arrived at.
+    arrived: Arrived,
     /// Receiver's clock of the last packet, unwrapped.
     arrival_us: Option<i64>,
     rtt_us: Option<i64>,
@@ -123,6 +164,7 @@ impl Estimator {
             demand_bps: 0,
             fits_bps: 0,
             reported: false,
+            arrived: Arrived::default(),
             arrival_us: None,
             rtt_us: None,
             silent: false,
@@ -152,6 +194,7 @@ impl Estimator {
         mut lost: impl FnMut(u16, Time),
     ) -> Result<(), Error> {
         let mut described = 0_usize;
+        self.arrived = Arrived::default();
         let mut newest = None;
         let read = twcc::decode(fci, |seq, arrival_us| {
             let arrival_us = arrival_us.map(|at| self.unwrap_arrival(at));
@@ -177,6 +220,7 @@ impl Estimator {
     }
 
     fn on_arrival(&mut self, packet: Described, arrival_us: i64, now: Time) {
+        self.arrived.on_packet(packet.sent, arrival_us, packet.bytes);
         match self.inter_arrival.on_packet(packet.sent, arrival_us, now) {
             Step::Nothing => {}
             Step::Delta(delta) => self.trendline.on_delta(delta),
@@ -265,6 +309,19 @@ impl Estimator {
         self.outgoing.application.set_target(self.target_bps());
     }
 
+    /// Whether transport-wide feedback came.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.outgoing.heard
+    }
+
+    /// So much arrived while more was sent and waited: the link takes it.
+    pub(crate) fn carries(&mut self, bps: u64, now: Time) {
+        let bps = bps / 100 * FITS_PERCENT;
+        if bps > self.aimd.bps() {
+            self.aimd.set(bps, now);
+        }
+    }
+
     /// The most that is wanted now (best layer of all tracks): no probes once the estimate is above, none of more than
     /// twice this.
     pub(crate) fn set_demand(&mut self, bps: u64) {
@@ -310,6 +367,11 @@ impl Estimator {
     /// What the peer said itself that fits, where there is no feedback to tell by.
     pub(crate) fn told_bps(&self) -> Option<u64> {
         self.fallback.told_bps().filter(|_| !self.outgoing.heard)
+    }
+
+    /// How the last feedback's packets arrived; `None` of a few alone, or before feedback.
+    pub(crate) fn arrival(&self) -> Option<Arrival> {
+        self.arrived.arrival()
     }
 
     /// What waits on the link, as time, in microseconds.

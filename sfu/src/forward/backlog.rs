@@ -5,19 +5,19 @@ use media::{Packet, Time};
 use metrics::DropReason;
 
 use super::{Forwarder, OVERHEAD_MAX, State, Way};
-use crate::gate::{Gate, is_late, may_be_missed};
+use crate::gate::{Gate, Link, is_late, may_be_missed};
 use crate::pacer::Pacer;
 use crate::ranges::{IdDeltas, Range};
 use crate::ring::Ring;
 use crate::shard::Egress;
 
 impl Forwarder {
-    /// Sends what waits in the ring, as much as the pacer gives. `limited`: the link takes less than the source sends.
+    /// Sends what waits in the ring, as much as the pacer gives.
     pub(crate) fn advance<E: Egress>(
         &mut self,
         ring: &Ring,
         pacer: &mut Pacer,
-        limited: bool,
+        link: Link,
         way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
         let (State::CatchUp { mut next, .. } | State::Live { next: Some(mut next) }) = self.state else {
@@ -37,7 +37,7 @@ impl Forwarder {
             self.choose(packet)?;
             next = packet.seq + 1;
             let before = (self.left_out_time, self.left_out_frames);
-            if let Some(why) = self.leaves_out(packet, ring, limited, way.now) {
+            if let Some(why) = self.leaves_out(packet, ring, link, way.now) {
                 // A cut hides what it misses.
                 if self.gate != Gate::KeyFrame {
                     self.leave_open(packet.seq, before);
@@ -91,31 +91,30 @@ impl Forwarder {
         &mut self,
         packet: &Packet,
         ring: &Ring,
-        limited: bool,
+        link: Link,
         now: Time,
     ) -> Option<Option<DropReason>> {
         if self.frame_time == Some(packet.timestamp) && self.left_out.is_none() {
             return None; // what began is brought to its end
         }
         let begins = self.left_out_time != Some(packet.timestamp) || self.left_out.is_none();
-        let squeezed =
-            matches!(self.state, State::CatchUp { join: Some((join, _)), .. } if packet.seq < join);
-        // A catch-up is late by nature.
         let live = matches!(self.state, State::Live { .. });
         let above = packet.temporal.id > 0 && !packet.key_start;
         let late = begins && live && above && is_late(packet, now);
         if late {
             self.temporal.relieve();
         }
+        let newer_key = ring.key().is_some_and(|key| key > packet.seq);
         let holds = self.gate == Gate::KeyFrame && !packet.key_start;
         let why = if !begins {
             Some(self.left_out_for)
         } else if !holds && (late || self.temporal.refuses(packet)) {
             Some(Some(DropReason::TemporalLayer))
-        } else if squeezed && !limited {
+        } else if !live && (link == Link::Wide || (link == Link::Full && !newer_key)) {
+            // A catch-up is late by nature, and on its way to the live point; through a full link that of a newer key frame is nearer.
             may_be_missed(packet).then_some(None)
         } else {
-            self.gate.refuses(packet, ring.key().is_some_and(|key| key > packet.seq), limited, now).map(Some)
+            self.gate.refuses(packet, newer_key, link == Link::Limited, now).map(Some)
         };
         if begins && let Some(reason) = why {
             (self.left_out_time, self.left_out_for) = (Some(packet.timestamp), reason);
