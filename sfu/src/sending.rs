@@ -353,7 +353,9 @@ impl Subscriber {
         });
         if let (Some(catch_up), Some(arrival)) = (&mut self.sending.catch_up, estimator.arrival()) {
             catch_up.follow(arrival, estimator.queue_us());
-            estimator.carries(catch_up.link_bps.unwrap_or(0), now);
+            // What a peer says is believed as far as it is of use.
+            let of_use_bps = self.sending.needs_bps / 100 * DEMAND_PERCENT;
+            estimator.carries(catch_up.link_bps.unwrap_or(0).min(of_use_bps), now);
         }
         self.sending.judge(now);
         let video = self.forwarders.iter().position(|s| s.forwarder.media.kind == Kind::Video);

@@ -255,12 +255,22 @@ fn estimate(seed: u64, log: bool) -> Vec<Figure> {
     let down = Config { rate_bps: Some(2_400_000), loss: Loss::Random { per_mille: 20 }, ..up };
     w.path(viewer, up, down);
     let from = w.now;
-    w.run_s(20);
+    w.run_s(5);
+    // Each key frame is a queue for a moment, and costs 15 %: what counts is the mean.
+    let (mut sum_bps, mut times) = (0, 0);
+    for _ in 0..150 {
+        w.run_us(100_000);
+        sum_bps += w.peers[viewer].stats.estimate_bps.load(std::sync::atomic::Ordering::Relaxed);
+        times += 1;
+    }
     let sent = std::mem::take(&mut w.peers[publisher].publisher().sent);
     let view = View::of(&w, viewer, &sent, from, w.now.plus_ms(-1_000));
-    let estimate_bps = w.peers[viewer].stats.estimate_bps.load(std::sync::atomic::Ordering::Relaxed);
     vec![
-        gate("estimate, % of the path", Value::Share(estimate_bps, 2_400_000), Goal::Least(85.0)),
+        gate(
+            "estimate, mean of 15 s, % of the path",
+            Value::Share(sum_bps, times * 2_400_000),
+            Goal::Least(85.0),
+        ),
         shown("frames whole within 400 ms of capture, %", Value::Share(view.live, view.frames)),
     ]
 }
