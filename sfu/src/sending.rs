@@ -185,6 +185,9 @@ impl Sending {
             // What waited meanwhile goes under the limit, too.
             true => self.waits || target_bps < needs_bps * ENOUGH_PERCENT / 100,
         };
+        if let Some(estimator) = &mut self.estimator {
+            estimator.set_paced(self.limited);
+        }
         self.limit(now);
     }
 

@@ -12,9 +12,8 @@ const INCREASE_PER_S: f64 = 1.08;
 pub(super) const BACK_OFF: f64 = 0.85;
 /// Near the capacity at least so much more a second.
 const ADDITIVE_BPS_PER_S_MIN: f64 = 4_000.0;
-/// The estimate rises no further above what arrives than 1.5 times and this (section 5.5).
+/// The estimate rises no further above what arrives than a multiple and this (section 5.5).
 const CEILING_BPS: f64 = 10_000.0;
-pub(super) const CEILING: f64 = 1.5;
 /// The receiver's feedback and our detector answer about so much after the round trip.
 const RESPONSE_US: i64 = 100_000;
 /// Between decreases when little is sent.
@@ -37,6 +36,8 @@ pub(super) struct Input {
     pub(super) acknowledged_bps: Option<u64>,
     /// What our own clock confirms of it.
     pub(super) confirmed_bps: Option<u64>,
+    /// The multiple of it that the estimate may rise to.
+    pub(super) ceiling: f64,
     pub(super) application_limited: bool,
     /// Little is sent right now.
     pub(super) idle: bool,
@@ -109,7 +110,7 @@ impl Aimd {
             (self.bps * INCREASE_PER_S.powf(seconds)).max(self.bps + 1000.0 * seconds)
         };
         // A ceiling for growth; it never takes away.
-        let ceiling = CEILING * confirmed as f64 + CEILING_BPS;
+        let ceiling = input.ceiling * confirmed as f64 + CEILING_BPS;
         self.bps = wanted.min(ceiling).max(self.bps);
     }
 

@@ -78,7 +78,10 @@ impl LossBased {
     pub(super) fn on_packet(&mut self, sent: Time, bytes: usize, arrived: bool, late: bool) {
         let partial = &mut self.partial;
         if late {
-            partial.lost = partial.lost.saturating_sub(1);
+            // One of an observation that is closed stays lost there, and takes no other's place here.
+            if partial.first.is_some_and(|first| sent >= first) {
+                partial.lost = partial.lost.saturating_sub(1);
+            }
             return;
         }
         partial.packets = partial.packets.saturating_add(1);

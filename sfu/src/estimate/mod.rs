@@ -59,6 +59,13 @@ const ARRIVAL_WRAP_US: i64 = 64_000 << 24;
 
 /// Of what arrives and makes no queue so much is taken to fit: less than all, or a queue that is there would stay.
 const FITS_PERCENT: u64 = 90;
+/// The estimate rises no further above what arrives than this, which fills it: the draft's 1.5 times (section 5.5) took a stream of 80 % of
+/// its link to 125 % of that, which nothing ever showed to fit. What is beyond, probes find.
+const CEILING: f64 = 1.2;
+/// A queue that is longer than ours would be on a link of the estimate's rate, by no more than this, is ours: jitter does as much.
+const BEYOND_US: i64 = 10_000;
+/// Where more is lost, the queue may be so short that it shows nothing.
+const LOSS_OURS: f64 = 0.05;
 /// A queue shorter than this is no sign that the link is full, unless it is a short one: then it loses at least so much.
 const QUEUE_US_SHORT: i64 = 50_000;
 const LOSS_SHORT: f64 = 0.01;
@@ -133,6 +140,8 @@ pub(crate) struct Estimator {
     /// What arrived lately and made no queue, while little was lost: it fits, whatever else was concluded.
     fits_bps: u64,
     reported: bool,
+    /// No more than the estimate is sent at any time: no queue is a burst's.
+    paced: bool,
     /// What the last feedback's packets arrived at.
     arrived: Arrived,
     /// Receiver's clock of the last packet, unwrapped.
@@ -164,6 +173,7 @@ impl Estimator {
             demand_bps: 0,
             fits_bps: 0,
             reported: false,
+            paced: false,
             arrived: Arrived::default(),
             arrival_us: None,
             rtt_us: None,
@@ -200,6 +210,9 @@ impl Estimator {
             let arrival_us = arrival_us.map(|at| self.unwrap_arrival(at));
             let Some(packet) = self.outgoing.history.describe(seq, arrival_us.is_some(), now) else { return };
             described = described.saturating_add(1);
+            if !packet.late {
+                self.queue.on_sent(packet.sent, packet.bytes, self.aimd.bps());
+            }
             self.loss.on_packet(packet.sent, packet.bytes, packet.arrived, packet.late);
             if let Some(number) = packet.number.filter(|_| !packet.arrived) {
                 lost(number, packet.sent);
@@ -255,16 +268,22 @@ impl Estimator {
         let rtt_us = self.rtt_us();
         let usage = self.trendline.usage();
         let behind_bps = self.acknowledged.behind_bps();
-        // A probe's queue is its own, and a short one that loses nothing may be a burst's, as of a key frame: what arrives is not what fits.
+        // A key frame's or a probe's queue is ours: the estimate waits until it is gone.
+        let ours = usage == Usage::Over
+            && !self.paced
+            && self.queue.beyond_us() < BEYOND_US
+            && self.loss.loss() < LOSS_OURS;
+        // A probe's queue is its own, and a short one that loses nothing may be a burst's, as of a frame: what arrives is not what fits.
         let short = self.queue.us() < QUEUE_US_SHORT && self.loss.loss() < LOSS_SHORT;
         let idle = (short || self.outgoing.application.is_idle(now) || self.prober.is_probing(now, rtt_us))
             && behind_bps.is_none();
         if !self.take_probe_result(now) {
             let input = aimd::Input {
-                usage,
+                usage: if ours { Usage::Under } else { usage },
                 // What is averaged lags behind a link that was just filled, or became narrow.
                 acknowledged_bps: behind_bps.filter(|_| usage == Usage::Over).or(self.acknowledged.bps()),
                 confirmed_bps: self.acknowledged.confirmed_bps(),
+                ceiling: CEILING,
                 application_limited: self.outgoing.application.is_limited(),
                 idle,
                 rtt_us,
@@ -277,7 +296,7 @@ impl Estimator {
             self.aimd.set(self.fits_bps, now);
         }
         if usage == Usage::Over {
-            self.prober.on_overuse(self.acknowledged.bps().filter(|_| !idle), now);
+            self.prober.on_overuse(self.acknowledged.bps().filter(|_| !idle && !ours), now);
         }
         self.loss.update(self.aimd.bps(), self.acknowledged.bps());
         self.prober.on_estimate(self.target_bps(), now);
@@ -320,6 +339,11 @@ impl Estimator {
         if bps > self.aimd.bps() {
             self.aimd.set(bps, now);
         }
+    }
+
+    /// Whether the pacer keeps to the estimate from now on. Where it does not, a key frame goes out at once.
+    pub(crate) fn set_paced(&mut self, paced: bool) {
+        self.paced = paced;
     }
 
     /// The most that is wanted now (best layer of all tracks): no probes once the estimate is above, none of more than

@@ -12,9 +12,28 @@ pub(super) struct Queue {
     least_us: [Option<i64>; 2],
     since: Option<Time>,
     us: i64,
+    own: Own,
+}
+
+/// What would wait on a link of the estimate's rate: what was sent faster than that waits there as well, be it a key frame or a
+/// probe, and says nothing against the estimate.
+#[derive(Debug, Default)]
+struct Own {
+    us: f64,
+    /// When the last packet was sent.
+    sent: Option<Time>,
+    /// By how much the last packet that arrived waited longer.
+    beyond_us: i64,
 }
 
 impl Queue {
+    /// A packet was described, arrived or lost: on a link of `bps` it makes those after it wait.
+    pub(super) fn on_sent(&mut self, sent: Time, bytes: usize, bps: u64) {
+        let passed_us = self.own.sent.map_or(0, |last| sent.since(last)).max(0);
+        self.own.sent = Some(self.own.sent.map_or(sent, |last| last.max(sent)));
+        self.own.us = (self.own.us - passed_us as f64).max(0.0) + bytes as f64 * 8e6 / bps.max(1) as f64;
+    }
+
     /// A packet arrived, by the receiver's clock.
     pub(super) fn on_packet(&mut self, sent: Time, arrival_us: i64) {
         let period_us = sent.since(*self.since.get_or_insert(sent));
@@ -28,6 +47,14 @@ impl Queue {
         let least_us = here.map_or(took_us, |least| least.min(took_us));
         self.least_us[0] = Some(least_us);
         self.us = took_us.saturating_sub(before.map_or(least_us, |before| before.min(least_us)));
+        self.own.beyond_us = self.us.saturating_sub(self.own.us as i64);
+        // The link was faster than that: what is gone there is gone.
+        self.own.us = self.own.us.min(self.us as f64);
+    }
+
+    /// By how much more the last one waited than on a link of the estimate's rate, in microseconds; less than 0 where it waited less.
+    pub(super) fn beyond_us(&self) -> i64 {
+        self.own.beyond_us
     }
 
     /// What the last one waited, in microseconds.

@@ -104,7 +104,8 @@ impl ReceiveEstimator {
             usage,
             acknowledged_bps: behind_bps.filter(|_| usage == Usage::Over).or(self.acknowledged.bps()),
             confirmed_bps: self.acknowledged.confirmed_bps(),
-            // There are no probes: half as much again as what arrives is the bound.
+            // There are no probes: half as much again as what arrives is the bound (section 5.5).
+            ceiling: 1.5,
             application_limited: false,
             idle: short && behind_bps.is_none(),
             rtt_us: rtt_us.unwrap_or(RTT_US),

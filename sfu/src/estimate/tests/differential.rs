@@ -1,60 +1,15 @@
-//! Trendline and AIMD against a plain model that works everything out anew from all that came before.
+//! The estimator against a plain model that works everything out anew from all that came before: as a whole, after each feedback
+//! of a generated trace; trendline and AIMD alone with inputs that no trace has.
 
 use media::Time;
 use proptest::prelude::*;
 
-use crate::estimate::aimd::{Aimd, Input, State};
+use super::plain::{self, Plain};
+use super::world::World;
+use crate::estimate::START_BPS;
+use crate::estimate::aimd::{Aimd, Input};
 use crate::estimate::inter_arrival::Delta;
 use crate::estimate::trendline::{Trendline, Usage};
-
-/// The usage after all of `deltas`, and the threshold, from the formulas of the draft.
-fn plain_usage(deltas: &[Delta]) -> (Usage, f64) {
-    let ms = |us: i64| us as f64 / 1000.0;
-    let delay_at = |n: usize| deltas[..=n].iter().map(|d| ms(d.arrival_us) - ms(d.sent_us)).sum::<f64>();
-    let time_at = |n: usize| deltas[..=n].iter().map(|d| ms(d.arrival_us)).sum::<f64>();
-    // Exponential smoothing as the sum it is.
-    let delays: Vec<f64> = (0..deltas.len()).map(delay_at).collect();
-    let smoothed_at = |n: usize| (0..=n).map(|k| 0.1 * 0.9_f64.powi((n - k) as i32) * delays[k]).sum::<f64>();
-    let slope_at = |n: usize| {
-        if n + 1 < 20 {
-            return 0.0;
-        }
-        let points: Vec<(f64, f64)> = (n - 19..=n).map(|k| (time_at(k), smoothed_at(k))).collect();
-        let mean = |f: fn(&(f64, f64)) -> f64| points.iter().map(f).sum::<f64>() / 20.0;
-        let (x, y) = (mean(|p| p.0), mean(|p| p.1));
-        let covariance: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
-        covariance / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>()
-    };
-    let slopes: Vec<f64> = (0..deltas.len()).map(slope_at).collect();
-    let scaled = |n: usize| slopes[n] * 4.0 * (n + 1).min(60) as f64;
-    let mut thresholds = vec![12.5_f64];
-    for n in 0..deltas.len() {
-        let (threshold, m) = (thresholds[n], scaled(n).abs());
-        let k = if m < threshold { 0.039 } else { 0.0087 };
-        let next = (threshold + k * (m - threshold) * ms(deltas[n].arrival_us).min(100.0)).clamp(6.0, 600.0);
-        thresholds.push(if m > threshold + 15.0 { threshold } else { next });
-    }
-    let mut usage = Usage::Normal;
-    let mut run = Vec::new();
-    for n in 0..deltas.len() {
-        if scaled(n) <= thresholds[n] {
-            run.clear();
-            usage = if scaled(n) < -thresholds[n] { Usage::Under } else { Usage::Normal };
-            continue;
-        }
-        run.push(n);
-        // Time above: half of the first step of a run. After overuse was called, whole steps count.
-        let restarted = n > 0 && run[0] == usize::MAX;
-        let steps: f64 = run.iter().filter(|k| **k != usize::MAX).map(|k| ms(deltas[*k].sent_us)).sum();
-        let first = if restarted { 0.0 } else { ms(deltas[run[0]].sent_us) / 2.0 };
-        let seen = run.len() - usize::from(restarted);
-        if steps - first > 10.0 && seen > 1 && slopes[n] >= if n > 0 { slopes[n - 1] } else { 0.0 } {
-            usage = Usage::Over;
-            run = vec![usize::MAX];
-        }
-    }
-    (usage, *thresholds.last().unwrap())
-}
 
 fn delta() -> impl Strategy<Value = Vec<Delta>> {
     // Stretches in which the queue grows, stands or drains, with noise.
@@ -82,46 +37,84 @@ proptest! {
         for (n, delta) in deltas.iter().enumerate() {
             trendline.on_delta(*delta);
             if n % 7 == 0 || n + 1 == deltas.len() {
-                let (usage, threshold) = plain_usage(&deltas[..=n]);
+                let (usage, threshold) = plain::usage(&deltas[..=n]);
                 prop_assert_eq!(trendline.usage(), usage, "after {}", n);
                 prop_assert!((trendline.threshold_ms() - threshold).abs() < 1e-6);
             }
         }
     }
 
-    /// AIMD before a capacity is known, where the draft gives closed forms.
     #[test]
-    fn aimd_is_the_plain_model(steps in prop::collection::vec((0_u8..8, 100_000_u64..5_000_000, 20_i64..1500), 1..60)) {
-        let mut aimd = Aimd::new(1_000_000, Time::ZERO);
-        let (mut now, mut plain, mut since, mut holding) = (Time::ZERO, 1_000_000.0_f64, Time::ZERO, true);
-        for (kind, acknowledged, ms) in steps {
+    fn aimd_is_the_plain_model(steps in prop::collection::vec((0_u8..12, 900_000_u64..1_300_000, any::<bool>(), 20_i64..1500), 1..80)) {
+        let mut aimd = Aimd::new(START_BPS, Time::ZERO);
+        let mut plain = Plain::new();
+        let (mut now, rtt_us) = (Time::ZERO, 10_000);
+        plain.rtt_us = Some(rtt_us);
+        for (kind, arrives, idle, ms) in steps {
             now = now.plus_us(ms * 1000);
-            let usage = match kind { 0 => Usage::Over, 1 => Usage::Under, _ => Usage::Normal };
-            let input = Input {
-                usage, acknowledged_bps: Some(acknowledged), confirmed_bps: Some(acknowledged),
-                application_limited: kind == 7, idle: false, rtt_us: 10_000,
-            };
-            aimd.update(input, now);
-            match usage {
-                Usage::Under => holding = true,
-                Usage::Over => plain = plain.min(0.85 * acknowledged as f64),
-                Usage::Normal => {
-                    if !holding && kind != 7 {
-                        let seconds = (now.since(since) as f64 / 1e6).min(1.0);
-                        let grown = (plain * 1.08_f64.powf(seconds)).max(plain + 1000.0 * seconds);
-                        plain = plain.max(grown.min(1.5 * acknowledged as f64 + 10_000.0));
-                    }
-                    (holding, since) = (false, now);
-                }
+            let usage = match kind { 0..5 => Usage::Over, 5 => Usage::Under, _ => Usage::Normal };
+            plain.limited = kind == 6;
+            // Mostly what a link of a megabit would say; now and then another one.
+            let arrives = match kind { 7 => arrives * 3, 8 => arrives / 4, _ => arrives };
+            let (acknowledged_bps, confirmed_bps) = (Some(arrives).filter(|_| kind != 9), Some(arrives / 2 * 2));
+            aimd.update(Input {
+                usage, acknowledged_bps, confirmed_bps, ceiling: 1.2, application_limited: plain.limited, idle, rtt_us,
+            }, now);
+            let f = |bps: Option<u64>| bps.map(|bps| bps as f64);
+            plain.aimd(usage, f(acknowledged_bps), f(confirmed_bps), idle, now.us());
+            prop_assert!((aimd.bps() as f64 - plain.delay_bps).abs() < 2.0, "{} and {}", aimd.bps(), plain.delay_bps);
+            prop_assert_eq!(aimd.state(), plain.state);
+        }
+    }
+}
+
+/// What is so for two seconds, and then for two, twice.
+struct Trace {
+    name: &'static str,
+    one: fn(&mut World),
+    other: fn(&mut World),
+}
+
+const TRACES: [Trace; 11] = [
+    Trace { name: "steady", one: |_| {}, other: |_| {} },
+    Trace { name: "swings", one: |w| w.link_bps = 400_000, other: |w| w.link_bps = 3_000_000 },
+    Trace { name: "falls", one: |_| {}, other: |w| w.link_bps = w.link_bps * 2 / 5 },
+    Trace { name: "random loss", one: |w| w.loss_milli = 50, other: |w| w.loss_milli = 150 },
+    Trace { name: "bursts", one: |w| w.burst_milli = 30, other: |w| w.queue_us_max = 10_000 },
+    Trace { name: "cross traffic", one: |w| w.cross_bps = 0, other: |w| w.cross_bps = 1_200_000 },
+    Trace { name: "little sent", one: |w| w.source_bps = 300_000, other: |w| w.source_bps = u64::MAX },
+    Trace {
+        name: "little sent, cross traffic",
+        one: |w| (w.source_bps, w.cross_bps) = (500_000, 0),
+        other: |w| w.cross_bps = 1_800_000,
+    },
+    Trace {
+        name: "lost feedback",
+        one: |w| w.feedback_loss_milli = 500,
+        other: |w| w.feedback_loss_milli = 1000,
+    },
+    Trace { name: "clock set", one: |_| {}, other: |w| w.receiver_clock_us += 10_000_000 },
+    Trace {
+        name: "disorder",
+        one: |w| (w.feedback_late_us, w.feedback_twice_milli, w.overtaken_milli) = (150_000, 300, 0),
+        other: |w| (w.overtaken_milli, w.feedback_loss_milli) = (60, 200),
+    },
+];
+
+#[test]
+fn the_estimator_is_the_plain_model_after_each_feedback_of_each_trace() {
+    for trace in TRACES {
+        for seed in [1, 20_251] {
+            let mut world = World::new(seed, 2_000_000);
+            (world.plain, world.name) = (Some(Plain::new()), format!("{}, seed {seed}", trace.name));
+            // No probes: what they find is tested beside them.
+            world.estimator.set_demand(0);
+            for set in [trace.one, trace.other, trace.one, trace.other] {
+                set(&mut world);
+                world.run(2);
             }
-            plain = plain.max(50_000.0);
-            prop_assert!((aimd.bps() as f64 - plain).abs() < 2.0, "{} and {}", aimd.bps(), plain);
-            if usage == Usage::Over {
-                prop_assert_eq!(aimd.state(), State::Hold);
-                // From here on the capacity is known: begin anew.
-                aimd = Aimd::new(aimd.bps(), now);
-                (plain, holding, since) = (aimd.bps() as f64, true, now);
-            }
+            let feedbacks = world.plain.as_ref().map_or(0, |plain| plain.feedbacks);
+            assert!(feedbacks > 10, "{}: {feedbacks}", world.name);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod differential;
 mod hostile;
 mod links;
+mod plain;
 mod reports;
 mod size;
 mod world;

@@ -6,12 +6,11 @@ use media::Time;
 use rtc::rtcp::twcc::TwccRecorder;
 use rtc::rtcp::{Event, parse};
 
+use super::plain::Plain;
 use crate::estimate::{Estimator, Probe};
 
 const TICK_US: i64 = 1_000;
 const PACKET: usize = 1200;
-/// The receiver's clock is not ours.
-const RECEIVER_CLOCK_US: i64 = 987_654_321;
 
 pub(super) struct World {
     pub(super) now: Time,
@@ -22,10 +21,23 @@ pub(super) struct World {
     pub(super) queue_us_max: i64,
     pub(super) loss_milli: u64,
     pub(super) feedback_loss_milli: u64,
+    /// Bursts of eight lost packets on average that begin, in thousandths of an eighth of a packet.
+    pub(super) burst_milli: u64,
+    /// Packets that come 250 ms later than they would, in thousandths: those after them overtake.
+    pub(super) overtaken_milli: u64,
+    /// Feedback that comes twice, in thousandths, and how much later one may come than another: they overtake.
+    pub(super) feedback_twice_milli: u64,
+    pub(super) feedback_late_us: u64,
+    /// The receiver's clock is not ours.
+    pub(super) receiver_clock_us: i64,
+    /// A plain estimator that is told the same, and its name in what it says.
+    pub(super) plain: Option<Plain>,
+    pub(super) name: String,
     /// The most the source sends; it sends the target otherwise.
     pub(super) source_bps: u64,
     /// A flow that does not care, through the same queue.
     pub(super) cross_bps: u64,
+    burst: bool,
     seed: u64,
     free_us: f64,
     credit: f64,
@@ -33,6 +45,7 @@ pub(super) struct World {
     probe: Option<Probe>,
     pub(super) probes: u64,
     on_the_way: VecDeque<(i64, u16)>,
+    overtaken: VecDeque<(i64, u16)>,
     recorder: TwccRecorder,
     feedback: VecDeque<(i64, Vec<u8>)>,
     /// Of each packet sent since the last [`World::forget`].
@@ -55,6 +68,14 @@ impl World {
             queue_us_max: 500_000,
             loss_milli: 0,
             feedback_loss_milli: 0,
+            burst_milli: 0,
+            overtaken_milli: 0,
+            feedback_twice_milli: 0,
+            feedback_late_us: 0,
+            receiver_clock_us: 987_654_321,
+            plain: None,
+            name: String::new(),
+            burst: false,
             source_bps: u64::MAX,
             cross_bps: 0,
             seed,
@@ -64,6 +85,7 @@ impl World {
             probe: None,
             probes: 0,
             on_the_way: VecDeque::new(),
+            overtaken: VecDeque::new(),
             recorder: TwccRecorder::new(),
             feedback: VecDeque::new(),
             queue_us: Vec::new(),
@@ -119,18 +141,36 @@ impl World {
             parse(&compound, |event| {
                 if let Event::Twcc { fci } = event {
                     self.estimator.on_feedback(fci, now, |_, _| {}).unwrap();
+                    if let Some(plain) = &mut self.plain {
+                        plain.on_feedback(fci, now);
+                        plain.compare(&self.estimator, &format!("{} at {} us", self.name, now.us()));
+                    }
                 }
             })
             .unwrap();
         }
-        if self.now >= self.estimator.next_poll()
-            && let Some(probe) = self.estimator.poll(self.now)
-        {
-            self.probes += 1;
-            self.probe = Some(probe);
+        if let Some(plain) = &mut self.plain {
+            plain.on_time(self.now);
+        }
+        if self.now >= self.estimator.next_poll() {
+            if let Some(probe) = self.estimator.poll(self.now) {
+                self.probes += 1;
+                self.probe = Some(probe);
+            }
+            if let Some(plain) = &mut self.plain {
+                plain.on_poll(self.now);
+            }
         }
         self.send();
         self.receive();
+        if let Some(plain) = &self.plain {
+            let (is, should) = (self.target_bps(), plain.target_bps());
+            assert!(
+                (is as f64 - should).abs() < 2.0 + should * 1e-6,
+                "{}: target {is}, not {should}",
+                self.name
+            );
+        }
         self.targets.push(self.target_bps());
     }
 
@@ -150,13 +190,22 @@ impl World {
             }
             self.credit -= bytes as f64;
             let seq = self.estimator.on_sent(bytes, self.probe.map(|probe| probe.id), self.now);
+            if let Some(plain) = &mut self.plain {
+                plain.on_sent(bytes, self.now);
+            }
             if let Some(probe) = &mut self.probe {
                 probe.bytes = probe.bytes.saturating_sub(bytes);
             }
             self.probe = self.probe.filter(|probe| probe.bytes > 0);
-            let lost = self.random(1000) < self.loss_milli;
+            // Gilbert-Elliott: a burst ends with one packet in eight.
+            self.burst =
+                self.burst_milli > 0 && self.random(8000) < if self.burst { 7000 } else { self.burst_milli };
+            let lost = self.burst || self.random(1000) < self.loss_milli;
             self.sent += 1;
             match self.through_link(bytes).filter(|_| !lost) {
+                Some(arrival_us) if self.overtaken_milli > 0 && self.random(1000) < self.overtaken_milli => {
+                    self.overtaken.push_back((arrival_us + 250_000, seq));
+                }
                 Some(arrival_us) => self.on_the_way.push_back((arrival_us, seq)),
                 None => self.lost += 1,
             }
@@ -179,10 +228,11 @@ impl World {
     }
 
     fn receive(&mut self) {
-        let receiver_now = self.now.plus_us(RECEIVER_CLOCK_US);
-        while self.on_the_way.front().is_some_and(|(at, _)| *at <= self.now.us()) {
-            let (at, seq) = self.on_the_way.pop_front().unwrap();
-            self.recorder.on_packet(seq, Time(at).plus_us(RECEIVER_CLOCK_US));
+        let receiver_now = self.now.plus_us(self.receiver_clock_us);
+        let now_us = self.now.us();
+        let due = |way: &mut VecDeque<(i64, u16)>| way.pop_front_if(|(at, _)| *at <= now_us);
+        while let Some((at, seq)) = due(&mut self.on_the_way).or_else(|| due(&mut self.overtaken)) {
+            self.recorder.on_packet(seq, Time(at).plus_us(self.receiver_clock_us));
         }
         while self.recorder.deadline().is_some_and(|due| due <= receiver_now) {
             let mut compound = Vec::new();
@@ -190,9 +240,19 @@ impl World {
                 break;
             }
             if self.random(1000) >= self.feedback_loss_milli {
-                self.feedback.push_back((self.now.us() + self.delay_us, compound));
+                let at_us = self.now.us() + self.delay_us + self.late_us();
+                if self.feedback_twice_milli > 0 && self.random(1000) < self.feedback_twice_milli {
+                    let twice_us = at_us + self.late_us();
+                    self.feedback.push_back((twice_us, compound.clone()));
+                }
+                self.feedback.push_back((at_us, compound));
+                self.feedback.make_contiguous().sort_by_key(|(at_us, _)| *at_us);
             }
         }
+    }
+
+    fn late_us(&mut self) -> i64 {
+        if self.feedback_late_us > 0 { self.random(self.feedback_late_us) as i64 } else { 0 }
     }
 
     /// xorshift64*.
