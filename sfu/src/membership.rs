@@ -72,6 +72,7 @@ impl Shard {
             ufrags: Vec::new(),
             addresses: Vec::new(),
             handshakes_waiting: 0,
+            handshake_began: None,
             forgeries: Forgeries::default(),
             stats: config.stats,
             role,

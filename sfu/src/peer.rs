@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Datagrams of its handshake that wait for their turn.
     pub(crate) handshakes_waiting: u8,
+    /// When the first of them came.
+    pub(crate) handshake_began: Option<Time>,
     pub(crate) forgeries: Forgeries,
     pub(crate) stats: Arc<PeerStats>,
     pub(crate) role: Role,

@@ -17,8 +17,13 @@ use crate::ring::Ring;
 use crate::shard::Egress;
 use crate::track::Track;
 
-/// Of a GOP from the ring so much goes at once, so that a key frame of ordinary size shows without waiting: 50 ms of a 10 Mbit/s link.
-const FIRST_BYTES: usize = 64 * 1024;
+/// Of a GOP from the ring so much goes at once: what 200 ms of queue in front of 1.2 Mbit/s hold. With more, a narrow link lost half of the key
+/// frame, and its repair took longer than sending it slowly.
+const FIRST_BYTES: usize = 32 * 1024;
+/// A near viewer has twice as much, so that a key frame of ordinary size shows without waiting for feedback.
+const FIRST_BYTES_NEAR: usize = 64 * 1024;
+/// A handshake is a round trip, and little more: a viewer is near when it took less than this.
+const NEAR_US: i64 = 20_000;
 /// And so much of what the link is known to take: 50 ms.
 const FIRST_PER_S: u64 = 8 * 20;
 /// The rest in about this time, where that is no more than this rate: soon enough to be live at once, slow enough for a last mile's queue.
@@ -92,6 +97,8 @@ impl CatchUp {
 pub(crate) struct Sending {
     pub(crate) pacer: Pacer,
     catch_up: Option<CatchUp>,
+    /// Before there are reports the handshake says what is known of the round trip.
+    near: bool,
     /// One for all that goes to the peer: made with transport-wide numbers, or with the first REMB.
     estimator: Option<Box<Estimator>>,
     numbered: bool,
@@ -113,6 +120,7 @@ impl Sending {
         Sending {
             pacer: Pacer::new(paced),
             catch_up: None,
+            near: false,
             estimator: numbered.then(|| Box::new(Estimator::new(now))),
             numbered,
             limited: false,
@@ -122,6 +130,11 @@ impl Sending {
             grows: None,
             lossy: None,
         }
+    }
+
+    /// How long the handshake took, in microseconds.
+    pub(crate) fn handshake_took(&mut self, us: i64) {
+        self.near = us < NEAR_US;
     }
 
     /// A forwarder begins to send the ring's last GOP.
@@ -140,14 +153,17 @@ impl Sending {
         let bps = match known_bps {
             _ if !self.numbered => most_bps,
             Some(bps) => bps.max(multiple_bps / CATCH_UP_RATE),
-            None => multiple_bps,
+            None if self.near => multiple_bps,
+            // Until feedback came what waits on a narrow link grows no more.
+            None => CATCH_UP_BPS_MIN,
         };
         let bps = bps.clamp(CATCH_UP_BPS_MIN, most_bps);
         self.catch_up = Some(CatchUp { bps, most_bps, link_bps: None });
         self.limit(now);
+        let first_bytes = if self.near { FIRST_BYTES_NEAR } else { FIRST_BYTES };
         self.pacer.grant(match known_bps {
-            Some(bps) => FIRST_BYTES.min((bps / FIRST_PER_S) as usize),
-            None => FIRST_BYTES,
+            Some(bps) => first_bytes.min((bps / FIRST_PER_S) as usize),
+            None => first_bytes,
         });
     }
 

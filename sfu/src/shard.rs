@@ -205,7 +205,8 @@ impl Shard {
         };
         self.current = Some(peer);
         if protocol == Protocol::Dtls && !self.peers[peer].session.is_connected() {
-            let Peer { id, handshakes_waiting, .. } = &mut self.peers[peer];
+            let Peer { id, handshakes_waiting, handshake_began, .. } = &mut self.peers[peer];
+            handshake_began.get_or_insert(now);
             return self.handshakes.push(*id, handshakes_waiting, from, datagram);
         }
         self.take(peer, datagram, from, now, out)
@@ -589,7 +590,9 @@ impl Shard {
         self.timers.set(slot, now);
         self.choose_layer(slot, now);
         let peer = &mut self.peers[slot];
+        let handshake_us = peer.handshake_began.map_or(i64::MAX, |began| now.since(began));
         let Role::Subscribe(subscriber) = &mut peer.role else { return };
+        subscriber.sending.handshake_took(handshake_us);
         let mut asked = None;
         for subscribed in &mut subscriber.forwarders {
             let track = &mut self.tracks[subscribed.track];

@@ -48,6 +48,7 @@ scenarios! {
     join_narrow_4: "join-narrow-4",
     join_narrow_2_5: "join-narrow-2.5",
     join_narrow_1_2: "join-narrow-1.2",
+    join_far: "join-far",
     join_storm: "join-storm",
     reorder: "reorder",
     duplicates: "duplicates",

@@ -28,18 +28,23 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "join-narrow-4",
         about: "10 viewers behind 4 Mbit/s, RTT 50 ms and 200 ms of queue join an RTMP source of 2 Mbit/s with a GOP of 4 s",
-        run: |seed, log| narrow(seed, log, 4_000_000, [Some(500.0), Some(2_000.0), Some(2.0)]),
+        run: |seed, log| narrow(seed, log, 4_000_000, [Some(500.0), Some(1_500.0), Some(1.0)]),
     },
     Scenario {
         name: "join-narrow-2.5",
         about: "the same behind 2.5 Mbit/s",
-        run: |seed, log| narrow(seed, log, 2_500_000, [Some(1_000.0), Some(2_500.0), Some(5.0)]),
+        run: |seed, log| narrow(seed, log, 2_500_000, [Some(500.0), Some(2_000.0), Some(1.0)]),
     },
     Scenario {
         name: "join-narrow-1.2",
         about: "the same behind 1.2 Mbit/s: less than the source sends",
-        // It has whole pictures of each GOP's beginning, once the first key frame is repaired or the next one came.
-        run: |seed, log| narrow(seed, log, 1_200_000, [None, None, Some(20.0)]),
+        // It has whole pictures of each GOP's beginning.
+        run: |seed, log| narrow(seed, log, 1_200_000, [Some(1_500.0), Some(3_500.0), Some(3.0)]),
+    },
+    Scenario {
+        name: "join-far",
+        about: "the same behind 50 Mbit/s: nothing is narrow, but it is as far",
+        run: |seed, log| narrow(seed, log, 50_000_000, [Some(500.0), Some(1_000.0), Some(0.0)]),
     },
     Scenario { name: "join-storm", about: "20 viewers join a browser's stream within a second", run: storm },
 ];
