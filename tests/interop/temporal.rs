@@ -18,7 +18,7 @@ fn pace(browser: &mut Browser, page: &str) -> Value {
 
 /// What a viewer decodes, as a share of what the publisher encodes meanwhile.
 fn share(browser: &mut Browser) -> (f64, Value, Value) {
-    let (sent, got) = (pace(browser, "publisher"), pace(browser, "viewer"));
+    let [sent, got] = browser.run_both(["publisher", "viewer"], "pace", json!({"id": "main", "seconds": 3}));
     (got["fps"].as_f64().unwrap_or(0.0) / sent["fps"].as_f64().unwrap_or(f64::MAX), sent, got)
 }
 

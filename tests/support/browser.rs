@@ -12,6 +12,8 @@ pub struct Browser {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<Value>,
+    /// Those that came before they were asked for.
+    answers: Vec<Value>,
     next: u64,
 }
 
@@ -71,7 +73,7 @@ impl Browser {
                 }
             }
         });
-        let mut browser = Browser { child, input, lines, next: 1 };
+        let mut browser = Browser { child, input, lines, answers: Vec::new(), next: 1 };
         let hello = browser.answer(0);
         assert!(hello.is_ok(), "the browser did not start ({}): {hello:?}", log.display());
         browser
@@ -95,6 +97,19 @@ impl Browser {
             Ok(value) => value,
             Err(error) => panic!("{name}({arguments}): {error}"),
         }
+    }
+
+    /// The same in two pages at once: what each says.
+    ///
+    /// # Panics
+    /// When one throws.
+    #[track_caller]
+    pub fn run_both(&mut self, pages: [&str; 2], name: &str, arguments: Value) -> [Value; 2] {
+        let sent =
+            pages.map(|page| self.send(json!({"op": "call", "page": page, "name": name, "args": arguments})));
+        sent.map(|id| {
+            id.and_then(|id| self.answer(id)).unwrap_or_else(|error| panic!("{name}({arguments}): {error}"))
+        })
     }
 
     /// Publishes by WHIP and waits until it is connected.
@@ -147,27 +162,34 @@ impl Browser {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn operation(&mut self, mut operation: Value) -> Result<Value, String> {
+    pub fn operation(&mut self, operation: Value) -> Result<Value, String> {
+        let id = self.send(operation)?;
+        self.answer(id)
+    }
+
+    fn send(&mut self, mut operation: Value) -> Result<u64, String> {
         let id = self.next;
         self.next += 1;
         operation["id"] = json!(id);
         let input = self.input.as_mut().ok_or("the browser is closed")?;
         writeln!(input, "{operation}").map_err(|error| format!("the driver has ended: {error}"))?;
-        self.answer(id)
+        Ok(id)
     }
 
     fn answer(&mut self, id: u64) -> Result<Value, String> {
         let end = Instant::now() + LIMIT;
-        loop {
+        let line = loop {
+            if let Some(at) = self.answers.iter().position(|line| line["id"] == json!(id)) {
+                break self.answers.swap_remove(at);
+            }
             let left = end.saturating_duration_since(Instant::now());
             let line =
                 self.lines.recv_timeout(left).map_err(|error| format!("no answer of the driver: {error}"))?;
-            if line["id"] == json!(id) {
-                return match line.get("error") {
-                    Some(error) => Err(error.as_str().unwrap_or_default().into()),
-                    None => Ok(line["ok"].clone()),
-                };
-            }
+            self.answers.push(line);
+        };
+        match line.get("error") {
+            Some(error) => Err(error.as_str().unwrap_or_default().into()),
+            None => Ok(line["ok"].clone()),
         }
     }
 }
