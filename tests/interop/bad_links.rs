@@ -46,11 +46,11 @@ fn round_trip_is(watched: &Watched, ms: f64) {
 }
 
 /// What the path lost came again, and the picture went on.
-fn picture_goes_on(bed: &mut Bed, watched: &Watched) {
+fn picture_goes_on(bed: &mut Bed, watched: &Watched, repaired_most: f64) {
     let lost = watched.grew("page/video/packetsLost");
     let again = watched.grew("page/video/retransmittedPacketsReceived") - watched.grew("play/probe_copies");
     // a packet may be on the way at either end of the time, and one that is asked for twice comes twice
-    is_between("repaired, of what was lost", again / lost, 0.85, 1.3);
+    is_between("repaired, of what was lost", again / lost, 0.85, repaired_most);
     is_between(
         "missed, of what was asked for",
         watched.share("play/nacks_missed", "play/nacks_in"),
@@ -87,7 +87,7 @@ fn a_viewer_on_a_path_that_loses_five_percent() {
     round_trip_is(&watched, 100.0);
     is_between("lost on the path", watched.share("to_b/lost", "to_b/packets"), 0.035, 0.065);
     assert!(watched.grew("to_a/lost") >= 3.0, "feedback is lost as well");
-    picture_goes_on(&mut bed, &watched);
+    picture_goes_on(&mut bed, &watched, 1.3);
     bed.assert_well();
 }
 
@@ -102,7 +102,8 @@ fn a_viewer_on_a_path_that_loses_in_bursts() {
     watched.print("bursts of 8, 2 % in all, 100 ms");
     round_trip_is(&watched, 100.0);
     is_between("lost on the path", watched.share("to_b/lost", "to_b/packets"), 0.005, 0.05);
-    picture_goes_on(&mut bed, &watched);
+    // Half a dozen bursts: Chromium asks again after a round trip, and when that crosses the answer the whole burst comes twice.
+    picture_goes_on(&mut bed, &watched, 1.7);
     bed.assert_well();
 }
 
