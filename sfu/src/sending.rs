@@ -175,6 +175,12 @@ impl Sending {
         }
     }
 
+    /// How long packets have gone out that nothing answered, in microseconds.
+    pub(crate) fn unanswered_us(&self, now: Time) -> i64 {
+        let since = self.estimator.as_ref().and_then(|estimator| estimator.unanswered());
+        since.map_or(0, |since| now.since(since))
+    }
+
     /// When the estimator wants to be asked again.
     pub(crate) fn next_poll(&self) -> Time {
         self.estimator.as_ref().map_or(Time::MAX, |estimator| estimator.next_poll())

@@ -55,6 +55,10 @@ const ENDED_MAX: usize = 256;
 const STEP_US: i64 = 5_000;
 /// Key frames that did not come are asked for again, and gauges set, this often.
 const TICK_US: i64 = 20_000;
+/// A viewer's feedback comes each 50 to 250 ms: with none for so long it has heard nothing.
+const MISSED_US: i64 = 400_000;
+/// Each tick looks at this part of the peers for viewers to whom nothing goes: at each one every 80 ms.
+const QUIET_PART: usize = 4;
 /// A publisher's track keeps its codec for at least so long.
 const CODEC_US_MIN: i64 = 1_000_000;
 /// A WebRTC publisher can be asked for a key frame, which is there in a round trip; its GOP is replayed only while it is this young.
@@ -86,6 +90,7 @@ pub struct Shard {
     wheel: Wheel,
     handshakes: Handshakes,
     next_tick: Time,
+    ticks: usize,
     pub(crate) current: Option<usize>,
     /// Makers of [`Mail::Packets`] that stopped: mail of theirs may come later than the order that ended them.
     pub(crate) ended: VecDeque<SourceId>,
@@ -114,6 +119,7 @@ impl Shard {
             wheel: Wheel::default(),
             handshakes: Handshakes::default(),
             next_tick: Time::ZERO,
+            ticks: 0,
             current: None,
             ended: VecDeque::new(),
             metrics,
@@ -244,13 +250,18 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let is_stun = Protocol::of(datagram)? == Protocol::Stun;
         let (session, metrics) = (&mut self.peers[peer].session, &self.metrics);
+        let before = session.remote();
         let input = session
             .handle_datagram(datagram, from, now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))?;
         match input {
             Input::Nothing => {
                 self.timers.sooner(peer, session.next_timeout());
                 if is_stun {
+                    let moved = before.is_some() && session.remote() != before;
                     self.remember_address(peer, from);
+                    if moved {
+                        self.moved(peer, now, out);
+                    }
                 }
             }
             Input::Connected => {
@@ -262,6 +273,22 @@ impl Shard {
             Input::Closed(reason) => self.close(peer, reason.into(), now, out),
         }
         Ok(())
+    }
+
+    /// A viewer is elsewhere. One that had stopped answering where it was has missed too much to ask for it packet by packet.
+    fn moved<E: Egress>(&mut self, slot: usize, now: Time, out: &mut E) {
+        let Some(Peer { role: Role::Subscribe(subscriber), .. }) = self.peers.get_mut(slot) else { return };
+        if subscriber.sending.unanswered_us(now) < MISSED_US {
+            return;
+        }
+        let tracks = &mut self.tracks;
+        let pictures = |at: &usize| tracks[subscriber.forwarders[*at].track].key.kind == Kind::Video;
+        let index = (0..subscriber.forwarders.len()).find(pictures);
+        let asked = index.and_then(|index| subscriber.lost_picture(index, tracks, now));
+        if let Some(track) = asked {
+            self.poll_key_frame(track, now, out);
+        }
+        self.pace(slot, now, out);
     }
 
     /// Phase 3: media and requests from other threads.
@@ -530,9 +557,22 @@ impl Shard {
             self.poll_key_frame(slot, now, out);
         }
         self.look_after_layers(now);
+        self.keep_alive(out);
         self.metrics.tracks.set(self.tracks.len() as u64);
         self.metrics.subscribers.set(self.tracks.iter().map(|(_, t)| t.subscribers.len() as u64).sum());
         self.next_tick = now.plus_us(TICK_US);
+    }
+
+    fn keep_alive<E: Egress>(&mut self, out: &mut E) {
+        self.ticks = self.ticks.wrapping_add(1);
+        for (slot, peer) in self.peers.iter_mut() {
+            if slot % QUIET_PART == self.ticks % QUIET_PART
+                && let Role::Subscribe(subscriber) = &mut peer.role
+                && peer.session.is_connected()
+            {
+                subscriber.keep_alive(&mut peer.session, &self.metrics, out);
+            }
+        }
     }
 
     /// Phase 6: one of the datagrams of handshakes that wait. Returns whether there may be more, as [`Shard::handle_timeout`] does.

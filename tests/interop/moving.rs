@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use support::browser::Browser;
 use support::nat::Nat;
 use support::wait::alone;
-use support::{Node, need, unique, until};
+use support::{Node, ffmpeg, need, unique, until};
 
 const ARRIVES: Duration = Duration::from_secs(15);
 
@@ -183,5 +183,90 @@ fn the_pages_survive_the_loss_of_their_network() {
         assert_eq!(same, true, "{page} has a session of its own still");
     }
     assert_eq!(clients(&node), before, "the same sessions");
+    node.assert_well();
+}
+
+/// The longest time between two frames on a page's screen since this was asked last.
+const GAP: &str = "(() => {
+  const video = document.querySelector('video');
+  if (!window.watched) {
+    window.watched = { last: null, longest: 0 };
+    const frame = (now) => {
+      const { last, longest } = window.watched;
+      window.watched = { last: now, longest: last === null ? 0 : Math.max(longest, now - last) };
+      video.requestVideoFrameCallback(frame);
+    };
+    video.requestVideoFrameCallback(frame);
+  }
+  const { longest } = window.watched;
+  window.watched.longest = 0;
+  return longest;
+})()";
+const FRAMES: &str = "window.millrace.stats().then((it) => it.video?.framesDecoded ?? 0)";
+
+fn play_page(browser: &mut Browser, node: &Node, name: &str) {
+    goto(browser, "viewer", &node.url(&format!("/play/live/{name}?via=webrtc")));
+    shows(browser, 60);
+    eval(browser, "viewer", &format!("window.first = window.millrace.pc; {GAP}"));
+}
+
+/// Waits until so many frames more are shown.
+fn shows(browser: &mut Browser, more: u64) {
+    let frames = |browser: &mut Browser| eval(browser, "viewer", FRAMES).as_u64();
+    let before = frames(browser).unwrap_or(0);
+    until(&format!("{more} frames more"), Duration::from_secs(30), || {
+        frames(browser).filter(|now| *now >= before + more)
+    });
+}
+
+/// Its checks are up to 2.5 s apart and its reports 1.5, and the page is back before the next of either: it hears that nothing comes.
+#[test]
+fn the_play_page_whose_nat_forgets_it_is_back_within_a_second() {
+    need!(Browser);
+    let _lane = alone();
+    let (nat, mut node) = Nat::before_a_node();
+    let name = unique("forgotten");
+    let _publisher = ffmpeg::push_clip(&node.rtmp_url(&name));
+    node.wait_live(&name);
+    let mut browser = Browser::start();
+    play_page(&mut browser, &node, &name);
+    let before = clients(&node);
+    let mut gaps: Vec<f64> = (0..10)
+        .map(|_| {
+            nat.forget(&nat.clients());
+            shows(&mut browser, 60);
+            eval(&mut browser, "viewer", GAP).as_f64().expect("a number")
+        })
+        .collect();
+    gaps.sort_by(f64::total_cmp);
+    println!("longest time between two frames, of ten: {gaps:.0?} ms");
+    assert!(gaps[9] < 1_000.0, "{gaps:.0?}");
+    assert_eq!(eval(&mut browser, "viewer", "window.first === window.millrace.pc"), true, "the same session");
+    assert_eq!(clients(&node), before, "the same clients");
+    node.assert_well();
+}
+
+#[test]
+fn a_publishers_pause_is_no_lost_path_to_the_play_page() {
+    need!(Browser);
+    let _lane = alone();
+    let mut node = Node::start();
+    let name = unique("paused");
+    let publisher = ffmpeg::push_clip(&node.rtmp_url(&name));
+    node.wait_live(&name);
+    let mut browser = Browser::start();
+    play_page(&mut browser, &node, &name);
+    let names = "window.millrace.pc.localDescription.sdp.match(/a=ice-ufrag:(.*)/)[1]";
+    let before = eval(&mut browser, "viewer", names);
+    publisher.signal("STOP");
+    let since = Instant::now();
+    until("three seconds have passed", Duration::from_secs(5), || {
+        (since.elapsed().as_secs() >= 3).then_some(())
+    });
+    publisher.signal("CONT");
+    shows(&mut browser, 30);
+    let gap = eval(&mut browser, "viewer", GAP).as_f64().expect("a number");
+    assert!(gap > 2_000.0, "it was a pause: {gap}");
+    assert_eq!(eval(&mut browser, "viewer", names), before, "ICE was not restarted");
     node.assert_well();
 }

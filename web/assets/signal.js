@@ -1,10 +1,16 @@
 // One WHIP (RFC 9725) or WHEP session: one POST with the offer, PATCH when its path is lost, one DELETE at the end.
-import { HttpError, request } from "./page.js";
+import { HttpError, request, sleep } from "./page.js";
+import { bytesHeard } from "./stats.js";
 
 // A short loss of connectivity mends itself. A longer one is another network or a NAT that forgot us: ICE restarts over what path
 // there is, in the same session. What is still lost then is answered with a new session.
 const RESTART_AFTER_MS = 300;
 const LOST_MS_MAX = 5000;
+
+// The node says something to a viewer at least each 0.18 s, whether its publisher does or not: who hears nothing for longer is on a path that is lost
+// (a NAT that forgot us, most often), seconds before the browser says so.
+const SILENT_MS_MAX = 400;
+const LISTEN_EVERY_MS = 100;
 
 export class Session {
   pc = null;
@@ -13,6 +19,7 @@ export class Session {
   #established = false;
   #lostAt = null;
   #restart = null;
+  #restarts = 0;
   #refused = false;
   #events = null;
 
@@ -67,6 +74,19 @@ export class Session {
     }
   }
 
+  // Restarts ICE when nothing at all comes; again only when something came meanwhile.
+  async listenForSilence() {
+    let [heard, heardAt] = [0, null];
+    for (; !this.#closed; await sleep(LISTEN_EVERY_MS)) {
+      const bytes = await bytesHeard(this.pc);
+      if (bytes !== heard) [heard, heardAt] = [bytes, performance.now()];
+      else if (heardAt !== null && this.connected() && performance.now() - heardAt > SILENT_MS_MAX) {
+        heardAt = null;
+        await this.#restartIce();
+      }
+    }
+  }
+
   // Server-sent events of the session, as JSON, until it is closed. `onerror`: they break off; the browser asks again by itself.
   listen(path, onmessage, onerror) {
     if (!this.#location || this.#closed) return;
@@ -113,6 +133,7 @@ export class Session {
   // RFC 9725 section 4.3.3. The node is ICE-lite, so our candidates need not be told: its answer is there when our checks begin.
   async #restartIce() {
     const { pc } = this;
+    const restart = ++this.#restarts;
     try {
       await pc.setLocalDescription(await this.offer({ iceRestart: true }));
       const response = await request(this.#location, {
@@ -121,7 +142,8 @@ export class Session {
         body: fragment(pc.localDescription.sdp),
       });
       const renewed = await response.text();
-      if (this.#closed) return;
+      // A newer one has other credentials.
+      if (this.#closed || restart !== this.#restarts) return;
       await pc.setRemoteDescription({ type: "answer", sdp: withCredentials(pc.currentRemoteDescription.sdp, renewed) });
     } catch (error) {
       // The session is gone, or the node restarts none: the next one need not wait.

@@ -102,6 +102,12 @@ export function codecNames(sample) {
   return [sample.video?.codec, sample.audio?.codec].filter(Boolean).map((c) => spelled[c] ?? c).join(" + ") || "–";
 }
 
+// All bytes that came, media or not; fewer than before once another path is in use.
+export async function bytesHeard(pc) {
+  const { byType } = await report(pc);
+  return byType("candidate-pair").reduce((total, s) => total + (s.bytesReceived ?? 0), 0);
+}
+
 async function report(pc) {
   const all = pc && pc.signalingState !== "closed" ? [...(await pc.getStats()).values()] : [];
   const byId = new Map(all.map((s) => [s.id, s]));

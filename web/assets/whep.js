@@ -19,7 +19,9 @@ export class WhepPlayer extends Session {
     pc.ontrack = ({ track }) => media.addTrack(track);
     pc.addTransceiver("video", { direction: "recvonly" });
     pc.addTransceiver("audio", { direction: "recvonly" });
-    if (await this.exchange(this.#url)) this.#video.srcObject = media;
+    if (!(await this.exchange(this.#url))) return;
+    this.#video.srcObject = media;
+    this.listenForSilence();
   }
 
   async offer(options) {

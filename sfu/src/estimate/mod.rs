@@ -439,8 +439,13 @@ impl Estimator {
         }
     }
 
+    /// Since when packets went out that no feedback answered, at a peer that sends any.
+    pub(crate) fn unanswered(&self) -> Option<Time> {
+        self.outgoing.unanswered.filter(|_| self.outgoing.heard)
+    }
+
     fn silence(&self) -> Option<Time> {
-        let since = self.outgoing.unanswered.filter(|_| self.outgoing.heard)?;
+        let since = self.unanswered()?;
         Some(since.plus_us(self.rtt_us()).plus_us(SILENCE_US))
     }
 

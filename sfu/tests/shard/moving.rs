@@ -211,3 +211,19 @@ fn a_viewer_behind_a_nat_that_forgot_it_is_followed_by_its_reports() {
     assert!(took_ms <= 10 + FRAME_MS, "{took_ms} ms after its report");
     scene.assert_goes_on();
 }
+
+/// It has missed too much to ask for it packet by packet.
+#[test]
+fn a_viewer_that_was_gone_for_a_while_has_a_key_frame_asked_for_where_it_is() {
+    for (gone_ms, asked) in [(600, 1), (100, 0)] {
+        let mut scene = Scene::of(Wish::on(0), Wish::numbered(0));
+        scene.frames(30);
+        let before = scene.world.peers[scene.publisher].plis();
+        scene.moves(scene.viewer, 6_001);
+        scene.frames(gone_ms / FRAME_MS as usize);
+        assert_eq!(scene.world.peers[scene.publisher].plis(), before);
+        scene.world.restart_ice(scene.viewer);
+        scene.world.run(40);
+        assert_eq!(scene.world.peers[scene.publisher].plis() - before, asked, "gone for {gone_ms} ms");
+    }
+}

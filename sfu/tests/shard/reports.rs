@@ -278,3 +278,35 @@ fn what_answers_no_clock_of_ours_is_no_round_trip() {
     world.run(20);
     assert_eq!(world.peers[publisher].stats.rtt_us.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
+
+/// What a viewer hears nothing on for longer is a path that is lost: so pages find that, and a publisher's pause is none.
+#[test]
+fn a_viewer_to_whom_no_media_goes_hears_from_the_node_all_the_same() {
+    let mut world = World::new(1);
+    let publisher = world.publisher(Wish::on(0), 1);
+    let viewer = world.subscriber(Wish::on(0));
+    let mut video = Video::vp8(500, 100);
+    let mut frames = |world: &mut World, count: usize| {
+        for index in 0..count {
+            world.send(publisher, video.frame(index == 0));
+            world.run(FRAME_MS);
+        }
+    };
+    frames(&mut world, 90);
+    assert_eq!(
+        world.peers[viewer].empty_reports.iter().filter(|at| at.ms() > 600).count(),
+        0,
+        "media says enough"
+    );
+    let paused = world.now;
+    world.run(3_000);
+    let times: Vec<i64> = world.peers[viewer]
+        .empty_reports
+        .iter()
+        .filter(|at| **at > paused)
+        .map(|at| at.since(paused) / 1_000)
+        .collect();
+    assert!(times[0] <= 180, "{times:?}");
+    assert!(times.windows(2).all(|w| w[1] - w[0] <= 180), "{times:?}");
+    assert!((18..=40).contains(&times.len()), "{}: {times:?}", times.len());
+}

@@ -88,6 +88,8 @@ pub struct Peer {
     pub down: Link,
     pub got: Vec<Got>,
     pub rtcp: Vec<(Time, Rtcp)>,
+    /// When reports came that say nothing.
+    pub empty_reports: Vec<Time>,
     pub stats: Arc<PeerStats>,
     pub ufrag: String,
     pub pwd: String,
@@ -290,6 +292,7 @@ impl World {
             down: Link::new(self.seed * 200 + u64::from(n)),
             got: Vec::new(),
             rtcp: Vec::new(),
+            empty_reports: Vec::new(),
             stats,
             ufrag,
             pwd,
@@ -429,8 +432,12 @@ impl World {
                 p.got.push(Got { at: now, header, payload, sealed, number, descriptor });
             }
             Ok(Input::Rtcp(compound)) => {
+                let before = p.rtcp.len();
                 rtcp::parse(&compound, |event| p.rtcp.extend(owned(event).map(|e| (now, e))))
                     .expect("a shard sends well-formed RTCP");
+                if p.rtcp.len() == before {
+                    p.empty_reports.push(now);
+                }
             }
             Ok(_) => {}
             // What was on its way to who had this address before.
