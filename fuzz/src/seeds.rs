@@ -24,7 +24,7 @@ const CLIPS: [&[u8]; 2] = [
 ];
 
 fn relay_datagrams() -> (Vec<u8>, Vec<u8>) {
-    use relay::datagram::{Flags, Media, write_nack};
+    use relay::datagram::{Body, Flags, Media, write_nack};
     let (mut media, mut nack) = (Vec::new(), Vec::new());
     let header = Media {
         flags: Flags::KEY,
@@ -34,8 +34,7 @@ fn relay_datagrams() -> (Vec<u8>, Vec<u8>) {
         dts_offset: 3_000,
         ..Media::default()
     };
-    header.write(&mut media);
-    media.extend_from_slice(&[0x65; 40]);
+    header.write(Body { descriptor: &[0x80, 0, 1], payload: &[0x65; 40] }, &mut media);
     write_nack(&mut nack, 70_000, &[(69_000, 2), (69_990, 5)]);
     (media, nack)
 }
@@ -72,6 +71,8 @@ pub fn write(folder: &Path) -> io::Result<usize> {
     let (media, nack) = relay_datagrams();
     put("relay_datagram", "media", &media)?;
     put("relay_datagram", "nack", &nack)?;
+    let led = |bytes: &[u8]| [&[bytes.len() as u8, 40][..], bytes].concat();
+    put("relay_hop", "both", &[led(&media), led(&[4, 20]), led(&[3, 20, 12, 3, 5, 2]), led(&media)].concat())?;
     for (name, bytes) in layers_steps() {
         put("layers", name, &bytes)?;
     }

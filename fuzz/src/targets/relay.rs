@@ -1,6 +1,12 @@
 //! What transport/relay reads: datagrams of another node.
 
-use relay::datagram::{Datagram, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, read, write_nack};
+use bytes::Bytes;
+use media::Time;
+use relay::datagram::{
+    Datagram, Flags, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, read, write_end, write_nack,
+};
+use relay::hop::{Class, Incoming, Outbound, Outgoing, RoundTrip};
+
 
 use crate::novelty::note;
 
@@ -10,11 +16,11 @@ pub fn datagram(data: &[u8]) {
     note(&read_back);
     let mut out = Vec::new();
     match &read_back {
-        Ok(Datagram::Media(media, payload)) => {
-            assert!(payload.len() <= PAYLOAD_LEN_MAX);
-            media.write(&mut out);
-            out.extend_from_slice(payload);
+        Ok(Datagram::Media(media, body)) => {
+            assert!(body.payload.len() <= PAYLOAD_LEN_MAX);
+            media.write(*body, &mut out);
         }
+        Ok(Datagram::End(next)) => write_end(&mut out, *next),
         Ok(Datagram::Nack(nack)) => {
             let ranges: Vec<(u64, u64)> = nack.ranges().collect();
             let numbers: u64 = ranges.iter().map(|(_, count)| count).sum();
@@ -29,4 +35,53 @@ pub fn datagram(data: &[u8]) {
         (Ok(Datagram::Nack(a)), Ok(Datagram::Nack(b))) => assert!(a.ranges().eq(b.ranges())),
         (a, b) => assert_eq!(a, b),
     }
+}
+
+/// Datagrams of a peer, one after the other, each led by its length and the time since the last: nothing is given on twice, requests are within their
+/// bounds, and what the peer asks for costs no more than the packets that were sent.
+pub fn hop(mut data: &[u8]) {
+    let (mut incoming, mut outgoing, mut now) = (Incoming::new(), Outgoing::new(), Time::ZERO);
+    let trip = RoundTrip { min_us: 20_000, smoothed_us: 25_000, deviation_us: 2_000 };
+    for seq in 0..64 {
+        let packet = Outbound {
+            class: if seq % 5 == 0 { Class::Audio } else { Class::Video },
+            track: u64::from(seq % 3),
+            flags: Flags::default(),
+            ingest: now,
+            budget_ms: 400,
+            seq,
+            timestamp: seq / 4,
+            dts_offset: 0,
+            descriptor: Bytes::new(),
+            payload: Bytes::from_static(&[0; 1_300]),
+        };
+        outgoing.push(packet, now);
+    }
+    while outgoing.poll(1_200, now).is_some() {}
+    let mut asked = 0;
+    while let Some((&[len, wait], rest)) = data.split_first_chunk::<2>() {
+        let (datagram, rest) = rest.split_at(usize::from(len).min(rest.len()));
+        data = rest;
+        now = now.plus_us(i64::from(wait) * 300);
+        match read(datagram) {
+            Ok(Datagram::Media(media, body)) => {
+                let first = incoming.on_media(media, body, trip, now).is_some();
+                assert!(!first || incoming.on_media(media, body, trip, now).is_none(), "twice");
+            }
+            Ok(Datagram::Nack(nack)) => {
+                outgoing.on_nack(&nack, trip, now);
+                asked += 1;
+            }
+            Ok(Datagram::End(next)) => incoming.on_end(next, trip, now),
+            Err(_) => {}
+        }
+        if let Some(ask) = incoming.poll(trip, now) {
+            assert!(ask.len() <= 1_200 && matches!(read(&ask), Ok(Datagram::Nack(_))));
+        }
+        while let Some(datagram) = outgoing.poll(1_200, now) {
+            assert!(datagram.len() <= 1_200);
+        }
+    }
+    note(&(incoming.stats(), outgoing.stats()));
+    assert!(outgoing.stats().resent <= asked * 128 * 3, "each number once a round trip, and its copies");
 }

@@ -1,12 +1,14 @@
-//! Datagrams of the hop: a media packet (or half of one), and the request for numbers that did not come.
+//! Datagrams of the hop: a media packet (or half of one), the request for numbers that did not come, and the word that nothing more was sent.
 //!
 //! ```text
-//! media  type(1) flags(1) link_seq(varint) track(varint) age_ms(2) budget_ms(2) seq(4) timestamp(4) [dts_offset(varint)] payload
+//! media  type(1) flags(1) link_seq(varint) track(varint) sent(2) age_ms(2) budget_ms(2) seq(4)
+//!        timestamp(4) [dts_offset(varint)] [descriptor_len(1) descriptor] payload
 //! NACK   type(1) highest(varint) { behind(varint) count(varint) } ...
+//! end    type(1) next(varint)
 //! ```
 //!
 //! `link_seq` counts the datagrams of one hop, whatever they carry: it is what a NACK asks for, so that a hole made upstream is not asked for again
-//! downstream. A media header has 16 bytes at the start and 20 from the 16384th datagram on.
+//! downstream. A media header has 18 bytes at the start and 22 from the 16384th datagram on.
 
 use crate::varint;
 
@@ -21,6 +23,7 @@ const TYPE_WHOLE: u8 = 0;
 const TYPE_FIRST_HALF: u8 = 1;
 const TYPE_SECOND_HALF: u8 = 2;
 const TYPE_NACK: u8 = 3;
+const TYPE_END: u8 = 4;
 
 /// What a packet is, beside its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -40,7 +43,7 @@ impl Flags {
     /// The first of another source of the same track: its numbers and time go on, its pictures do not.
     pub const FRESH_SOURCE: Flags = Flags(1 << 5);
     const DTS_OFFSET: u8 = 1 << 6;
-    const ALL: u8 = (1 << 6) - 1;
+    const DESCRIPTOR: u8 = 1 << 7;
 
     /// Both.
     pub const fn with(self, other: Flags) -> Flags {
@@ -76,6 +79,8 @@ pub struct Media {
     pub link_seq: u64,
     /// The track, as the subscription named it, below 2^62.
     pub track: u64,
+    /// When the datagram left, by its sender's clock, in quarters of a millisecond: wraps in 16 s.
+    pub sent: u16,
     /// Since the packet came into the cluster, in milliseconds: what it waited at each node, and half a round trip of each hop.
     pub age_ms: u16,
     /// How old it may get and still be of use, in milliseconds.
@@ -91,10 +96,21 @@ pub struct Media {
 /// A datagram that was read; it borrows the bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Datagram<'a> {
-    /// Media, with its payload.
-    Media(Media, &'a [u8]),
+    /// Media.
+    Media(Media, Body<'a>),
     /// Numbers that did not come.
     Nack(Nack<'a>),
+    /// The next datagram of media will have this number: what is missing below it was lost. Said when nothing follows soon, and as a heartbeat.
+    End(u64),
+}
+
+/// What a packet, or its half, carries.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Body<'a> {
+    /// The dependency descriptor of its frame, at most 255 bytes; empty without.
+    pub descriptor: &'a [u8],
+    /// RTP payload.
+    pub payload: &'a [u8],
 }
 
 /// A NACK that was read: checked, and not unpacked.
@@ -114,9 +130,6 @@ pub enum Error {
     /// A type this version does not know.
     #[error("relay datagram of type {0}")]
     Type(u8),
-    /// Flags this version does not know.
-    #[error("relay datagram with unknown flags")]
-    Flags,
     /// More payload than a packet has.
     #[error("relay datagram with more than {PAYLOAD_LEN_MAX} bytes of payload")]
     Long,
@@ -126,17 +139,19 @@ pub enum Error {
 }
 
 impl Media {
-    /// Appends the header; the payload follows it.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the datagram. A descriptor of more than 255 bytes is left out: none has so many.
+    pub fn write(&self, body: Body<'_>, out: &mut Vec<u8>) {
         out.push(match self.part {
             Part::Whole => TYPE_WHOLE,
             Part::FirstHalf => TYPE_FIRST_HALF,
             Part::SecondHalf => TYPE_SECOND_HALF,
         });
         let dts = if self.dts_offset > 0 { Flags::DTS_OFFSET } else { 0 };
-        out.push(self.flags.0 | dts);
+        let descriptor = u8::try_from(body.descriptor.len()).ok().filter(|len| *len > 0);
+        out.push(self.flags.0 | dts | descriptor.map_or(0, |_| Flags::DESCRIPTOR));
         varint::write(out, self.link_seq);
         varint::write(out, self.track);
+        out.extend(self.sent.to_be_bytes());
         out.extend(self.age_ms.to_be_bytes());
         out.extend(self.budget_ms.to_be_bytes());
         out.extend(self.seq.to_be_bytes());
@@ -144,32 +159,48 @@ impl Media {
         if dts > 0 {
             varint::write(out, u64::from(self.dts_offset));
         }
+        if let Some(len) = descriptor {
+            out.push(len);
+            out.extend(body.descriptor);
+        }
+        out.extend(body.payload);
     }
 
-    fn read(part: Part, rest: &mut &[u8]) -> Option<Result<Media, Error>> {
+    fn read<'a>(part: Part, rest: &mut &'a [u8]) -> Option<(Media, &'a [u8])> {
         let (&flags, after) = rest.split_first()?;
         *rest = after;
-        if flags & !(Flags::ALL | Flags::DTS_OFFSET) != 0 {
-            return Some(Err(Error::Flags));
-        }
         let link_seq = varint::read(rest)?;
         let track = varint::read(rest)?;
-        let (&[a0, a1, b0, b1, s0, s1, s2, s3, t0, t1, t2, t3], after) = rest.split_first_chunk::<12>()?;
+        let (&[l0, l1, a0, a1, b0, b1, s0, s1, s2, s3, t0, t1, t2, t3], after) =
+            rest.split_first_chunk::<14>()?;
         *rest = after;
         let dts_offset = if flags & Flags::DTS_OFFSET != 0 { varint::read(rest)? } else { 0 };
-        Some(Ok(Media {
+        let mut descriptor: &[u8] = &[];
+        if flags & Flags::DESCRIPTOR != 0 {
+            let (&len, after) = rest.split_first()?;
+            (descriptor, *rest) = after.split_at_checked(usize::from(len))?;
+        }
+        let media = Media {
             part,
-            flags: Flags(flags & Flags::ALL),
+            flags: Flags(flags & !(Flags::DTS_OFFSET | Flags::DESCRIPTOR)),
             link_seq,
             track,
+            sent: u16::from_be_bytes([l0, l1]),
             age_ms: u16::from_be_bytes([a0, a1]),
             budget_ms: u16::from_be_bytes([b0, b1]),
             seq: u32::from_be_bytes([s0, s1, s2, s3]),
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             // 2^32 ticks of 90 kHz are 13 hours: what is longer is no offset, and is cut like the time stamps.
             dts_offset: dts_offset as u32,
-        }))
+        };
+        Some((media, descriptor))
     }
+}
+
+/// Appends the word that the next datagram of media will have the number `next`.
+pub fn write_end(out: &mut Vec<u8>, next: u64) {
+    out.push(TYPE_END);
+    varint::write(out, next);
 }
 
 /// Appends a NACK. `ranges` are first number and count, ascending and apart, all at or below `highest`. As many as one may have are written;
@@ -242,13 +273,14 @@ pub fn read(bytes: &[u8]) -> Result<Datagram<'_>, Error> {
             let highest = varint::read(&mut rest).ok_or(Error::Short)?;
             return Ok(Datagram::Nack(Nack::check(highest, rest)?));
         }
+        TYPE_END => return Ok(Datagram::End(varint::read(&mut rest).ok_or(Error::Short)?)),
         unknown => return Err(Error::Type(unknown)),
     };
-    let media = Media::read(part, &mut rest).ok_or(Error::Short)??;
+    let (media, descriptor) = Media::read(part, &mut rest).ok_or(Error::Short)?;
     if rest.len() > PAYLOAD_LEN_MAX {
         return Err(Error::Long);
     }
-    Ok(Datagram::Media(media, rest))
+    Ok(Datagram::Media(media, Body { descriptor, payload: rest }))
 }
 
 #[cfg(test)]
@@ -262,6 +294,7 @@ mod tests {
             flags: Flags::KEY.with(Flags::END_OF_FRAME),
             link_seq: 70_000,
             track: 3,
+            sent: 258,
             age_ms: 37,
             budget_ms: 400,
             seq: 0x0102_0304,
@@ -273,11 +306,18 @@ mod tests {
     #[test]
     fn bytes_of_a_media_datagram() {
         let mut out = Vec::new();
-        media().write(&mut out);
-        let head = [0, 3, 0x80, 1, 0x11, 0x70, 3, 0, 37, 1, 144, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0];
+        media().write(Body::default(), &mut out);
+        let head = [0, 3, 0x80, 1, 0x11, 0x70, 3, 1, 2, 0, 37, 1, 144, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0];
         assert_eq!(out, head);
         out.extend(b"payload");
-        assert_eq!(read(&out), Ok(Datagram::Media(media(), b"payload")));
+        let body = Body { descriptor: b"", payload: b"payload" };
+        assert_eq!(read(&out), Ok(Datagram::Media(media(), body)));
+        let described = Body { descriptor: &[0x80, 0, 1], ..body };
+        let mut out = Vec::new();
+        media().write(described, &mut out);
+        assert_eq!((out[1], &out[head.len()..]), (0x83, &b"\x03\x80\x00\x01payload"[..]));
+        assert_eq!(read(&out), Ok(Datagram::Media(media(), described)));
+        assert_eq!(read(&out[..head.len() + 3]), Err(Error::Short));
         for len in 0..head.len() {
             assert_eq!(read(&out[..len]), Err(Error::Short), "{len}");
         }
@@ -290,6 +330,14 @@ mod tests {
         assert_eq!(out, [3, 0x43, 0xe8, 0x40, 100, 1, 2, 3]);
         let Ok(Datagram::Nack(nack)) = read(&out) else { panic!() };
         assert_eq!(nack.ranges().collect::<Vec<_>>(), [(900, 1), (998, 3)]);
+    }
+
+    #[test]
+    fn bytes_of_an_end() {
+        let mut out = Vec::new();
+        write_end(&mut out, 1_000);
+        assert_eq!(out, [4, 0x43, 0xe8]);
+        assert_eq!(read(&out), Ok(Datagram::End(1_000)));
     }
 
     #[test]
@@ -322,12 +370,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_types_flags_and_lengths_are_refused() {
+    fn unknown_types_and_lengths_are_refused() {
         assert_eq!(read(&[]), Err(Error::Short));
-        assert_eq!(read(&[4, 0]), Err(Error::Type(4)));
-        assert_eq!(read(&[0, 0x80, 0]), Err(Error::Flags));
+        assert_eq!(read(&[5, 0]), Err(Error::Type(5)));
+        assert_eq!(read(&[4]), Err(Error::Short));
         let mut out = Vec::new();
-        media().write(&mut out);
+        media().write(Body::default(), &mut out);
         out.resize(out.len() + PAYLOAD_LEN_MAX, 0);
         assert!(read(&out).is_ok());
         out.push(0);
@@ -344,14 +392,15 @@ mod tests {
 
     fn any_media() -> impl Strategy<Value = Media> {
         let part = prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf)];
-        let numbers = (0..=varint::MAX, 0..=varint::MAX, any::<(u16, u16, u32, u32, u32)>());
-        (part, 0..=Flags::ALL, numbers).prop_map(|(part, flags, (link_seq, track, rest))| {
-            let (age_ms, budget_ms, seq, timestamp, dts_offset) = rest;
+        let numbers = (0..=varint::MAX, 0..=varint::MAX, any::<(u16, u16, u16, u32, u32, u32)>());
+        (part, 0..Flags::DTS_OFFSET, numbers).prop_map(|(part, flags, (link_seq, track, rest))| {
+            let (sent, age_ms, budget_ms, seq, timestamp, dts_offset) = rest;
             Media {
                 part,
                 flags: Flags(flags),
                 link_seq,
                 track,
+                sent,
                 age_ms,
                 budget_ms,
                 seq,
@@ -363,11 +412,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn media_round_trips(media in any_media(), payload in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn media_round_trips(
+            media in any_media(),
+            payload in prop::collection::vec(any::<u8>(), 0..64),
+            descriptor in prop::collection::vec(any::<u8>(), 0..256),
+        ) {
+            let body = Body { descriptor: &descriptor, payload: &payload };
             let mut out = Vec::new();
-            media.write(&mut out);
-            out.extend(&payload);
-            prop_assert_eq!(read(&out), Ok(Datagram::Media(media, &payload)));
+            media.write(body, &mut out);
+            prop_assert_eq!(read(&out), Ok(Datagram::Media(media, body)));
         }
 
         #[test]

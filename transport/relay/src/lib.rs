@@ -1,4 +1,7 @@
-//! The relay's wire format between nodes, without IO: what rides in QUIC datagrams (RFC 9221) of ALPN `millrace/1`.
+//! The relay between nodes, without IO: what rides in QUIC datagrams (RFC 9221) of ALPN `millrace/1`, and how one hop of it is repaired.
+//!
+//! A hop has two ends. [`hop::Outgoing`] numbers datagrams as they leave, in the order of their urgency, keeps them, and sends again what is asked for;
+//! [`hop::Incoming`] gives on what arrives at once, in the order of arrival, and asks for what is missing. Time and round trips are arguments.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -6,4 +9,5 @@
 )]
 
 pub mod datagram;
+pub mod hop;
 mod varint;

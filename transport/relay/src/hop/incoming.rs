@@ -1,0 +1,301 @@
+//! The receiving end of a hop: each packet is given on as it arrives, once; holes in the link's numbers are asked for.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use media::Time;
+
+use super::{RoundTrip, SENT_UNIT_US};
+use crate::datagram::{Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, Part, write_nack};
+
+/// Numbers that are missing at one time. More is no loss that repair helps against: the oldest are given up.
+const MISSING_MAX: usize = NACK_NUMBERS_MAX as usize;
+/// Numbers behind the highest of which it is known whether they came: two seconds of 100 Mbit/s. What is older is taken for a repetition.
+const KNOWN: u64 = 1 << 14;
+/// Halves of packets whose other half has not come. The oldest is given up.
+const HALVES_MAX: usize = 512;
+/// A hole is a loss and no packet out of order after so long at least.
+const REORDER_US_MIN: i64 = 1_000;
+/// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: one of a hundred is later.
+const LATER_PART: i64 = 4;
+const EARLIER_PART: i64 = 512;
+/// The longest usual delay goes up by so much with each packet that took longer, and down by a fiftieth with each that did not: two of a hundred
+/// take longer.
+const DELAY_STEP_US: i64 = 1_000;
+const DELAY_DOWN_PART: i64 = 50;
+/// Halved in so long.
+const FORGET_US: i64 = 5_000_000;
+
+/// A packet that came, whole.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// Its header; of a packet in halves the first one's.
+    pub media: Media,
+    /// Since it came into the cluster, by the headers and half a round trip, in microseconds.
+    pub age_us: i64,
+    /// Its frame's dependency descriptor.
+    pub descriptor: Bytes,
+    /// RTP payload.
+    pub payload: Bytes,
+}
+
+/// What the receiving end has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct IncomingStats {
+    /// Datagrams of media that were of use.
+    pub received: u64,
+    /// Datagrams that had come already.
+    pub duplicates: u64,
+    /// Of `received`, those that came after a later one, without having been asked for.
+    pub reordered: u64,
+    /// Numbers asked for, each time counted.
+    pub asked: u64,
+    /// Numbers that came as they were sent again.
+    pub repaired: u64,
+    /// Numbers given up: too late to be of use, or too many.
+    pub lost: u64,
+}
+
+#[derive(Debug)]
+struct Missing {
+    /// When it was seen to be missing.
+    since: Time,
+    /// When to ask for it, again.
+    due: Time,
+    /// When it is of no use any more.
+    end: Time,
+}
+
+#[derive(Debug)]
+struct Half {
+    media: Media,
+    descriptor: Bytes,
+    payload: Bytes,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The number expected next: the peer's first is 0.
+    next: u64,
+    /// Whether the [`KNOWN`] numbers before `next` came, newest last.
+    known: VecDeque<bool>,
+    missing: BTreeMap<u64, Missing>,
+    halves: BTreeMap<u64, Half>,
+    /// How late the latest but a few of what came out of order were, fading; of a new link what it may cost to wait.
+    lateness_us: Option<i64>,
+    faded: Time,
+    /// Arrival less departure of the first one that came, by two clocks, in units of [`Media::sent`].
+    origin: u16,
+    /// That of what came last, from there on in microseconds...
+    delay_us: i64,
+    /// ...and of what took the longest but a few.
+    long_delay_us: Option<i64>,
+    /// The budget of what came last, in microseconds: what is missing has about the same.
+    left_us: i64,
+    stats: IncomingStats,
+}
+
+impl Default for Incoming {
+    fn default() -> Incoming {
+        Incoming::new()
+    }
+}
+
+impl Incoming {
+    /// Nothing came yet.
+    pub fn new() -> Incoming {
+        Incoming {
+            next: 0,
+            known: VecDeque::new(),
+            missing: BTreeMap::new(),
+            halves: BTreeMap::new(),
+            lateness_us: None,
+            faded: Time::ZERO,
+            origin: 0,
+            delay_us: 0,
+            long_delay_us: None,
+            left_us: 0,
+            stats: IncomingStats::default(),
+        }
+    }
+
+    /// What it has seen.
+    pub fn stats(&self) -> IncomingStats {
+        self.stats
+    }
+
+    /// How long a hole may be a packet out of order, in microseconds.
+    pub fn reorder_us(&self, trip: RoundTrip) -> i64 {
+        // A quarter of a round trip is what waiting may cost.
+        let most = (trip.smoothed_us / 4).max(REORDER_US_MIN);
+        self.lateness_us.unwrap_or(trip.smoothed_us / 8).clamp(REORDER_US_MIN, most)
+    }
+
+    /// Takes a datagram of media: the packet, if it is new and whole now.
+    pub fn on_media(&mut self, media: Media, body: Body<'_>, trip: RoundTrip, now: Time) -> Option<Arrived> {
+        let half_trip_us = trip.smoothed_us / 2;
+        let age_us = i64::from(media.age_ms).saturating_mul(1_000).saturating_add(half_trip_us);
+        self.left_us = i64::from(media.budget_ms).saturating_mul(1_000).saturating_sub(age_us);
+        self.measure(media.sent, now);
+        if !self.is_new(&media, trip, now) {
+            self.stats.duplicates = self.stats.duplicates.saturating_add(1);
+            return None;
+        }
+        self.stats.received = self.stats.received.saturating_add(1);
+        let half = Half {
+            media,
+            descriptor: Bytes::copy_from_slice(body.descriptor),
+            payload: Bytes::copy_from_slice(body.payload),
+        };
+        let Half { media, descriptor, payload } = match media.part {
+            Part::Whole => half,
+            Part::FirstHalf => self.join(media.link_seq, media.link_seq.saturating_add(1), half)?,
+            Part::SecondHalf => self.join(media.link_seq, media.link_seq.checked_sub(1)?, half)?,
+        };
+        Some(Arrived { media, age_us, descriptor, payload })
+    }
+
+    fn measure(&mut self, sent: u16, now: Time) {
+        let ticks = (now.us() / SENT_UNIT_US) as u16;
+        let Some(long) = self.long_delay_us else {
+            self.delay_us = 0;
+            self.origin = ticks.wrapping_sub(sent);
+            self.long_delay_us = Some(0);
+            return;
+        };
+        // By how much more it was than the first one's, at most 8 s.
+        let more = ticks.wrapping_sub(sent).wrapping_sub(self.origin).cast_signed();
+        self.delay_us = i64::from(more).saturating_mul(SENT_UNIT_US);
+        let step = if self.delay_us > long { DELAY_STEP_US } else { -(DELAY_STEP_US / DELAY_DOWN_PART) };
+        self.long_delay_us = Some(long.saturating_add(step));
+    }
+
+    /// The other half is there, or this one waits for it.
+    fn join(&mut self, number: u64, other: u64, half: Half) -> Option<Half> {
+        let is_pair = |a: &Media, b: &Media| a.part != b.part && (a.track, a.seq) == (b.track, b.seq);
+        let Some(found) = self.halves.remove(&other).filter(|found| is_pair(&found.media, &half.media))
+        else {
+            if self.halves.len() >= HALVES_MAX {
+                self.halves.pop_first();
+            }
+            self.halves.insert(number, half);
+            return None;
+        };
+        let (first, second) = if number < other { (half, found) } else { (found, half) };
+        let mut payload = BytesMut::from(&first.payload[..]);
+        payload.extend_from_slice(&second.payload);
+        Some(Half { payload: payload.freeze(), ..first })
+    }
+
+    /// Whether the number did not come before; what is missing before it is noted.
+    fn is_new(&mut self, media: &Media, trip: RoundTrip, now: Time) -> bool {
+        let number = media.link_seq;
+        let next = self.next;
+        if number >= next {
+            self.advance(next, number.saturating_add(1), trip, now);
+            if let Some(last) = self.known.back_mut() {
+                *last = true;
+            }
+            self.missing.remove(&number);
+            return true;
+        }
+        let back = usize::try_from(next.saturating_sub(number)).unwrap_or(usize::MAX);
+        let came = self.known.len().checked_sub(back).and_then(|at| self.known.get_mut(at));
+        let Some(came) = came.filter(|came| !**came) else { return false };
+        *came = true;
+        let missing = self.missing.remove(&number);
+        if media.flags.has(crate::datagram::Flags::RETRANSMISSION) {
+            self.stats.repaired = self.stats.repaired.saturating_add(1);
+        } else {
+            self.stats.reordered = self.stats.reordered.saturating_add(1);
+            if let Some(missing) = missing {
+                let usual = self.reorder_us(trip);
+                let beyond = now.since(missing.since).min(trip.smoothed_us).saturating_sub(usual);
+                let part = if beyond > 0 { LATER_PART } else { EARLIER_PART };
+                self.lateness_us = Some(usual.saturating_add(beyond.checked_div(part).unwrap_or(0)));
+            }
+        }
+        true
+    }
+
+    /// The peer's next number is `next`: what is missing before it was sent.
+    pub fn on_end(&mut self, next: u64, trip: RoundTrip, now: Time) {
+        if next > self.next {
+            self.advance(self.next, next, trip, now);
+        }
+    }
+
+    fn advance(&mut self, from: u64, next: u64, trip: RoundTrip, now: Time) {
+        // What is missing left before what tells so, and will not take longer than the longest usual.
+        let still_us = self.long_delay_us.map_or(i64::MAX, |long| long.saturating_sub(self.delay_us));
+        let due = now.plus_us(self.reorder_us(trip).min(still_us.max(REORDER_US_MIN)));
+        let end = now.plus_us(self.left_us.max(0));
+        for number in from.max(next.saturating_sub(KNOWN))..next {
+            if self.known.len() as u64 == KNOWN {
+                self.known.pop_front();
+            }
+            self.known.push_back(false);
+            if next.saturating_sub(number) <= MISSING_MAX as u64 {
+                self.missing.insert(number, Missing { since: now, due, end });
+            }
+        }
+        self.next = next;
+        while self.missing.len() > MISSING_MAX.saturating_add(1) {
+            self.missing.pop_first();
+            self.stats.lost = self.stats.lost.saturating_add(1);
+        }
+    }
+
+    /// When to ask, or to give up.
+    pub fn deadline(&self) -> Option<Time> {
+        self.missing.values().map(|missing| missing.due.min(missing.end)).min()
+    }
+
+    /// The request for what is due, to be sent at once; `None` when nothing is.
+    pub fn poll(&mut self, trip: RoundTrip, now: Time) -> Option<Vec<u8>> {
+        self.fade(trip, now);
+        let again = now.plus_us(trip.longest_us());
+        let (mut ranges, mut lost): (Vec<(u64, u64)>, u64) = (Vec::new(), 0);
+        let mut numbers: u64 = 0;
+        self.missing.retain(|number, missing| {
+            // An answer takes a round trip.
+            if now.plus_us(trip.smoothed_us) > missing.end {
+                if now < missing.end {
+                    missing.due = missing.end;
+                    return true;
+                }
+                lost = lost.saturating_add(1);
+                return false;
+            }
+            if missing.due > now || numbers >= NACK_NUMBERS_MAX {
+                return true;
+            }
+            let full = ranges.len() >= NACK_RANGES_MAX;
+            match ranges.last_mut() {
+                Some((first, count)) if first.saturating_add(*count) == *number => {
+                    *count = count.saturating_add(1);
+                }
+                _ if full => return true,
+                _ => ranges.push((*number, 1)),
+            }
+            numbers = numbers.saturating_add(1);
+            missing.due = again;
+            true
+        });
+        self.stats.lost = self.stats.lost.saturating_add(lost);
+        if ranges.is_empty() {
+            return None;
+        }
+        self.stats.asked = self.stats.asked.saturating_add(numbers);
+        let mut out = Vec::new();
+        write_nack(&mut out, self.next.saturating_sub(1), &ranges);
+        Some(out)
+    }
+
+    fn fade(&mut self, trip: RoundTrip, now: Time) {
+        if now.since(self.faded) >= FORGET_US {
+            (self.lateness_us, self.faded) = (Some(self.reorder_us(trip) / 2), now);
+        }
+    }
+}

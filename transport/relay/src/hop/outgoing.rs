@@ -1,0 +1,416 @@
+//! The sending end of a hop: what waits for the link, in the order of its urgency, and what was sent, for who asks again.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+use bytes::Bytes;
+use media::Time;
+
+use super::{RoundTrip, SENT_UNIT_US};
+use crate::datagram::{Body, Flags, Media, Nack, Part, write_end};
+
+/// What was sent is kept so long: a loss is asked for within a round trip and the reorder window, a lost repair a few times more.
+const KEPT_US: i64 = 2_000_000;
+/// Bytes of it: two seconds of a hundred streams of 2 Mbit/s. Payloads are shared with the rings that they come from.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+/// What waits for the link: the oldest are out of time long before, unless the link stands still. Full means that a packet is not taken, and counted.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Asks of the peer that wait to be sent: each has what was due at one time, so more than a few is a link that stands still. The oldest is dropped.
+const ASKS_MAX: usize = 16;
+/// A frame's packets are due one after the other at this distance, so that those of others go between: a key frame does not hold up a link.
+const SPREAD_US: i64 = 150;
+/// Up to half a frame's interval.
+const SPREAD_US_MAX: i64 = 16_000;
+/// When nothing follows for so long, the peer is told the highest number: it would miss a lost last packet only with the next frame.
+const END_US: i64 = 8_000;
+/// Said again for as long as nothing follows: the link's heartbeat.
+const HEARTBEAT_US: i64 = 150_000;
+/// The second copy of what was lost twice goes so much later: a burst of losses is over by then.
+const APART_US: i64 = 8_000;
+/// Copies beyond the first cost at most this share of what is sent new.
+const COPIES_PERCENT: i64 = 5;
+/// Saved up at most: a key frame's.
+const COPIES_BYTES_MAX: i64 = 64_000;
+/// Frames wait so long, in quarters of their budget, before nothing is taken that no other frame refers to...
+const DISCARDABLE_QUARTERS: i64 = 1;
+/// ...and before a track is cut up to its next key frame.
+const CUT_QUARTERS: i64 = 3;
+
+/// How urgent a packet is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Class {
+    /// Sound: little, and missed at once.
+    Audio,
+    /// A picture.
+    Video,
+}
+
+/// A packet for the link.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// How urgent.
+    pub class: Class,
+    /// As the subscription named its track.
+    pub track: u64,
+    /// What it is; not whether it is sent again.
+    pub flags: Flags,
+    /// When it came into the cluster, on this node's clock.
+    pub ingest: Time,
+    /// How old it may get and still be of use, in milliseconds.
+    pub budget_ms: u16,
+    /// Its number on the track, low 32 bits.
+    pub seq: u32,
+    /// Its time, low 32 bits.
+    pub timestamp: u32,
+    /// Presentation minus decoding time.
+    pub dts_offset: u32,
+    /// Its frame's dependency descriptor.
+    pub descriptor: Bytes,
+    /// RTP payload.
+    pub payload: Bytes,
+}
+
+/// What the sending end has done.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct OutgoingStats {
+    /// Datagrams of media sent, those sent again not included.
+    pub sent: u64,
+    /// Bytes of all datagrams.
+    pub bytes: u64,
+    /// Numbers that the peer asked for.
+    pub asked: u64,
+    /// Datagrams sent again.
+    pub resent: u64,
+    /// Asked for, and not kept any more or too late to be of use.
+    pub late: u64,
+    /// Asked for again before the answer can be there.
+    pub refused: u64,
+    /// Packets left out as nothing refers to them, or up to a key frame, because the link takes less.
+    pub left_out: u64,
+    /// Packets that grew too old in the queue.
+    pub expired: u64,
+    /// Packets that found the queue full.
+    pub overflowed: u64,
+}
+
+/// A packet or a request that waits.
+#[derive(Debug)]
+enum Waits {
+    New(Outbound),
+    Again(u64),
+}
+
+/// In the order of sending.
+#[derive(Debug)]
+struct Entry {
+    order: (Class, i64, u64),
+    waits: Waits,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+/// What was sent with a number.
+#[derive(Debug)]
+struct Sent {
+    packet: Outbound,
+    part: Part,
+    at: Time,
+    last: Time,
+    tries: u8,
+    /// In the queue, to be sent again.
+    waits: bool,
+}
+
+/// A track on the link.
+#[derive(Default, Debug)]
+struct Lane {
+    /// The frame that is being taken or left out: its time, and how many of its packets came.
+    frame: Option<(u32, i64)>,
+    leaves_out: bool,
+    /// Nothing is taken before a key frame.
+    cut: bool,
+}
+
+/// The sending end.
+#[derive(Default, Debug)]
+pub struct Outgoing {
+    queue: BinaryHeap<Reverse<Entry>>,
+    queued_bytes: usize,
+    pushed: u64,
+    /// When the video that waits came, oldest first.
+    video: VecDeque<Time>,
+    lanes: HashMap<u64, Lane>,
+    asks: VecDeque<Vec<u8>>,
+    /// The second half of a packet whose first one was sent.
+    half: Option<Outbound>,
+    /// Second and third copies, by when they are due.
+    copies: VecDeque<(Time, u64)>,
+    copies_budget: i64,
+    sent: VecDeque<Sent>,
+    /// The number of the first that is kept.
+    first: u64,
+    kept_bytes: usize,
+    end_due: Option<Time>,
+    stats: OutgoingStats,
+}
+
+impl Outgoing {
+    /// Nothing sent yet.
+    pub fn new() -> Outgoing {
+        Outgoing::default()
+    }
+
+    /// What it has done.
+    pub fn stats(&self) -> OutgoingStats {
+        self.stats
+    }
+
+    /// How long the picture that waits longest has waited, in microseconds.
+    pub fn queue_us(&self, now: Time) -> i64 {
+        self.video.front().map_or(0, |since| now.since(*since).max(0))
+    }
+
+    /// Whether something could be sent at once.
+    pub fn is_waiting(&self, now: Time) -> bool {
+        !self.asks.is_empty()
+            || self.half.is_some()
+            || !self.queue.is_empty()
+            || self.deadline().is_some_and(|due| due <= now)
+    }
+
+    /// When to poll again though nothing was pushed.
+    pub fn deadline(&self) -> Option<Time> {
+        self.copies.front().map(|(due, _)| *due).into_iter().chain(self.end_due).min()
+    }
+
+    /// Takes a packet for the link; `false` when it is left out, as the link takes less than comes.
+    pub fn push(&mut self, packet: Outbound, now: Time) -> bool {
+        let waits_us = self.queue_us(now);
+        let lane = self.lanes.entry(packet.track).or_default();
+        let nth = match lane.frame {
+            Some((timestamp, nth)) if timestamp == packet.timestamp => nth.saturating_add(1),
+            _ => 0,
+        };
+        lane.frame = Some((packet.timestamp, nth));
+        if packet.class == Class::Video && nth == 0 {
+            let quarter_us = i64::from(packet.budget_ms).saturating_mul(250);
+            let over = |quarters: i64| waits_us > quarter_us.saturating_mul(quarters);
+            let key = packet.flags.has(Flags::KEY);
+            lane.cut = if key { over(CUT_QUARTERS) } else { lane.cut || over(CUT_QUARTERS) };
+            lane.leaves_out =
+                lane.cut || (over(DISCARDABLE_QUARTERS) && packet.flags.has(Flags::DISCARDABLE));
+        }
+        if lane.leaves_out {
+            self.stats.left_out = self.stats.left_out.saturating_add(1);
+            return false;
+        }
+        let len = packet.payload.len();
+        if self.queued_bytes.saturating_add(len) > QUEUE_BYTES_MAX {
+            self.stats.overflowed = self.stats.overflowed.saturating_add(1);
+            return false;
+        }
+        self.queued_bytes = self.queued_bytes.saturating_add(len);
+        if packet.class == Class::Video {
+            self.video.push_back(now);
+        }
+        let due = now.plus_us(nth.saturating_mul(SPREAD_US).min(SPREAD_US_MAX));
+        self.enqueue(packet.class, due, Waits::New(packet));
+        true
+    }
+
+    fn enqueue(&mut self, class: Class, due: Time, waits: Waits) {
+        self.pushed = self.pushed.saturating_add(1);
+        self.queue.push(Reverse(Entry { order: (class, due.us(), self.pushed), waits }));
+    }
+
+    /// Takes a request to the peer: it goes before everything.
+    pub fn ask(&mut self, datagram: Vec<u8>) {
+        if self.asks.len() >= ASKS_MAX {
+            self.asks.pop_front();
+        }
+        self.asks.push_back(datagram);
+    }
+
+    /// A track that is not subscribed any more.
+    pub fn forget(&mut self, track: u64) {
+        self.lanes.remove(&track);
+    }
+
+    /// What the peer asks for again goes before what is new of its class, unless it was sent so lately that the answer is on its way.
+    pub fn on_nack(&mut self, nack: &Nack<'_>, trip: RoundTrip, now: Time) {
+        for (first, count) in nack.ranges() {
+            for number in first..first.saturating_add(count) {
+                self.asked(number, trip, now);
+            }
+        }
+    }
+
+    fn asked(&mut self, number: u64, trip: RoundTrip, now: Time) {
+        self.stats.asked = self.stats.asked.saturating_add(1);
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(sent) = index.and_then(|index| self.sent.get_mut(index)) else {
+            self.stats.late = self.stats.late.saturating_add(1);
+            return;
+        };
+        let arrives = now.plus_us(trip.smoothed_us / 2);
+        if arrives > sent.packet.ingest.plus_ms(i64::from(sent.packet.budget_ms)) {
+            self.stats.late = self.stats.late.saturating_add(1);
+            return;
+        }
+        if sent.waits || now.since(sent.last) < trip.shortest_us() {
+            self.stats.refused = self.stats.refused.saturating_add(1);
+            return;
+        }
+        (sent.waits, sent.tries) = (true, sent.tries.saturating_add(1));
+        let (class, len, more) =
+            (sent.packet.class, sent.packet.payload.len(), sent.tries.saturating_sub(1).min(2));
+        self.enqueue(class, Time::ZERO, Waits::Again(number));
+        for copy in 1..=i64::from(more) {
+            let len = i64::try_from(len).unwrap_or(i64::MAX).saturating_add(40);
+            if self.copies_budget < len {
+                break;
+            }
+            self.copies_budget = self.copies_budget.saturating_sub(len);
+            self.copies.push_back((now.plus_us(APART_US.saturating_mul(copy)), number));
+        }
+    }
+
+    /// The next datagram, of at most `size_max` bytes; `None` when nothing is to be sent now. Its number is given here, so what is left out before leaves
+    /// no hole on the link.
+    pub fn poll(&mut self, size_max: usize, now: Time) -> Option<Vec<u8>> {
+        let datagram = self.next(size_max, now)?;
+        self.stats.bytes = self.stats.bytes.saturating_add(datagram.len() as u64);
+        Some(datagram)
+    }
+
+    fn next(&mut self, size_max: usize, now: Time) -> Option<Vec<u8>> {
+        if let Some(ask) = self.asks.pop_front() {
+            return Some(ask);
+        }
+        if let Some(half) = self.half.take() {
+            return Some(self.send(half, Part::SecondHalf, now));
+        }
+        while let Some(&(due, number)) = self.copies.front()
+            && due <= now
+        {
+            self.copies.pop_front();
+            if let Some(datagram) = self.send_again(number, now) {
+                return Some(datagram);
+            }
+        }
+        while let Some(Reverse(Entry { waits, .. })) = self.queue.pop() {
+            match waits {
+                Waits::Again(number) => {
+                    if let Some(datagram) = self.send_again(number, now) {
+                        return Some(datagram);
+                    }
+                }
+                Waits::New(packet) => {
+                    self.queued_bytes = self.queued_bytes.saturating_sub(packet.payload.len());
+                    if packet.class == Class::Video {
+                        self.video.pop_front();
+                    }
+                    if now > packet.ingest.plus_ms(i64::from(packet.budget_ms)) {
+                        self.stats.expired = self.stats.expired.saturating_add(1);
+                        continue;
+                    }
+                    return Some(self.send_first(packet, size_max, now));
+                }
+            }
+        }
+        if self.end_due.is_some_and(|due| due <= now) {
+            self.end_due = Some(now.plus_us(HEARTBEAT_US));
+            let mut out = Vec::new();
+            write_end(&mut out, self.number());
+            return Some(out);
+        }
+        None
+    }
+
+    /// The number of the next datagram of media.
+    fn number(&self) -> u64 {
+        self.first.saturating_add(self.sent.len() as u64)
+    }
+
+    /// Whole where it fits, else its first half.
+    fn send_first(&mut self, packet: Outbound, size_max: usize, now: Time) -> Vec<u8> {
+        /// The header at its longest, without a descriptor.
+        const HEADER_LEN_MAX: usize = 36;
+        let len = packet.payload.len();
+        let room = size_max.saturating_sub(packet.descriptor.len().saturating_add(HEADER_LEN_MAX));
+        if len <= room || len < 2 {
+            return self.send(packet, Part::Whole, now);
+        }
+        let middle = len.div_ceil(2);
+        let second =
+            Outbound { payload: packet.payload.slice(middle..), descriptor: Bytes::new(), ..packet.clone() };
+        self.half = Some(second);
+        self.send(Outbound { payload: packet.payload.slice(..middle), ..packet }, Part::FirstHalf, now)
+    }
+
+    fn send(&mut self, packet: Outbound, part: Part, now: Time) -> Vec<u8> {
+        let datagram = write(&packet, part, self.number(), false, now);
+        let len = packet.payload.len();
+        let earned = i64::try_from(datagram.len()).unwrap_or(0).saturating_mul(COPIES_PERCENT) / 100;
+        self.copies_budget = self.copies_budget.saturating_add(earned).min(COPIES_BYTES_MAX);
+        self.kept_bytes = self.kept_bytes.saturating_add(len);
+        self.sent.push_back(Sent { packet, part, at: now, last: now, tries: 0, waits: false });
+        self.stats.sent = self.stats.sent.saturating_add(1);
+        self.end_due = Some(now.plus_us(END_US));
+        while let Some(oldest) = self.sent.front()
+            && (now.since(oldest.at) > KEPT_US || self.kept_bytes > KEPT_BYTES_MAX)
+        {
+            self.kept_bytes = self.kept_bytes.saturating_sub(oldest.packet.payload.len());
+            self.sent.pop_front();
+            self.first = self.first.saturating_add(1);
+        }
+        datagram
+    }
+
+    fn send_again(&mut self, number: u64, now: Time) -> Option<Vec<u8>> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let sent = self.sent.get_mut(index)?;
+        (sent.waits, sent.last) = (false, now);
+        self.stats.resent = self.stats.resent.saturating_add(1);
+        Some(write(&sent.packet, sent.part, number, true, now))
+    }
+}
+
+fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -> Vec<u8> {
+    let flags = if again { packet.flags.with(Flags::RETRANSMISSION) } else { packet.flags };
+    let age_ms = now.since(packet.ingest).max(0) / 1_000;
+    let media = Media {
+        part,
+        flags,
+        link_seq,
+        track: packet.track,
+        sent: (now.us() / SENT_UNIT_US) as u16,
+        age_ms: u16::try_from(age_ms).unwrap_or(u16::MAX),
+        budget_ms: packet.budget_ms,
+        seq: packet.seq,
+        timestamp: packet.timestamp,
+        dts_offset: packet.dts_offset,
+    };
+    let mut out =
+        Vec::with_capacity(packet.payload.len().saturating_add(packet.descriptor.len()).saturating_add(40));
+    media.write(Body { descriptor: &packet.descriptor, payload: &packet.payload }, &mut out);
+    out
+}
