@@ -39,6 +39,48 @@ fn relay_datagrams() -> (Vec<u8>, Vec<u8>) {
     (media, nack)
 }
 
+/// One message of each kind, after the length of the pieces.
+fn relay_messages() -> Vec<u8> {
+    use relay::control::{Encoding, Form, Message, NodeId, Track, TrackId, VERSION};
+    let stream = media::StreamName::new("live", "alice").expect("a name");
+    let node = NodeId::new("edge-1").expect("an id");
+    let (codecs, path) = ([Some(media::Codec::Opus), Some(media::Codec::H264)], vec![node.clone()]);
+    let (alias, generation) = (70, 9);
+    let track = Track {
+        alias,
+        answers: true,
+        codec: media::Codec::H264,
+        seq: 1 << 33,
+        timestamp: -5,
+        capture_us: 1_000_000,
+        config: Bytes::from_static(&[1, 0x42, 0xe0, 0x1f]),
+    };
+    let encoding =
+        Encoding { flows: true, live: true, height: 720, rate_bps: 2_000_000, temporal_bps: vec![1_000_000] };
+    let messages = [
+        Message::Hello { version: VERSION, node },
+        Message::Announce { stream: stream.clone(), generation, form: Form::Packets, codecs, path },
+        Message::Subscribe {
+            alias,
+            stream: stream.clone(),
+            generation,
+            track: TrackId { kind: Kind::Video, layer: 1 },
+        },
+        Message::Track(track),
+        Message::KeyFrame { alias },
+        Message::Layers { stream: stream.clone(), generation, encodings: vec![encoding] },
+        Message::Clock { now_us: 5_000_000 },
+        Message::Unsubscribe { alias },
+        Message::End { stream, generation },
+        Message::Drain { within_ms: 5_000 },
+    ];
+    let mut out = vec![100];
+    for message in &messages {
+        message.write(&mut out).expect("a short message");
+    }
+    out
+}
+
 /// Writes them; gives their number.
 pub fn write(folder: &Path) -> io::Result<usize> {
     let mut count = 0;
@@ -73,6 +115,7 @@ pub fn write(folder: &Path) -> io::Result<usize> {
     put("relay_datagram", "nack", &nack)?;
     let led = |bytes: &[u8]| [&[bytes.len() as u8, 40][..], bytes].concat();
     put("relay_hop", "both", &[led(&media), led(&[4, 20]), led(&[3, 20, 12, 3, 5, 2]), led(&media)].concat())?;
+    put("relay_control", "all", &relay_messages())?;
     for (name, bytes) in layers_steps() {
         put("layers", name, &bytes)?;
     }

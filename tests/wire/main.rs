@@ -2,6 +2,7 @@
 //! payloads and back, and browsers' offers to our answers. What one crate alone can show is tested beside its code.
 mod clip;
 mod flv;
+mod relay_control;
 mod rtmp;
 mod rtp;
 mod sdp;

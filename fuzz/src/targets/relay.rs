@@ -1,12 +1,12 @@
-//! What transport/relay reads: datagrams of another node.
+//! What transport/relay reads: datagrams and control messages of another node.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use media::Time;
+use relay::control::{MESSAGE_LEN_MAX, Message, PATH_MAX, take};
 use relay::datagram::{
     Datagram, Flags, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, read, write_end, write_nack,
 };
 use relay::hop::{Class, Incoming, Outbound, Outgoing, RoundTrip};
-
 
 use crate::novelty::note;
 
@@ -34,6 +34,33 @@ pub fn datagram(data: &[u8]) {
     match (&read_back, &again) {
         (Ok(Datagram::Nack(a)), Ok(Datagram::Nack(b))) => assert!(a.ranges().eq(b.ranges())),
         (a, b) => assert_eq!(a, b),
+    }
+}
+
+/// The control stream in pieces of the length that the first byte says: no more is kept than a message and a piece, and what is read is read again from
+/// what is written of it.
+pub fn control(data: &[u8]) {
+    let Some((&piece, data)) = data.split_first() else { return };
+    let mut stream = BytesMut::new();
+    for piece in data.chunks(usize::from(piece).max(1)) {
+        stream.extend_from_slice(piece);
+        loop {
+            let message = take(&mut stream);
+            note(&message);
+            match message {
+                Ok(Some(message)) => {
+                    if let Message::Announce { path, .. } = &message {
+                        assert!((1..=PATH_MAX).contains(&path.len()));
+                    }
+                    let mut out = Vec::new();
+                    message.write(&mut out).expect("what was read fits");
+                    assert_eq!(take(&mut BytesMut::from(&out[..])), Ok(Some(message)));
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+        assert!(stream.len() <= MESSAGE_LEN_MAX + 8 + piece.len());
     }
 }
 

@@ -1,0 +1,63 @@
+//! The hop's control messages, byte by byte: nodes of different builds speak them, so a change here is a change of the protocol's version.
+use bytes::{Bytes, BytesMut};
+use media::{Codec, Kind, StreamName};
+use relay::control::{Encoding, Form, Message, NodeId, Track, TrackId, VERSION, take};
+
+#[track_caller]
+fn check(message: Message, want: &[u8]) {
+    let mut out = Vec::new();
+    message.write(&mut out).expect("it fits");
+    assert_eq!(out, want, "{message:?}");
+    let mut stream = BytesMut::from(want);
+    assert_eq!(take(&mut stream), Ok(Some(message)));
+    assert!(stream.is_empty());
+}
+
+#[test]
+fn messages_are_these_bytes() {
+    let stream = || StreamName::new("a", "b").expect("a name");
+    let node = |id| NodeId::new(id).expect("an id");
+    check(Message::Hello { version: VERSION, node: node("n-1") }, b"\x06\x00\x01\x03n-1");
+    check(
+        Message::Announce {
+            stream: stream(),
+            generation: 300,
+            form: Form::Frames,
+            codecs: [Some(Codec::Aac), None],
+            path: vec![node("x"), node("y")],
+        },
+        b"\x0f\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y",
+    );
+    check(Message::End { stream: stream(), generation: 5 }, b"\x06\x04\x03a/b\x05");
+    for (track, byte) in [((Kind::Audio, 0), 0), ((Kind::Video, 0), 0x80), ((Kind::Video, 2), 0x82)] {
+        let track = TrackId { kind: track.0, layer: track.1 };
+        check(
+            Message::Subscribe { alias: 7, stream: stream(), generation: 5, track },
+            &[&b"\x08\x06\x07\x03a/b\x05"[..], &[byte]].concat(),
+        );
+    }
+    check(Message::Unsubscribe { alias: 7 }, b"\x02\x08\x07");
+    check(
+        Message::Track(Track {
+            alias: 7,
+            answers: true,
+            codec: Codec::H264,
+            seq: 258,
+            timestamp: -1,
+            capture_us: 3,
+            config: Bytes::from_static(b"cfg"),
+        }),
+        b"\x20\x0a\x07\x01\x01\0\0\0\0\0\0\x01\x02\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\x03\x03cfg",
+    );
+    check(Message::KeyFrame { alias: 7 }, b"\x02\x0c\x07");
+    let encodings = vec![
+        Encoding::default(),
+        Encoding { flows: true, live: true, height: 360, rate_bps: 60, temporal_bps: vec![30, 60] },
+    ];
+    check(
+        Message::Layers { stream: stream(), generation: 5, encodings },
+        b"\x12\x0e\x03a/b\x05\x02\0\0\0\0\x03\x41\x68\x3c\x02\x1e\x3c",
+    );
+    check(Message::Drain { within_ms: 9 }, b"\x02\x10\x09");
+    check(Message::Clock { now_us: 5 }, b"\x09\x01\0\0\0\0\0\0\0\x05");
+}

@@ -1,0 +1,480 @@
+//! Control messages of the hop, on the reliable stream of ALPN `millrace/1` that the dialling node opens: one after the other, each led by its length.
+//!
+//! ```text
+//! message    length(varint) type(varint) body
+//! HELLO      0   version(varint) node(text)
+//! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ...
+//! END        4   stream(text) generation(varint)
+//! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1)
+//! UNSUBSCRIBE 8  alias(varint)
+//! TRACK      10  alias(varint) flags(1) codec(1) seq(8) timestamp(8) capture(8) config(length(varint) bytes)
+//! KEYFRAME   12  alias(varint)
+//! LAYERS     14  stream(text) generation(varint) count(1) { flags(1) height(varint) rate(varint) count(1) { rate(varint) } ... } ...
+//! DRAIN      16  within_ms(varint)
+//! CLOCK      1   now(8)
+//! ```
+//!
+//! Text is its length (varint) and UTF-8. A type that is not known is passed over when it is odd, and ends the connection when it is even. What follows
+//! the fields of a body is passed over: later versions add there.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use media::{Codec, Kind, StreamName};
+
+use crate::varint;
+
+/// The version of this file.
+pub const VERSION: u64 = 1;
+/// Bytes of one message, its length not included. A codec's configuration is the longest thing there is.
+pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// Nodes that an announcement may have passed. Paths are of three hops; more is a loop.
+pub const PATH_MAX: usize = 8;
+/// Encodings of a picture, at most: two bits of a track's byte.
+pub const ENCODINGS_MAX: usize = 4;
+/// Temporal layers of an encoding, at most.
+pub const TEMPORAL_LAYERS_MAX: usize = 8;
+/// Bytes of a node's id: a label of a DNS name, for it stands in a certificate.
+pub const NODE_ID_LEN_MAX: usize = 63;
+
+const TYPE_HELLO: u64 = 0;
+const TYPE_CLOCK: u64 = 1;
+const TYPE_ANNOUNCE: u64 = 2;
+const TYPE_END: u64 = 4;
+const TYPE_SUBSCRIBE: u64 = 6;
+const TYPE_UNSUBSCRIBE: u64 = 8;
+const TYPE_TRACK: u64 = 10;
+const TYPE_KEYFRAME: u64 = 12;
+const TYPE_LAYERS: u64 = 14;
+const TYPE_DRAIN: u64 = 16;
+
+const VIDEO: u8 = 1 << 7;
+const ANSWERS: u8 = 1;
+const FLOWS: u8 = 1;
+const LIVE: u8 = 1 << 1;
+
+/// A node's id: lower-case letters, digits and inner hyphens, so that it is a DNS name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// From its text; `None` when that is none.
+    pub fn new(text: &str) -> Option<NodeId> {
+        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let edges = !text.starts_with('-') && !text.ends_with('-');
+        ((1..=NODE_ID_LEN_MAX).contains(&text.len()) && edges && text.bytes().all(fine))
+            .then(|| NodeId(text.into()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the publisher sends, and so what crosses the hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// RTP packets (WebRTC).
+    Packets,
+    /// Frames (RTMP), cut into packets for the hop: H.264 with its DTS offset, AAC as it is.
+    Frames,
+}
+
+/// One track of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TrackId {
+    /// Sound or picture.
+    pub kind: Kind,
+    /// Which encoding of the picture, below [`ENCODINGS_MAX`].
+    pub layer: u8,
+}
+
+/// What a track is: said before its first packet, and when it changes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Track {
+    /// As the subscription named it.
+    pub alias: u64,
+    /// Its source makes a key frame when it is asked.
+    pub answers: bool,
+    /// Its codec.
+    pub codec: Codec,
+    /// A number of the track, from which the 32 bits in datagrams go on.
+    pub seq: u64,
+    /// A time of it, in ticks of the codec's clock, from which those go on...
+    pub timestamp: i64,
+    /// ...and when that was captured, in microseconds of the sender's clock.
+    pub capture_us: i64,
+    /// The codec's configuration, of frames (avcC, AudioSpecificConfig).
+    pub config: Bytes,
+}
+
+/// What is measured of one encoding.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Encoding {
+    /// Packets come.
+    pub flows: bool,
+    /// It may be switched to.
+    pub live: bool,
+    /// Of the picture; 0 while unknown.
+    pub height: u64,
+    /// Bit/s.
+    pub rate_bps: u64,
+    /// Bit/s up to each of its temporal layers, at most [`TEMPORAL_LAYERS_MAX`].
+    pub temporal_bps: Vec<u64>,
+}
+
+/// A control message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// The first of each side.
+    Hello {
+        /// [`VERSION`].
+        version: u64,
+        /// Who says so; the certificate decides.
+        node: NodeId,
+    },
+    /// The sender has a stream.
+    Announce {
+        /// Its name.
+        stream: StreamName,
+        /// Rises with each publisher: the content of one generation is the same everywhere.
+        generation: u64,
+        /// What crosses.
+        form: Form,
+        /// Codecs of sound and picture, as far as known.
+        codecs: [Option<Codec>; 2],
+        /// The nodes that it passed, the origin first and the sender last, 1 to [`PATH_MAX`].
+        path: Vec<NodeId>,
+    },
+    /// The sender has it no more.
+    End {
+        /// Its name.
+        stream: StreamName,
+        /// The announced one.
+        generation: u64,
+    },
+    /// Send a track.
+    Subscribe {
+        /// Its number in datagrams, free so far.
+        alias: u64,
+        /// The stream.
+        stream: StreamName,
+        /// The announced generation.
+        generation: u64,
+        /// Which track of it.
+        track: TrackId,
+    },
+    /// Send it no more.
+    Unsubscribe {
+        /// The subscription.
+        alias: u64,
+    },
+    /// What a track is.
+    Track(Track),
+    /// Somebody needs a key frame.
+    KeyFrame {
+        /// The subscription.
+        alias: u64,
+    },
+    /// What a stream's encodings are like.
+    Layers {
+        /// The stream.
+        stream: StreamName,
+        /// The announced generation.
+        generation: u64,
+        /// By index, at most [`ENCODINGS_MAX`].
+        encodings: Vec<Encoding>,
+    },
+    /// The sender stops.
+    Drain {
+        /// In so many milliseconds.
+        within_ms: u64,
+    },
+    /// The sender's clock, said each second: capture times are of it.
+    Clock {
+        /// In microseconds.
+        now_us: i64,
+    },
+}
+
+/// Why a message was refused. The peer wrote it, and its connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// It ends before its fields do.
+    #[error("relay control message cut short")]
+    Short,
+    /// Longer than any is.
+    #[error("relay control message of more than {MESSAGE_LEN_MAX} bytes")]
+    Long,
+    /// A type this version does not know and may not pass over.
+    #[error("relay control message of type {0}")]
+    Type(u64),
+    /// A name that is no stream's or no node's.
+    #[error("relay control message with a name that is none")]
+    Name,
+    /// A number that is out of its bounds.
+    #[error("relay control message with a number out of bounds")]
+    Number,
+}
+
+/// Takes the next message from what came of the stream; `None` when the rest of it has not come. The length is judged before anything is kept for it, so
+/// who reads in pieces holds at most a message and a piece.
+pub fn take(stream: &mut BytesMut) -> Result<Option<Message>, Error> {
+    loop {
+        let mut rest: &[u8] = stream;
+        let Some(len) = varint::read(&mut rest) else { return Ok(None) };
+        let len = usize::try_from(len).ok().filter(|len| *len <= MESSAGE_LEN_MAX).ok_or(Error::Long)?;
+        let Some(body) = rest.get(..len) else { return Ok(None) };
+        let head = stream.len().saturating_sub(rest.len());
+        let message = read(body);
+        stream.advance(head.saturating_add(len));
+        if let Some(message) = message? {
+            return Ok(Some(message));
+        }
+    }
+}
+
+/// Reads a message without its length; `None` for one to pass over.
+fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
+    let body = &mut body;
+    Ok(Some(match number(body)? {
+        TYPE_HELLO => Message::Hello { version: number(body)?, node: node(body)? },
+        TYPE_ANNOUNCE => {
+            let (stream, generation) = (stream(body)?, number(body)?);
+            let form = match byte(body)? {
+                0 => Form::Packets,
+                1 => Form::Frames,
+                _ => return Err(Error::Number),
+            };
+            let codecs = [maybe_codec(body, Kind::Audio)?, maybe_codec(body, Kind::Video)?];
+            let count = usize::from(byte(body)?);
+            if !(1..=PATH_MAX).contains(&count) {
+                return Err(Error::Number);
+            }
+            let path = (0..count).map(|_| node(body)).collect::<Result<_, _>>()?;
+            Message::Announce { stream, generation, form, codecs, path }
+        }
+        TYPE_END => Message::End { stream: stream(body)?, generation: number(body)? },
+        TYPE_SUBSCRIBE => {
+            let (alias, stream, generation) = (number(body)?, stream(body)?, number(body)?);
+            let track = match byte(body)? {
+                0 => TrackId { kind: Kind::Audio, layer: 0 },
+                at if at & VIDEO != 0 && usize::from(at & !VIDEO) < ENCODINGS_MAX => {
+                    TrackId { kind: Kind::Video, layer: at & !VIDEO }
+                }
+                _ => return Err(Error::Number),
+            };
+            Message::Subscribe { alias, stream, generation, track }
+        }
+        TYPE_UNSUBSCRIBE => Message::Unsubscribe { alias: number(body)? },
+        TYPE_TRACK => {
+            let (alias, flags, codec) = (number(body)?, byte(body)?, byte(body)?);
+            Message::Track(Track {
+                alias,
+                answers: flags & ANSWERS != 0,
+                codec: codec_of(codec).ok_or(Error::Number)?,
+                seq: u64::from_be_bytes(eight(body)?),
+                timestamp: i64::from_be_bytes(eight(body)?),
+                capture_us: i64::from_be_bytes(eight(body)?),
+                config: Bytes::copy_from_slice(bytes(body)?),
+            })
+        }
+        TYPE_KEYFRAME => Message::KeyFrame { alias: number(body)? },
+        TYPE_LAYERS => {
+            let (stream, generation, count) = (stream(body)?, number(body)?, usize::from(byte(body)?));
+            if count > ENCODINGS_MAX {
+                return Err(Error::Number);
+            }
+            let encodings = (0..count).map(|_| encoding(body)).collect::<Result<_, _>>()?;
+            Message::Layers { stream, generation, encodings }
+        }
+        TYPE_DRAIN => Message::Drain { within_ms: number(body)? },
+        TYPE_CLOCK => Message::Clock { now_us: i64::from_be_bytes(eight(body)?) },
+        odd if odd & 1 == 1 => return Ok(None),
+        unknown => return Err(Error::Type(unknown)),
+    }))
+}
+
+fn encoding(body: &mut &[u8]) -> Result<Encoding, Error> {
+    let (flags, height, rate_bps, count) =
+        (byte(body)?, number(body)?, number(body)?, usize::from(byte(body)?));
+    if count > TEMPORAL_LAYERS_MAX {
+        return Err(Error::Number);
+    }
+    let temporal_bps = (0..count).map(|_| number(body)).collect::<Result<_, _>>()?;
+    Ok(Encoding { flows: flags & FLOWS != 0, live: flags & LIVE != 0, height, rate_bps, temporal_bps })
+}
+
+fn number(body: &mut &[u8]) -> Result<u64, Error> {
+    varint::read(body).ok_or(Error::Short)
+}
+
+fn byte(body: &mut &[u8]) -> Result<u8, Error> {
+    let (&byte, rest) = body.split_first().ok_or(Error::Short)?;
+    *body = rest;
+    Ok(byte)
+}
+
+fn eight(body: &mut &[u8]) -> Result<[u8; 8], Error> {
+    let (&eight, rest) = body.split_first_chunk().ok_or(Error::Short)?;
+    *body = rest;
+    Ok(eight)
+}
+
+fn bytes<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], Error> {
+    let len = usize::try_from(number(body)?).map_err(|_| Error::Short)?;
+    let (bytes, rest) = body.split_at_checked(len).ok_or(Error::Short)?;
+    *body = rest;
+    Ok(bytes)
+}
+
+fn text<'a>(body: &mut &'a [u8]) -> Result<&'a str, Error> {
+    std::str::from_utf8(bytes(body)?).map_err(|_| Error::Name)
+}
+
+fn node(body: &mut &[u8]) -> Result<NodeId, Error> {
+    NodeId::new(text(body)?).ok_or(Error::Name)
+}
+
+fn stream(body: &mut &[u8]) -> Result<StreamName, Error> {
+    StreamName::parse(text(body)?).map_err(|_| Error::Name)
+}
+
+/// Codecs by their numbers less one; 0 is none.
+const CODECS: [Codec; 9] = [
+    Codec::H264,
+    Codec::H265,
+    Codec::Vp8,
+    Codec::Vp9,
+    Codec::Av1,
+    Codec::Aac,
+    Codec::Opus,
+    Codec::Pcma,
+    Codec::Pcmu,
+];
+
+fn codec_of(number: u8) -> Option<Codec> {
+    CODECS.get(usize::from(number.checked_sub(1)?)).copied()
+}
+
+fn codec_number(codec: Option<Codec>) -> u8 {
+    let at = codec.and_then(|codec| CODECS.iter().position(|c| *c == codec));
+    at.map_or(0, |at| (at as u8).saturating_add(1))
+}
+
+fn maybe_codec(body: &mut &[u8], kind: Kind) -> Result<Option<Codec>, Error> {
+    match byte(body)? {
+        0 => Ok(None),
+        number => codec_of(number).filter(|codec| codec.kind() == kind).map(Some).ok_or(Error::Number),
+    }
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    varint::write(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+impl Message {
+    /// Appends the message with its length. What is beyond a bound of this file is left out: the peer would refuse it.
+    ///
+    /// # Errors
+    /// [`Error::Long`], for a codec's configuration that fits no message.
+    pub fn write(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        let mut body = Vec::new();
+        self.write_body(&mut body);
+        if body.len() > MESSAGE_LEN_MAX {
+            return Err(Error::Long);
+        }
+        put(out, &body);
+        Ok(())
+    }
+
+    fn write_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Message::Hello { version, node } => {
+                varint::write(out, TYPE_HELLO);
+                varint::write(out, *version);
+                put(out, node.as_str().as_bytes());
+            }
+            Message::Announce { stream, generation, form, codecs, path } => {
+                varint::write(out, TYPE_ANNOUNCE);
+                put(out, stream.as_str().as_bytes());
+                varint::write(out, *generation);
+                out.push(u8::from(*form == Form::Frames));
+                out.extend(codecs.map(codec_number));
+                let path = path.get(..PATH_MAX).unwrap_or(path);
+                out.push(path.len() as u8);
+                for node in path {
+                    put(out, node.as_str().as_bytes());
+                }
+            }
+            Message::End { stream, generation } => {
+                varint::write(out, TYPE_END);
+                put(out, stream.as_str().as_bytes());
+                varint::write(out, *generation);
+            }
+            Message::Subscribe { alias, stream, generation, track } => {
+                varint::write(out, TYPE_SUBSCRIBE);
+                varint::write(out, *alias);
+                put(out, stream.as_str().as_bytes());
+                varint::write(out, *generation);
+                out.push(if track.kind == Kind::Video { VIDEO | track.layer } else { 0 });
+            }
+            Message::Unsubscribe { alias } => {
+                varint::write(out, TYPE_UNSUBSCRIBE);
+                varint::write(out, *alias);
+            }
+            Message::Track(track) => {
+                varint::write(out, TYPE_TRACK);
+                varint::write(out, track.alias);
+                out.push(if track.answers { ANSWERS } else { 0 });
+                out.push(codec_number(Some(track.codec)));
+                out.extend(track.seq.to_be_bytes());
+                out.extend(track.timestamp.to_be_bytes());
+                out.extend(track.capture_us.to_be_bytes());
+                put(out, &track.config);
+            }
+            Message::KeyFrame { alias } => {
+                varint::write(out, TYPE_KEYFRAME);
+                varint::write(out, *alias);
+            }
+            Message::Layers { stream, generation, encodings } => {
+                varint::write(out, TYPE_LAYERS);
+                put(out, stream.as_str().as_bytes());
+                varint::write(out, *generation);
+                let encodings = encodings.get(..ENCODINGS_MAX).unwrap_or(encodings);
+                out.push(encodings.len() as u8);
+                for encoding in encodings {
+                    let flows = if encoding.flows { FLOWS } else { 0 };
+                    out.push(flows | if encoding.live { LIVE } else { 0 });
+                    varint::write(out, encoding.height);
+                    varint::write(out, encoding.rate_bps);
+                    let rates = &encoding.temporal_bps;
+                    let rates = rates.get(..TEMPORAL_LAYERS_MAX).unwrap_or(rates);
+                    out.push(rates.len() as u8);
+                    for rate in rates {
+                        varint::write(out, *rate);
+                    }
+                }
+            }
+            Message::Drain { within_ms } => {
+                varint::write(out, TYPE_DRAIN);
+                varint::write(out, *within_ms);
+            }
+            Message::Clock { now_us } => {
+                varint::write(out, TYPE_CLOCK);
+                out.extend(now_us.to_be_bytes());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
