@@ -1,6 +1,7 @@
 //! The Millrace node: sockets, clocks, threads, HTTP, settings. The only place that touches the operating system.
 
 pub mod auth;
+pub mod cert;
 pub mod clients;
 pub mod clock;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The `millrace` program: `serve`, `check`, `demo`.
+//! The `millrace` program: `serve`, `check`, `demo`, `cert`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use millrace::config::Config;
-use millrace::{demo, logging, serve};
+use millrace::{cert, demo, logging, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,6 +39,31 @@ enum Verb {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Make the certificates that the nodes of a cluster show each other.
+    #[command(subcommand)]
+    Cert(Cert),
+}
+
+#[derive(Subcommand)]
+enum Cert {
+    /// Make the cluster's certificate authority: ca.pem and ca.key. The key stays where you keep secrets.
+    Ca {
+        /// Folder for both.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make a node's certificate: node.pem and node.key, with a copy of ca.pem.
+    Node {
+        /// Folder of the authority.
+        #[arg(long)]
+        ca: PathBuf,
+        /// The node's id: `cluster.node` of its settings.
+        #[arg(long)]
+        id: String,
+        /// Folder for them.
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,6 +83,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             config.check(&mut std::io::stdout().lock())?;
             Ok(())
         }
+        Verb::Cert(Cert::Ca { out }) => cert::ca(&out),
+        Verb::Cert(Cert::Node { ca, id, out }) => cert::node(&ca, &id, &out),
         Verb::Serve { config } => start(load(config)?, |config| async move { serve::run(config).await }),
         Verb::Demo { config } => start(load(config)?, |config| async move { demo::run(config).await }),
     }
