@@ -13,6 +13,7 @@ pub mod logging;
 pub mod media_plane;
 pub mod node;
 pub mod ops;
+pub mod relay;
 pub mod rtmp_server;
 pub mod serve;
 pub mod stream;

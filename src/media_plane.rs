@@ -114,7 +114,7 @@ impl ShardHandle {
     }
 }
 
-/// Binds the sockets and starts the threads. Events come out of the channel; it is unbounded because what goes in is bounded by sessions.
+/// Binds the sockets and starts the threads. `relay` gets the mail for the shard number after the last. Events come out of the channel; it is unbounded because what goes in is bounded by sessions.
 pub fn start(
     ip: IpAddr,
     base_port: u16,
@@ -122,6 +122,7 @@ pub fn start(
     clock: Clock,
     seed: u64,
     pacer: bool,
+    relay: Option<mpsc::Sender<Mail>>,
     node_metrics: &Arc<NodeMetrics>,
 ) -> io::Result<(Vec<ShardHandle>, mpsc::UnboundedReceiver<Event>)> {
     let (events_in, events) = mpsc::unbounded_channel();
@@ -170,6 +171,7 @@ pub fn start(
             taps: HashMap::new(),
             closed_taps: Vec::new(),
             peers: Vec::new(),
+            relay: relay.clone(),
             panics: 0,
             node_metrics: node_metrics.clone(),
             events: events_in.clone(),
@@ -198,6 +200,7 @@ struct Loop {
     /// Panics that no session could be ended for.
     panics: u32,
     peers: Vec<ShardHandle>,
+    relay: Option<mpsc::Sender<Mail>>,
     events: mpsc::UnboundedSender<Event>,
     node_metrics: Arc<NodeMetrics>,
     metrics: Arc<ShardMetrics>,
@@ -416,6 +419,11 @@ impl Loop {
             if let Some(peer) = self.peers.get(to) {
                 self.metrics.mailbox_out.increment();
                 peer.mail(mail);
+            } else if let Some(relay) = &self.relay
+                && relay.try_send(mail).is_err()
+            {
+                self.node_metrics.queue_overflows.of(Queue::ShardMedia).increment();
+                self.metrics.dropped(DropReason::MailboxFull);
             }
         }
         for event in self.shard.take_events() {

@@ -18,6 +18,7 @@ use crate::clients::{Client, ClientGuard, ClientKind, Clients, Entry, Kicked};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::media_plane::{self, Order, ShardHandle};
+use crate::relay;
 use crate::stream::{PublishGuard, StreamSettings, Streams, WatchGuard};
 use crate::task;
 use crate::wishes::Wishes;
@@ -102,6 +103,9 @@ impl Node {
         let count = config.shards();
         let ip = config.webrtc.listen_ip;
         let metrics = Arc::new(NodeMetrics::default());
+        let cluster = (!config.cluster.node.is_empty())
+            .then(|| (relay::Handle::new(count), mpsc::channel(relay::MAIL_MAX)));
+        let mail_in = cluster.as_ref().map(|(_, (mail_in, _))| mail_in.clone());
         let (shards, events) = media_plane::start(
             ip,
             config.webrtc.base_port,
@@ -109,12 +113,20 @@ impl Node {
             clock,
             u64::from_le_bytes(seed),
             config.webrtc.pacer,
+            mail_in,
             &metrics,
         )?;
         let identity = rtc::dtls::Identity::generate().context("cannot make the DTLS certificate")?;
         let clients: Arc<Clients> = Arc::default();
         let settings = StreamSettings::from(&config);
-        let streams = Streams::new(clock, shards.clone(), settings, metrics.clone(), clients.clone());
+        let streams = Streams::new(
+            clock,
+            shards.clone(),
+            settings,
+            metrics.clone(),
+            clients.clone(),
+            cluster.as_ref().map(|((handle, _), _)| handle.clone()),
+        );
         let candidate_ips = candidate_ips(&config);
         let node = Arc::new(Node {
             config,
@@ -134,6 +146,9 @@ impl Node {
         });
         node.spawn_vital("events", node.clone().handle_events(events));
         node.spawn_vital("sweep", node.clone().sweep());
+        if let Some(((handle, local), (_, mail))) = cluster {
+            relay::start(&node, handle, mail, local)?;
+        }
         Ok(node)
     }
 

@@ -67,6 +67,9 @@ pub enum Command {
     RequestKeyFrame(TrackKey),
     /// A maker of [`Mail::Packets`] stops.
     EndSource(TrackKey, SourceId),
+    /// A stream that is at home here comes from another node: its tracks are mirrored from that shard number, the relay's, while somebody takes them.
+    /// `None`: it does no more.
+    Relay(StreamId, Option<ShardId>),
     /// What a subscriber wants of its stream's encodings.
     RequestLayer(PeerId, LayerRequest),
     /// A publisher can hear which of its encodings are wanted ([`Event::Wanted`]), or cannot any more. Without it all are.
@@ -75,11 +78,11 @@ pub enum Command {
     Estimate(PeerId, u64),
 }
 
-/// What shards tell each other, and what the control plane's packetizers send them. Media may be dropped when a mailbox is
+/// What shards, and the relay as one more of them, tell each other, and what the control plane's packetizers send them. Media may be dropped when a mailbox is
 /// full, and is counted there.
 #[derive(Clone, Debug)]
 pub enum Mail {
-    /// Packets made outside the media plane (from RTMP), in their source's own numbering.
+    /// Packets made outside the media plane (from RTMP), or of another node, in their source's own numbering.
     Packets {
         /// The track, at home on the receiving shard.
         track: TrackKey,

@@ -7,7 +7,7 @@ use rtc::ice::Credentials;
 use rtc::session::Session;
 
 use crate::allocate::LAYERS_MAX;
-use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, TrackKey};
+use crate::command::{CloseReason, Event, Mail, PeerConfig, PeerId, PeerRole, ShardId, StreamId, TrackKey};
 use crate::forward::Forwarder;
 use crate::peer::{Forgeries, Peer, Published, Publisher, Role, Subscribed, Subscriber, push};
 use crate::sending::Sending;
@@ -193,6 +193,8 @@ impl Shard {
         if let Some(&slot) = self.track_by_key.get(&key) {
             return slot;
         }
+        let relay = self.relayed.get(&key.stream).copied().filter(|_| home == self.config.id);
+        let home = relay.unwrap_or(home);
         let upstream = if home == self.config.id { Upstream::None } else { Upstream::Home(home) };
         if let Upstream::Home(home) = upstream {
             self.mail.push((home, Mail::Mirror(key, self.config.id)));
@@ -200,6 +202,31 @@ impl Shard {
         let slot = self.tracks.insert(Track::new(key, upstream));
         self.track_by_key.insert(key, slot);
         slot
+    }
+
+    /// A stream comes from another node from now on, or does no more. Tracks that wait for a source are mirrored from there.
+    pub(crate) fn relay(&mut self, stream: StreamId, relay: Option<ShardId>) {
+        let before = match relay {
+            Some(relay) => self.relayed.insert(stream, relay),
+            None => self.relayed.remove(&stream),
+        };
+        let slots: Vec<usize> =
+            self.tracks.iter().filter(|(_, t)| t.key.stream == stream).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let track = &mut self.tracks[slot];
+            match relay {
+                Some(relay) if track.upstream == Upstream::None => {
+                    track.upstream = Upstream::Home(relay);
+                    self.mail.push((relay, Mail::Mirror(track.key, self.config.id)));
+                }
+                None if before.is_some_and(|relay| track.upstream == Upstream::Home(relay)) => {
+                    track.upstream = Upstream::None;
+                    self.mail.extend(before.map(|relay| (relay, Mail::Unmirror(track.key, self.config.id))));
+                    self.forget_if_idle(slot);
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(crate) fn forget_if_idle(&mut self, slot: usize) {

@@ -80,6 +80,8 @@ pub struct Shard {
     pub(crate) claims: HashMap<SocketAddr, usize>,
     pub(crate) tracks: Slab<Track>,
     pub(crate) track_by_key: HashMap<TrackKey, usize>,
+    /// Streams at home here that come from another node, and the relay's number.
+    pub(crate) relayed: HashMap<StreamId, ShardId>,
     /// Streams with more than one encoding.
     pub(crate) layers: HashMap<StreamId, LayerSet>,
     pub(crate) dirty: Vec<usize>,
@@ -110,6 +112,7 @@ impl Shard {
             claims: HashMap::new(),
             tracks: Slab::new(),
             track_by_key: HashMap::new(),
+            relayed: HashMap::new(),
             layers: HashMap::new(),
             dirty: Vec::new(),
             block: BytesMut::new(),
@@ -153,6 +156,7 @@ impl Shard {
                     self.tracks[track].key_frames.want();
                 }
             }
+            Command::Relay(stream, relay) => self.relay(stream, relay),
             Command::RequestLayer(id, request) => {
                 self.change_layer_choice(id, now, |choice| choice.request = request);
             }
@@ -298,13 +302,18 @@ impl Shard {
             Mail::Packets { source, .. } if self.ended.contains(&source) => {
                 self.metrics.dropped(DropReason::NoTrack)
             }
+            // Its last viewer left, and the relay does not know yet.
+            Mail::Packets { track: key, .. }
+                if self.relayed.contains_key(&key.stream) && !self.track_by_key.contains_key(&key) => {}
             Mail::Packets { track: key, source, packets } => {
                 let slot = self.track_at_home(key);
                 if self.tracks[slot].is_new(source) {
                     self.fence_layers(key, source);
                 }
+                let upstream =
+                    self.relayed.get(&key.stream).map_or(Upstream::External, |at| Upstream::Home(*at));
                 let track = &mut self.tracks[slot];
-                if !track.adopt(source, Upstream::External) {
+                if !track.adopt(source, upstream) {
                     self.metrics.dropped(DropReason::NoTrack);
                     return;
                 }

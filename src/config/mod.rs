@@ -13,6 +13,7 @@ mod rules;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use relay::control::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub use auth::{Auth, Token};
@@ -36,6 +37,8 @@ pub struct Config {
     pub audio: Audio,
     /// `[video]`: conversion of video.
     pub video: Video,
+    /// `[cluster]`: the relay between nodes.
+    pub cluster: Cluster,
     /// `[auth]`: who may publish and play.
     pub auth: Auth,
     /// `[ops]`: metrics and health.
@@ -160,6 +163,34 @@ pub enum BFrames {
     Pass,
 }
 
+/// `[cluster]`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// The node's id, which its certificate names; empty: no cluster.
+    pub node: String,
+    /// Where the relay listens (UDP).
+    pub listen: SocketAddr,
+    /// The other nodes, as `ID=ADDRESS:PORT`.
+    pub peers: Vec<String>,
+    /// The cluster's authority (PEM).
+    pub ca: String,
+    /// The node's certificate (PEM).
+    pub cert: String,
+    /// Its key (PEM).
+    pub key: String,
+}
+
+impl Cluster {
+    /// The other nodes; `None` for what is no `ID=ADDRESS:PORT`.
+    pub fn peers(&self) -> impl Iterator<Item = Option<(NodeId, SocketAddr)>> {
+        self.peers.iter().map(|peer| {
+            let (id, at) = peer.split_once('=')?;
+            Some((NodeId::new(id)?, at.parse().ok()?))
+        })
+    }
+}
+
 /// `[ops]`
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -263,6 +294,19 @@ impl Default for Audio {
 impl Default for Video {
     fn default() -> Video {
         Video { b_frames: BFrames::Drop }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        Cluster {
+            node: String::new(),
+            listen: loopback(4443),
+            peers: Vec::new(),
+            ca: "ca.pem".into(),
+            cert: "node.pem".into(),
+            key: "node.key".into(),
+        }
     }
 }
 

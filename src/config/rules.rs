@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use relay::control::NodeId;
+
 use super::{Config, ConfigError, Place, Problem, duration};
 
 /// More shards than any machine has cores for; each has a port.
@@ -63,9 +65,28 @@ impl Config {
                 rules.broken("http.cors_origins", what, "Use `*`, or origins such as `https://example.com`");
             }
         }
+        self.check_cluster(rules);
         if self.log.filter.trim().is_empty() {
             let advice = "Use error, warn, info, debug or trace";
             rules.broken("log.filter", "log.filter is empty".into(), advice);
+        }
+    }
+
+    fn check_cluster(&self, rules: &mut Rules) {
+        let cluster = &self.cluster;
+        if !cluster.node.is_empty() && NodeId::new(&cluster.node).is_none() {
+            let what = format!("cluster.node is {:?}", cluster.node);
+            rules.broken("cluster.node", what, "Use up to 63 lower-case letters, digits and inner hyphens");
+        }
+        for (text, peer) in cluster.peers.iter().zip(cluster.peers()) {
+            let what = format!("cluster.peers has {text:?}");
+            match peer {
+                None => rules.broken("cluster.peers", what, "Write ID=ADDRESS:PORT, such as b=10.0.0.2:4443"),
+                Some((id, _)) if id.as_str() == cluster.node => {
+                    rules.broken("cluster.peers", what, "Name the other nodes, not this one");
+                }
+                Some(_) => {}
+            }
         }
     }
 
@@ -278,6 +299,17 @@ mod tests {
         assert_eq!(problems(|c| c.node.public_ips = vec!["0.0.0.0".parse().unwrap()]).len(), 1);
         assert_eq!(problems(|c| c.webrtc.ice_servers = vec!["stun:stun.example.com:3478".into()]), [""; 0]);
         assert_eq!(problems(|c| c.webrtc.ice_servers = vec!["stun:a>; rel=x".into()]).len(), 1);
+    }
+
+    #[test]
+    fn peers_are_other_nodes() {
+        let peers = |peers: &[&str]| {
+            let peers = peers.iter().map(ToString::to_string).collect();
+            problems(|c| (c.cluster.node, c.cluster.peers) = ("a".into(), peers)).len()
+        };
+        assert_eq!(peers(&["b=10.0.0.2:4443", "c=[::1]:4443"]), 0);
+        assert_eq!(peers(&["b", "b=host:1", "B=10.0.0.2:4443", "a=10.0.0.2:4443"]), 4);
+        assert_eq!(problems(|c| c.cluster.node = "a.b".into()).len(), 1);
     }
 
     #[test]

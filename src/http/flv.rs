@@ -48,7 +48,7 @@ pub async fn get(
         node.metrics.refused.of(Refusal::NotFound).add(1);
         Refused(StatusCode::NOT_FOUND, format!("nobody publishes {name}"))
     };
-    let stream = node.streams.get(&name).filter(|s| s.is_live()).ok_or_else(nobody)?;
+    let stream = node.streams.get_or_relayed(&name).filter(|s| s.is_live()).ok_or_else(nobody)?;
     if let Some(why) = stream.refused() {
         node.metrics.refused.of(Refusal::UnsupportedCodec).add(1);
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));

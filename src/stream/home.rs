@@ -105,7 +105,7 @@ mod tests {
     fn homes(shards: usize) -> Arc<Homes> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (handles, _) =
-            media_plane::start(ip, 0, shards, Clock::start(), 1, true, &Arc::default()).unwrap();
+            media_plane::start(ip, 0, shards, Clock::start(), 1, true, None, &Arc::default()).unwrap();
         Homes::new(handles)
     }
 

@@ -20,6 +20,7 @@ use crate::clients::{Client, ClientKind, Clients};
 use crate::clock::Clock;
 use crate::config::{BFrames, Config};
 use crate::media_plane::{Order, ShardHandle};
+use crate::relay;
 use home::{Home, Homes};
 use log::{Ended, FrameLog, LogLimits};
 
@@ -72,6 +73,8 @@ pub struct Publisher {
     pub source: SourceId,
     /// Since when.
     pub since: Time,
+    /// It is at another node: its generation there.
+    pub relayed: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +136,7 @@ pub struct Shared {
     replace: bool,
     next_id: AtomicU64,
     clients: Arc<Clients>,
+    relay: Option<Arc<relay::Handle>>,
 }
 
 /// Ends the client of that id.
@@ -205,6 +209,7 @@ impl Streams {
         settings: StreamSettings,
         metrics: Arc<metrics::NodeMetrics>,
         clients: Arc<Clients>,
+        relay: Option<Arc<relay::Handle>>,
     ) -> Streams {
         let shared = Shared {
             clock,
@@ -216,14 +221,15 @@ impl Streams {
             replace: settings.replace,
             next_id: AtomicU64::new(1),
             clients,
+            relay,
         };
         Streams { by_name: DashMap::new(), shared: Arc::new(shared) }
     }
 
     /// The stream of that name, made when there is none.
     pub fn get_or_create(&self, name: &StreamName) -> Arc<Stream> {
-        match self.by_name.entry(name.clone()) {
-            Entry::Occupied(there) => there.get().clone(),
+        let stream = match self.by_name.entry(name.clone()) {
+            Entry::Occupied(there) => return there.get().clone(),
             Entry::Vacant(free) => {
                 let id = StreamId(self.shared.draw_id());
                 let home = self.shared.homes.of_stream(name.app());
@@ -243,7 +249,16 @@ impl Streams {
                 free.insert(stream.clone());
                 stream
             }
-        }
+        };
+        // When it is in the table: who announces it now finds it there.
+        stream.attach();
+        stream
+    }
+
+    /// The stream of that name, if it is here or at another node.
+    pub fn get_or_relayed(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        let announced = self.shared.relay.as_ref().is_some_and(|relay| relay.announced.contains_key(name));
+        if announced { Some(self.get_or_create(name)) } else { self.get(name) }
     }
 
     /// The stream of that name, if somebody publishes or watches it.
@@ -267,7 +282,13 @@ impl Streams {
         for stream in self.all() {
             stream.sweep(now);
         }
-        self.by_name.retain(|_, stream| Arc::strong_count(stream) > 1 || !stream.is_idle(now));
+        self.by_name.retain(|_, stream| {
+            let stays = Arc::strong_count(stream) > 1 || !stream.is_idle(now);
+            if let Some((source, _)) = stream.relayed().filter(|_| !stays) {
+                stream.detach(source);
+            }
+            stays
+        });
     }
 
     /// The id generator that sources, clients and streams draw from.
@@ -295,13 +316,17 @@ impl Stream {
             if !self.shared.replace {
                 return Err(PublishError::Busy(self.name.clone()));
             }
+            if publisher.relayed.is_some() {
+                let _ = self.home.order(Order::Shard(Command::Relay(self.id, None)));
+            }
             if let Some(client) = self.shared.clients.get(publisher.client) {
                 // Overloaded: it loses the name all the same, and its packets are fenced off.
                 let _ = client.end(CloseReason::Replaced);
             }
         }
         let source = SourceId(self.shared.draw_id());
-        state.publisher = Some(Publisher { client, ingest, source, since: self.shared.clock.now() });
+        state.publisher =
+            Some(Publisher { client, ingest, source, since: self.shared.clock.now(), relayed: None });
         state.left = None;
         (state.codecs, state.rids) = ([None, None], Vec::new());
         (state.refused, state.packets_refused, state.b_frames) = (None, None, false);
@@ -310,6 +335,10 @@ impl Stream {
         }
         self.reconcile(&mut state);
         drop(state);
+        if let Some(relay) = self.shared.relay.as_ref().filter(|_| ingest == Ingest::Whip) {
+            let (name, stream, home) = (self.name.clone(), self.id, self.home.clone());
+            relay.tell(relay::Local::Published { name, stream, home, source });
+        }
         let stream = self.me.upgrade();
         Ok(PublishGuard { stream, source })
     }
@@ -327,8 +356,52 @@ impl Stream {
     pub fn set_codec(&self, source: SourceId, codec: Codec) {
         let mut state = self.lock();
         if state.publisher.as_ref().is_some_and(|p| p.source == source) {
-            state.codecs[codec.kind() as usize] = Some(codec);
+            let before = state.codecs[codec.kind() as usize].replace(codec);
+            if let Some(relay) = self.shared.relay.as_ref().filter(|_| before != Some(codec)) {
+                relay.tell(relay::Local::Codec(self.name.clone(), source, codec));
+            }
         }
+    }
+
+    /// The stream is published at another node, if it is announced and nobody publishes it here.
+    pub fn attach(&self) {
+        let Some(relay) = &self.shared.relay else { return };
+        let mut state = self.lock();
+        // Under the lock: who takes the announcement back looks here afterwards.
+        let Some(announced) = relay.announced.get(&self.name).map(|announced| announced.clone()) else {
+            return;
+        };
+        match &state.publisher {
+            Some(publisher) if publisher.relayed == Some(announced.generation) => {
+                state.codecs = announced.codecs;
+                return;
+            }
+            Some(_) => return,
+            None => {}
+        }
+        if self.home.order(Order::Shard(Command::Relay(self.id, Some(relay.number)))).is_err() {
+            return;
+        }
+        let (source, since) = (SourceId(self.shared.draw_id()), self.shared.clock.now());
+        let relayed = Some(announced.generation);
+        state.publisher = Some(Publisher { client: 0, ingest: Ingest::Whip, source, since, relayed });
+        (state.left, state.codecs, state.rids) = (None, announced.codecs, Vec::new());
+        (state.refused, state.packets_refused, state.b_frames) = (None, None, false);
+        self.reconcile(&mut state);
+    }
+
+    /// It is no more.
+    pub fn detach(&self, source: SourceId) {
+        if self.relayed().is_some_and(|(has, _)| has == source) {
+            let _ = self.home.order(Order::Shard(Command::Relay(self.id, None)));
+            self.unpublish(source);
+        }
+    }
+
+    /// The fence of what comes from another node, and its generation there.
+    pub fn relayed(&self) -> Option<(SourceId, u64)> {
+        let state = self.lock();
+        state.publisher.as_ref().and_then(|p| Some((p.source, p.relayed?)))
     }
 
     /// The publisher's codecs, audio and video, as far as known.
@@ -439,6 +512,9 @@ impl Stream {
         }
         state.publisher = None;
         state.left = Some(self.shared.clock.now());
+        if let Some(relay) = &self.shared.relay {
+            relay.tell(relay::Local::Left(self.name.clone(), source));
+        }
         self.log.flush();
         self.reconcile(&mut state);
     }
@@ -462,7 +538,8 @@ impl Stream {
 
     fn is_idle(&self, _now: Time) -> bool {
         let state = self.lock();
-        state.publisher.is_none() && state.left.is_none() && state.viewers == [0; 3]
+        let elsewhere = state.publisher.as_ref().is_none_or(|publisher| publisher.relayed.is_some());
+        elsewhere && state.left.is_none() && state.viewers == [0; 3]
     }
 
     /// Starts and ends the conversions, so that what runs is what is needed.

@@ -5,6 +5,7 @@ mod hostile;
 mod moving;
 mod operations;
 mod publishers;
+mod relay;
 mod slow_viewer;
 mod srs_api;
 mod viewers;

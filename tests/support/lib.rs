@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "fields of test tools say it by their names")]
 pub mod analyse;
 pub mod browser;
+pub mod cluster;
 pub mod ffmpeg;
 pub mod flv;
 pub mod http;

@@ -240,6 +240,11 @@ fn free_tcp_on(ip: Ipv4Addr) -> SocketAddr {
     }
 }
 
+/// A UDP port of 127.0.0.1 nobody has.
+pub fn free_udp() -> u16 {
+    free_udp_range(Ipv4Addr::LOCALHOST, 1)
+}
+
 /// The first of `count` UDP ports in a row that nobody has, on TCP neither (ICE-TCP has the first).
 fn free_udp_range(ip: Ipv4Addr, count: u16) -> u16 {
     loop {

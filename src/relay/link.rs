@@ -1,0 +1,215 @@
+//! Connections between nodes: who dials, the control stream, and what comes, in order, for the hub.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::relay::control::{self, Message, NodeId, VERSION};
+use bytes::{Bytes, BytesMut};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use tokio::sync::mpsc;
+
+use super::congestion::Window;
+use super::tls::Identity;
+use crate::node::Node;
+use crate::task;
+
+/// What links have to say and the hub has not heard: full means that the hub is busy, and datagrams wait in quinn, which drops the oldest.
+pub const EVENTS_MAX: usize = 4_096;
+/// Messages that a peer has not taken. One that takes none is gone: its connection ends.
+const CONTROL_MAX: usize = 4_096;
+/// Dialled again after so long, twice as long each time...
+const AGAIN_MIN: Duration = Duration::from_millis(200);
+/// ...up to this.
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// A handshake and both hellos.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes read of the control stream at a time.
+const PIECE: usize = 16 << 10;
+/// A connection ends with one of these, for the peer's log.
+const PROTOCOL: VarInt = VarInt::from_u32(1);
+
+/// A connection that is through, for the hub.
+#[derive(Debug)]
+pub struct Up {
+    /// Who is there, by its certificate.
+    pub peer: NodeId,
+    /// The connection.
+    pub connection: Connection,
+    /// Its window.
+    pub window: Window,
+    /// Messages for it.
+    pub control: mpsc::Sender<Message>,
+}
+
+/// What a link has to say, by its connection's id.
+#[derive(Debug)]
+pub enum FromLink {
+    /// It is there.
+    Up(Box<Up>),
+    /// The peer said something.
+    Said(usize, Message),
+    /// A datagram came.
+    Datagram(usize, Bytes),
+    /// It is gone.
+    Down(usize),
+}
+
+/// Makes links.
+#[derive(Clone)]
+pub struct Dialler {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The socket.
+    pub endpoint: Endpoint,
+    /// The certificates.
+    pub identity: Arc<Identity>,
+    /// This node.
+    pub me: NodeId,
+    /// To the hub.
+    pub links: mpsc::Sender<FromLink>,
+}
+
+impl Dialler {
+    /// Keeps a connection to a peer, for ever.
+    pub async fn dial(self, peer: NodeId, at: SocketAddr) {
+        let mut again = AGAIN_MIN;
+        loop {
+            match self.connect(&peer, at).await {
+                Ok(()) => again = AGAIN_MIN,
+                Err(error) => {
+                    tracing::debug!(%peer, %at, error = %format!("{error:#}"), "relay dial");
+                }
+            }
+            tokio::time::sleep(again).await;
+            again = (again * 2).min(AGAIN_MAX);
+        }
+    }
+
+    /// One connection from dialling to its end; an error when it did not come to be.
+    async fn connect(&self, peer: &NodeId, at: SocketAddr) -> anyhow::Result<()> {
+        let window = Window::default();
+        let config = self.identity.client(window.clone(), self.node.clock)?;
+        let connection = self.endpoint.connect_with(config, at, peer.as_str())?;
+        let hello = async {
+            let connection = connection.await?;
+            let (mut send, recv) = connection.open_bi().await?;
+            self.say_hello(&mut send).await?;
+            anyhow::Ok((connection, send, recv))
+        };
+        let (connection, send, recv) = tokio::time::timeout(HELLO_LIMIT, hello).await??;
+        self.run(connection, window, send, recv).await
+    }
+
+    /// Takes connections of peers, for ever.
+    pub async fn listen(self) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let window = Window::default();
+            let config = match self.identity.server(window.clone(), self.node.clock) {
+                Ok(config) => Arc::new(config),
+                Err(error) => {
+                    tracing::error!(%error, "relay: the certificate cannot be used");
+                    incoming.ignore();
+                    continue;
+                }
+            };
+            let Ok(connecting) = incoming.accept_with(config) else { continue };
+            let this = self.clone();
+            task::spawn(self.node.metrics.clone(), async move {
+                let from = connecting.remote_address();
+                let hello = async {
+                    let connection = connecting.await?;
+                    let (mut send, recv) = connection.accept_bi().await?;
+                    this.say_hello(&mut send).await?;
+                    anyhow::Ok((connection, send, recv))
+                };
+                let done = match tokio::time::timeout(HELLO_LIMIT, hello).await {
+                    Ok(Ok((connection, send, recv))) => this.run(connection, window, send, recv).await,
+                    Ok(Err(error)) => Err(error),
+                    Err(late) => Err(late.into()),
+                };
+                if let Err(error) = done {
+                    tracing::info!(%from, error = %format!("{error:#}"), "relay connection refused");
+                }
+            });
+        }
+    }
+
+    async fn say_hello(&self, send: &mut SendStream) -> anyhow::Result<()> {
+        let mut out = Vec::new();
+        Message::Hello { version: VERSION, node: self.me.clone() }.write(&mut out)?;
+        Ok(send.write_all(&out).await?)
+    }
+
+    /// Until the connection ends; an error when the peer is not who it should be.
+    async fn run(
+        &self,
+        connection: Connection,
+        window: Window,
+        send: SendStream,
+        mut recv: RecvStream,
+    ) -> anyhow::Result<()> {
+        let Some(peer) = self.identity.peer(&connection) else {
+            connection.close(PROTOCOL, b"certificate of no peer");
+            anyhow::bail!("a certificate of no peer");
+        };
+        let mut said = BytesMut::new();
+        let first = tokio::time::timeout(HELLO_LIMIT, next(&mut recv, &mut said)).await??;
+        if !matches!(&first, Some(Message::Hello { version: VERSION, node }) if *node == peer) {
+            connection.close(PROTOCOL, b"hello");
+            anyhow::bail!("{peer} began with {first:?}");
+        }
+        let id = connection.stable_id();
+        let (control, messages) = mpsc::channel(CONTROL_MAX);
+        let up = Up { peer: peer.clone(), connection: connection.clone(), window, control };
+        self.links.send(FromLink::Up(Box::new(up))).await?;
+        tracing::info!(%peer, at = %connection.remote_address(), "relay link up");
+        let why = tokio::select! {
+            why = self.read_control(id, recv, said) => why,
+            why = self.read_datagrams(id, &connection) => why,
+            why = write_control(send, messages) => why,
+        };
+        connection.close(PROTOCOL, b"over");
+        self.links.send(FromLink::Down(id)).await?;
+        let why = why.err().map_or_else(|| "closed".to_owned(), |error| format!("{error:#}"));
+        tracing::info!(%peer, why, "relay link down");
+        Ok(())
+    }
+
+    async fn read_control(&self, id: usize, mut recv: RecvStream, mut said: BytesMut) -> anyhow::Result<()> {
+        while let Some(message) = next(&mut recv, &mut said).await? {
+            self.links.send(FromLink::Said(id, message)).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_datagrams(&self, id: usize, connection: &Connection) -> anyhow::Result<()> {
+        loop {
+            let datagram = connection.read_datagram().await?;
+            self.links.send(FromLink::Datagram(id, datagram)).await?;
+        }
+    }
+}
+
+async fn write_control(mut send: SendStream, mut messages: mpsc::Receiver<Message>) -> anyhow::Result<()> {
+    let mut out = Vec::new();
+    while let Some(message) = messages.recv().await {
+        out.clear();
+        message.write(&mut out)?;
+        send.write_all(&out).await?;
+    }
+    Ok(())
+}
+
+/// The next message; `None` at the stream's end.
+async fn next(recv: &mut RecvStream, said: &mut BytesMut) -> anyhow::Result<Option<Message>> {
+    loop {
+        if let Some(message) = control::take(said)? {
+            return Ok(Some(message));
+        }
+        match recv.read_chunk(PIECE, true).await? {
+            Some(chunk) => said.extend_from_slice(&chunk.bytes),
+            None => return Ok(None),
+        }
+    }
+}

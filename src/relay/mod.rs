@@ -1,0 +1,107 @@
+//! The relay: streams of one node are watched at another. Only where `[cluster]` names a node.
+//!
+//! It is one more shard by number: shards mirror tracks to it and from it by the mail that they send each other. Here it mirrors from a track's home
+//! what a peer subscribed to; there it is where the home shard of a stream that a peer announced mirrors from.
+
+mod congestion;
+mod hub;
+mod link;
+mod tls;
+
+use std::sync::Arc;
+
+use ::relay::control::NodeId;
+use anyhow::Context;
+use dashmap::DashMap;
+use media::{Codec, StreamName};
+use sfu::{Mail, ShardId, SourceId, StreamId};
+use tokio::sync::mpsc;
+
+use crate::media_plane::ShardHandle;
+use crate::node::Node;
+
+/// Mail of shards that waits for the relay, like that of a shard for another.
+pub const MAIL_MAX: usize = 8_192;
+
+/// What a publisher of this node does, as peers are told.
+#[derive(Debug)]
+pub enum Local {
+    /// It sends packets from now on.
+    Published {
+        /// The stream.
+        name: StreamName,
+        /// Its id here.
+        stream: StreamId,
+        /// Where its tracks are at home.
+        home: ShardHandle,
+        /// The publisher's fence.
+        source: SourceId,
+    },
+    /// It sends this codec.
+    Codec(StreamName, SourceId, Codec),
+    /// It left.
+    Left(StreamName, SourceId),
+}
+
+/// A stream that a peer has.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// Of its publisher.
+    pub generation: u64,
+    /// Codecs of sound and picture, as far as known.
+    pub codecs: [Option<Codec>; 2],
+}
+
+/// What streams know of the relay.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its number among the shards.
+    pub number: ShardId,
+    /// The best announcement of each stream.
+    pub announced: DashMap<StreamName, Announced>,
+    /// Each publisher says a few things.
+    local: mpsc::UnboundedSender<Local>,
+}
+
+impl Handle {
+    /// For a node of so many shards.
+    pub fn new(shards: usize) -> (Arc<Handle>, mpsc::UnboundedReceiver<Local>) {
+        let (local, told) = mpsc::unbounded_channel();
+        (Arc::new(Handle { number: shards, announced: DashMap::new(), local }), told)
+    }
+
+    /// Tells peers.
+    pub fn tell(&self, what: Local) {
+        let _ = self.local.send(what);
+    }
+}
+
+/// Binds the endpoint and starts dialling.
+///
+/// # Errors
+/// When the certificates cannot be read or the port is taken.
+pub fn start(
+    node: &Arc<Node>,
+    handle: Arc<Handle>,
+    mail: mpsc::Receiver<Mail>,
+    local: mpsc::UnboundedReceiver<Local>,
+) -> anyhow::Result<()> {
+    let cluster = &node.config.cluster;
+    let me = NodeId::new(&cluster.node).context("cluster.node is no node id")?;
+    let peers: Vec<_> = cluster.peers().flatten().collect();
+    let ids: Arc<[NodeId]> = peers.iter().map(|(id, _)| id.clone()).collect();
+    let identity = Arc::new(tls::Identity::load(cluster, ids)?);
+    let at = cluster.listen;
+    let server = identity.server(congestion::Window::default(), node.clock)?;
+    let endpoint = quinn::Endpoint::server(server, at)
+        .with_context(|| format!("cannot listen on udp {at} (cluster.listen)"))?;
+    let (links_in, links) = mpsc::channel(link::EVENTS_MAX);
+    let dialler = link::Dialler { node: node.clone(), endpoint, identity, me: me.clone(), links: links_in };
+    for (id, at) in peers.into_iter().filter(|(id, _)| me < *id) {
+        node.spawn_vital("relay dial", dialler.clone().dial(id, at));
+    }
+    node.spawn_vital("relay listen", dialler.listen());
+    node.spawn_vital("relay", hub::run(node.clone(), me, handle, mail, local, links));
+    tracing::info!(node = cluster.node, listen = %at, peers = cluster.peers.len(), "relay");
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Who may be on a link: mutual TLS 1.3 with certificates of the cluster's authority, each of a listed peer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::relay::control::NodeId;
+use anyhow::Context;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+};
+
+use super::congestion::{Factory, Window};
+use crate::clock::Clock;
+use crate::config::Cluster;
+
+/// The protocol and its version.
+const ALPN: &[u8] = b"millrace/1";
+/// quinn sends datagrams before all streams and never reorders them: what it holds is beyond our say, so it is one burst.
+const DATAGRAMS_OUT_BYTES: usize = 32 << 10;
+/// Those that came and were not read: a second of 30 Mbit/s. The oldest is dropped by quinn, and asked for again by the hop.
+const DATAGRAMS_IN_BYTES: usize = 4 << 20;
+const IDLE: Duration = Duration::from_secs(4);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// The hop repairs; to quinn a packet out of order is one until so many came after it, or packets out of order look like congestion.
+const PACKET_THRESHOLD: u32 = 64;
+
+/// This node's certificate, and whom it trusts.
+#[derive(Debug)]
+pub struct Identity {
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    peers: Arc<[NodeId]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Identity {
+    /// Reads the files.
+    pub fn load(cluster: &Cluster, peers: Arc<[NodeId]>) -> anyhow::Result<Identity> {
+        let certs = |path: &str, key: &str| -> anyhow::Result<Vec<CertificateDer<'static>>> {
+            CertificateDer::pem_file_iter(path)
+                .and_then(Iterator::collect)
+                .with_context(|| format!("cannot read certificates from {path} ({key})"))
+        };
+        let mut roots = RootCertStore::empty();
+        for cert in certs(&cluster.ca, "cluster.ca")? {
+            roots.add(cert)?;
+        }
+        let key = PrivateKeyDer::from_pem_file(&cluster.key)
+            .with_context(|| format!("cannot read a key from {} (cluster.key)", cluster.key))?;
+        let chain = certs(&cluster.cert, "cluster.cert")?;
+        anyhow::ensure!(
+            chain.first().is_some_and(|cert| is_of(cert, &cluster.node)),
+            "{} is not the certificate of cluster.node = {:?}",
+            cluster.cert,
+            cluster.node
+        );
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        Ok(Identity { roots: Arc::new(roots), chain, key, peers, provider })
+    }
+
+    /// For one connection from a peer.
+    pub fn server(&self, window: Window, clock: Clock) -> anyhow::Result<ServerConfig> {
+        let inner =
+            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone()).build()?;
+        let verifier = Arc::new(PeerVerifier { inner, peers: self.peers.clone() });
+        let mut tls = rustls::ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+        config.transport_config(Arc::new(transport(window, clock)));
+        // The peers and a few that come back before their last connection has timed out.
+        config.max_incoming(self.peers.len().max(1).saturating_mul(4));
+        Ok(config)
+    }
+
+    /// For one connection to a peer.
+    pub fn client(&self, window: Window, clock: Clock) -> anyhow::Result<ClientConfig> {
+        let mut tls = rustls::ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(self.roots.clone())
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        config.transport_config(Arc::new(transport(window, clock)));
+        Ok(config)
+    }
+
+    /// The peer that a connection's certificate names.
+    pub fn peer(&self, connection: &quinn::Connection) -> Option<NodeId> {
+        let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        let cert = identity.first()?;
+        self.peers.iter().find(|id| is_of(cert, id.as_str())).cloned()
+    }
+}
+
+fn transport(window: Window, clock: Clock) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .congestion_controller_factory(Arc::new(Factory { window, clock }))
+        .datagram_send_buffer_size(DATAGRAMS_OUT_BYTES)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_IN_BYTES))
+        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .packet_threshold(PACKET_THRESHOLD)
+        // The control stream and no other.
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0));
+    transport
+}
+
+/// Whether a certificate names a node.
+fn is_of(cert: &CertificateDer<'_>, id: &str) -> bool {
+    let (Ok(cert), Ok(name)) = (ParsedCertificate::try_from(cert), ServerName::try_from(id)) else {
+        return false;
+    };
+    verify_server_name(&cert, &name).is_ok()
+}
+
+/// A client is a listed peer, or the handshake fails: it learns nothing.
+#[derive(Debug)]
+struct PeerVerifier {
+    inner: Arc<dyn ClientCertVerifier>,
+    peers: Arc<[NodeId]>,
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        match self.peers.iter().any(|id| is_of(end_entity, id.as_str())) {
+            true => Ok(verified),
+            false => Err(CertificateError::NotValidForName.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}

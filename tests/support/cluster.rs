@@ -1,0 +1,87 @@
+//! Nodes that know each other: certificates of one authority, a list of peers.
+use crate::Node;
+use crate::node::{binary, free_udp};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A cluster's authority and addresses; nodes are started from it.
+pub struct Cluster {
+    folder: PathBuf,
+    nodes: Vec<(String, u16)>,
+}
+
+impl Cluster {
+    /// With a certificate for each of these ids.
+    ///
+    /// # Panics
+    /// When `millrace cert` fails.
+    #[track_caller]
+    pub fn of(ids: &[&str]) -> Cluster {
+        let folder = crate::scratch().join(format!("{}-{}", crate::unique("cluster"), std::process::id()));
+        let cluster = Cluster { folder, nodes: ids.iter().map(|id| (id.to_string(), free_udp())).collect() };
+        cluster.authority("ca");
+        for id in ids {
+            cluster.certify("ca", id, id);
+        }
+        cluster
+    }
+
+    /// Makes an authority.
+    #[track_caller]
+    pub fn authority(&self, ca: &str) {
+        self.cert(&["ca", "--out", self.path(ca)]);
+    }
+
+    /// Makes a certificate of an authority, in a folder of its own.
+    #[track_caller]
+    pub fn certify(&self, ca: &str, id: &str, folder: &str) {
+        self.cert(&["node", "--ca", self.path(ca), "--id", id, "--out", self.path(folder)]);
+    }
+
+    fn path(&self, name: &str) -> &'static str {
+        let path = self.folder.join(name);
+        path.to_str().expect("a path of ours is UTF-8").to_owned().leak()
+    }
+
+    #[track_caller]
+    fn cert(&self, arguments: &[&str]) {
+        let made = Command::new(binary()).arg("cert").args(arguments).output().expect("it runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Where a node's relay listens.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn port(&self, id: &str) -> u16 {
+        self.nodes.iter().find(|(it, _)| it == id).expect("a node of the cluster").1
+    }
+
+    /// Starts a node with its own certificate.
+    #[track_caller]
+    pub fn start(&self, id: &str) -> Node {
+        self.start_with(id, id, &[])
+    }
+
+    /// Starts a node with the certificate in that folder.
+    #[track_caller]
+    pub fn start_with(&self, id: &str, folder: &str, settings: &[(&str, &str)]) -> Node {
+        let peers: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|(it, _)| it != id)
+            .map(|(it, port)| format!("\"{it}=127.0.0.1:{port}\""))
+            .collect();
+        let file = |name: &str| format!("\"{}\"", Path::new(self.path(folder)).join(name).display());
+        let own = [
+            ("cluster.node", format!("\"{id}\"")),
+            ("cluster.listen", format!("\"127.0.0.1:{}\"", self.port(id))),
+            ("cluster.peers", format!("[{}]", peers.join(", "))),
+            ("cluster.ca", file("ca.pem")),
+            ("cluster.cert", file("node.pem")),
+            ("cluster.key", file("node.key")),
+        ];
+        let own = own.iter().map(|(key, value)| (*key, value.as_str()));
+        Node::start_with(&own.chain(settings.iter().copied()).collect::<Vec<_>>())
+    }
+}
