@@ -8,17 +8,27 @@ use ::relay::control::{self, Form, Message, NodeId, TrackId};
 use ::relay::datagram::{self, Datagram, Flags};
 use ::relay::hop::{Arrived, Class, Demand, Incoming, Outbound, Outgoing};
 use bytes::Bytes;
-use media::{Codec, Kind, Packet, StreamName, Temporal, Time};
+use media::{AudioConfig, Codec, Kind, Packet, StreamName, Temporal, Time, TrackConfig};
+use metrics::Queue;
 use sfu::{Command, Mail, SourceId, StreamId, TrackKey};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
+use super::feed::{self, Cut};
 use super::link::{FromLink, Up};
 use super::{Announced, Handle, Local};
 use crate::media_plane::{Order, ShardHandle};
 use crate::node::Node;
+use crate::stream::Ingest;
+use crate::stream::from_relay::FromPeer;
+use crate::task;
 
 /// What a packet may be late in all and still be of use to a live viewer.
 const BUDGET_MS: u16 = 400;
+/// The same for frames: who watches them has a second and a half in its player.
+const FRAMES_BUDGET_MS: u16 = 1_500;
+/// And for the GOP that was there before: it is worth having while it is shown.
+const PAST_BUDGET_MS: u16 = 10_000;
 /// A track that nobody takes any more is subscribed for so much longer: who reloads a page has it at once.
 const LINGER_US: i64 = 5_000_000;
 /// A capture line that moved less is the same one: a report's rounding.
@@ -53,9 +63,19 @@ struct Given {
     sent: BTreeSet<u64>,
 }
 
+/// An RTMP publisher's stream that a peer is sent.
+#[derive(Debug)]
+struct Fed {
+    task: AbortHandle,
+    /// Of sound and picture, as far as subscribed.
+    aliases: [Option<u64>; 2],
+    told: [Option<Arc<TrackConfig>>; 2],
+}
+
 /// A stream that is published here.
 #[derive(Debug)]
 struct Published {
+    form: Form,
     stream: StreamId,
     home: ShardHandle,
     source: SourceId,
@@ -67,6 +87,7 @@ struct Published {
 #[derive(Clone, Debug)]
 struct Offer {
     generation: u64,
+    form: Form,
     codecs: [Option<Codec>; 2],
     hops: usize,
 }
@@ -83,6 +104,8 @@ struct Taken {
     /// The newest number and time, from which the 32 bits in datagrams go on.
     newest: Option<(u64, i64)>,
     early: Vec<Arrived>,
+    /// Where frames are made of it; else it is its home shard's.
+    frames: Option<mpsc::Sender<FromPeer>>,
     /// Nobody takes it since.
     idle: Option<Time>,
 }
@@ -110,6 +133,9 @@ struct Hub {
     links: HashMap<usize, Link>,
     published: HashMap<StreamName, Published>,
     given: HashMap<TrackKey, Given>,
+    fed: HashMap<(usize, StreamId), Fed>,
+    /// What feeds say comes with what links say.
+    feeds: mpsc::Sender<FromLink>,
     second: Time,
 }
 
@@ -120,7 +146,7 @@ pub async fn run(
     handle: Arc<Handle>,
     mut mail: mpsc::Receiver<Mail>,
     mut local: mpsc::UnboundedReceiver<Local>,
-    mut links: mpsc::Receiver<FromLink>,
+    (feeds, mut links): (mpsc::Sender<FromLink>, mpsc::Receiver<FromLink>),
 ) {
     let mut hub = Hub {
         node,
@@ -129,6 +155,8 @@ pub async fn run(
         links: HashMap::new(),
         published: HashMap::new(),
         given: HashMap::new(),
+        fed: HashMap::new(),
+        feeds,
         second: Time::ZERO,
     };
     let mut wait = Duration::ZERO;
@@ -157,7 +185,8 @@ pub async fn run(
     }
 }
 
-type Batch = HashMap<(usize, u64), Vec<Packet>>;
+/// Packets that came, by link and alias, with presentation minus decode time.
+type Batch = HashMap<(usize, u64), Vec<(Packet, u32)>>;
 
 impl Hub {
     fn now(&self) -> Time {
@@ -168,12 +197,14 @@ impl Hub {
 
     fn local(&mut self, what: Local) {
         match what {
-            Local::Published { name, stream, home, source } => {
+            Local::Published { ingest, name, stream, home, source } => {
                 let now_us = self.node.clock.unix_us_at_zero().saturating_add(self.now().us());
                 let generation = now_us.unsigned_abs();
                 self.forget(&name);
                 let codecs = [None, None];
-                self.published.insert(name.clone(), Published { stream, home, source, generation, codecs });
+                let form = if ingest == Ingest::Rtmp { Form::Frames } else { Form::Packets };
+                let published = Published { form, stream, home, source, generation, codecs };
+                self.published.insert(name.clone(), published);
                 self.announce(&name, None);
             }
             Local::Codec(name, source, codec) => {
@@ -188,6 +219,12 @@ impl Hub {
                     self.forget(&name);
                 }
             }
+            Local::Watch(stream, source, sink) => self.watch(stream, source, &sink),
+            Local::Unwatch(stream, source) => {
+                self.end_takes(|taken| {
+                    taken.frames.is_some() && (taken.key.stream, taken.source) == (stream, source)
+                });
+            }
         }
     }
 
@@ -200,6 +237,13 @@ impl Hub {
                 given.home.mail(Mail::Unmirror(key, self.handle.number));
             }
         }
+        self.fed.retain(|(_, stream), fed| {
+            let goes = *stream == of.stream;
+            if goes {
+                fed.task.abort();
+            }
+            !goes
+        });
         for link in self.links.values() {
             link.say(Message::End { stream: name.clone(), generation: of.generation });
         }
@@ -212,7 +256,7 @@ impl Hub {
             link.say(Message::Announce {
                 stream: name.clone(),
                 generation: of.generation,
-                form: Form::Packets,
+                form: of.form,
                 codecs: of.codecs,
                 path: vec![self.me.clone()],
             });
@@ -261,8 +305,30 @@ impl Hub {
         }
         let Some(stream) = self.node.streams.by_id(key.stream) else { return };
         let Some((source, generation)) = stream.relayed() else { return };
+        self.take(key, stream.name.clone(), stream.home.clone(), (source, generation), None);
+    }
+
+    /// An RTMP publisher's stream is watched here: the picture first, for the GOP that is there begins at once.
+    fn watch(&mut self, id: StreamId, source: SourceId, sink: &mpsc::Sender<FromPeer>) {
+        let Some(stream) = self.node.streams.by_id(id) else { return };
+        let Some((_, generation)) = stream.relayed().filter(|(has, _)| *has == source) else { return };
+        for kind in [Kind::Video, Kind::Audio] {
+            let (name, home) = (stream.name.clone(), stream.home.clone());
+            self.take(TrackKey::new(id, kind), name, home, (source, generation), Some(sink.clone()));
+        }
+    }
+
+    /// Subscribes for a track, at the nearest peer that has it.
+    fn take(
+        &mut self,
+        key: TrackKey,
+        name: StreamName,
+        home: ShardHandle,
+        (source, generation): (SourceId, u64),
+        frames: Option<mpsc::Sender<FromPeer>>,
+    ) {
         let offered = self.links.iter_mut().filter_map(|(id, link)| {
-            let offer = link.offers.get(&stream.name).filter(|offer| offer.generation == generation)?;
+            let offer = link.offers.get(&name).filter(|offer| offer.generation == generation)?;
             Some((offer.hops, *id, link))
         });
         let Some((_, _, link)) = offered.min_by_key(|(hops, id, _)| (*hops, *id)) else { return };
@@ -270,18 +336,19 @@ impl Hub {
         link.next_alias += 1;
         link.say(Message::Subscribe {
             alias,
-            stream: stream.name.clone(),
+            stream: name.clone(),
             generation,
             track: TrackId { kind: key.kind, layer: key.layer },
         });
         let taken = Taken {
             key,
-            name: stream.name.clone(),
-            home: stream.home.clone(),
+            name,
+            home,
             source,
             track: None,
             newest: None,
             early: Vec::new(),
+            frames,
             idle: None,
         };
         link.takes.insert(alias, taken);
@@ -302,7 +369,7 @@ impl Hub {
                 // What waited here for somebody to take it is not late for that.
                 let ingest = if fresh { now } else { packet.arrival };
                 link.tell(send, answers, packet);
-                link.push(send.alias, packet, ingest, now);
+                link.push(send.alias, packet, (0, BUDGET_MS), ingest, now);
             }
         }
     }
@@ -314,6 +381,7 @@ impl Hub {
             FromLink::Up(up) => self.up(*up),
             FromLink::Down(id) => self.down(id),
             FromLink::Said(id, message) => self.said(id, message),
+            FromLink::Fed(id, stream, cut) => self.feed(id, stream, &cut),
             FromLink::Datagram(id, datagram) => {
                 let mut batch = Batch::new();
                 self.datagram(id, &datagram, &mut batch);
@@ -353,6 +421,12 @@ impl Hub {
     fn down(&mut self, id: usize) {
         let Some(link) = self.links.remove(&id) else { return };
         link.up.connection.close(0_u32.into(), b"");
+        self.fed.retain(|(link, _), fed| {
+            if *link == id {
+                fed.task.abort();
+            }
+            *link != id
+        });
         let keys: Vec<TrackKey> = self.given.keys().copied().collect();
         for key in keys {
             self.give_no_more(key, |send| send.link == id);
@@ -361,7 +435,7 @@ impl Hub {
             self.choose(&name);
         }
         // From another peer that has the same, if there is one: its numbers go on.
-        for taken in link.takes.into_values().filter(|taken| taken.idle.is_none()) {
+        for taken in link.takes.into_values().filter(|taken| taken.idle.is_none() && taken.frames.is_none()) {
             self.want(taken.key);
         }
     }
@@ -380,13 +454,13 @@ impl Hub {
         let now = self.now();
         let Some(link) = self.links.get_mut(&id) else { return };
         match message {
-            Message::Announce { stream, generation, form: Form::Packets, codecs, path } => {
+            Message::Announce { stream, generation, form, codecs, path } => {
                 if path.contains(&self.me)
                     || (link.offers.len() >= ANNOUNCED_MAX && !link.offers.contains_key(&stream))
                 {
                     return;
                 }
-                link.offers.insert(stream.clone(), Offer { generation, codecs, hops: path.len() });
+                link.offers.insert(stream.clone(), Offer { generation, form, codecs, hops: path.len() });
                 self.choose(&stream);
             }
             Message::End { stream, generation } => {
@@ -399,8 +473,9 @@ impl Hub {
                 self.subscribe(id, alias, &stream, generation, track);
             }
             Message::Unsubscribe { alias } => {
-                let key = self.sent_as(id, alias);
-                if let Some(key) = key {
+                link.outgoing.forget(alias);
+                self.unfeed(id, alias);
+                if let Some(key) = self.sent_as(id, alias) {
                     self.give_no_more(key, |send| (send.link, send.alias) == (id, alias));
                 }
             }
@@ -408,11 +483,16 @@ impl Hub {
                 let Some(taken) = link.takes.get_mut(&track.alias) else { return };
                 let alias = track.alias;
                 taken.newest.get_or_insert((track.seq, track.timestamp));
+                if let (Some(sink), Codec::Aac) = (&taken.frames, track.codec)
+                    && let Ok(config) = AudioConfig::from_asc(track.config.clone())
+                {
+                    let _ = sink.try_send(FromPeer::Sound(config));
+                }
                 taken.track = Some(track);
                 let early = std::mem::take(&mut taken.early);
                 let mut batch = Batch::new();
                 let packets = early.into_iter().filter_map(|arrived| link.packet(alias, arrived, now));
-                let packets: Vec<Packet> = packets.collect();
+                let packets: Vec<(Packet, u32)> = packets.collect();
                 batch.insert((id, alias), packets);
                 self.deliver(batch);
             }
@@ -429,10 +509,7 @@ impl Hub {
                 let before = link.clock_us.map_or(clock_us, |before| before.saturating_add(100));
                 link.clock_us = Some(clock_us.min(before));
             }
-            Message::Hello { .. }
-            | Message::Announce { .. }
-            | Message::Layers { .. }
-            | Message::Drain { .. } => {}
+            Message::Hello { .. } | Message::Layers { .. } | Message::Drain { .. } => {}
         }
     }
 
@@ -446,6 +523,21 @@ impl Hub {
         let of_link = |given: &Given| given.to.iter().filter(|send| send.link == id).count();
         let count: usize = self.given.values().map(of_link).sum();
         if count >= SENDS_MAX || self.sent_as(id, alias).is_some() {
+            return;
+        }
+        if of.form == Form::Frames {
+            let Some(stream) = self.node.streams.by_id(of.stream) else { return };
+            let at = of.stream;
+            if self.fed.len() >= SENDS_MAX {
+                return;
+            }
+            let (metrics, feeds) = (self.node.metrics.clone(), self.feeds.clone());
+            let fed = self.fed.entry((id, at)).or_insert_with(|| Fed {
+                task: task::spawn(metrics, feed::run(stream, id, at, feeds)).abort_handle(),
+                aliases: [None; 2],
+                told: [None, None],
+            });
+            fed.aliases[track.kind as usize].get_or_insert(alias);
             return;
         }
         let key = TrackKey { stream: of.stream, kind: track.kind, layer: track.layer };
@@ -469,7 +561,8 @@ impl Hub {
         let best = offers.max_by_key(|offer| offer.generation).cloned();
         match &best {
             Some(offer) => {
-                let announced = Announced { generation: offer.generation, codecs: offer.codecs };
+                let Offer { generation, form, codecs, .. } = *offer;
+                let announced = Announced { generation, form, codecs };
                 self.handle.announced.insert(name.clone(), announced);
             }
             None => {
@@ -480,25 +573,72 @@ impl Hub {
         if let Some((source, _)) =
             stream.relayed().filter(|(_, has)| best.as_ref().is_none_or(|best| best.generation > *has))
         {
-            self.end_takes(name);
+            self.end_takes(|taken| taken.name == *name);
             stream.detach(source);
         }
         stream.attach();
     }
 
     /// What came of a stream comes no more.
-    fn end_takes(&mut self, name: &StreamName) {
+    fn end_takes(&mut self, which: impl Fn(&Taken) -> bool) {
         for link in self.links.values_mut() {
             let over: Vec<u64> =
-                link.takes.iter().filter(|(_, taken)| taken.name == *name).map(|(alias, _)| *alias).collect();
+                link.takes.iter().filter(|(_, taken)| which(taken)).map(|(alias, _)| *alias).collect();
             for alias in over {
                 link.say(Message::Unsubscribe { alias });
-                if let Some(taken) = link.takes.remove(&alias) {
+                if let Some(taken) = link.takes.remove(&alias).filter(|taken| taken.frames.is_none()) {
                     let end = Command::EndSource(taken.key, taken.source);
                     let _ = taken.home.order(Order::Shard(end));
                 }
             }
         }
+    }
+
+    /// A frame of this node's, for a peer.
+    fn feed(&mut self, id: usize, stream: StreamId, cut: &Cut) {
+        let now = self.now();
+        let (Some(fed), Some(link)) = (self.fed.get_mut(&(id, stream)), self.links.get_mut(&id)) else {
+            return;
+        };
+        let kind = cut.config.codec().kind() as usize;
+        let Some(alias) = fed.aliases[kind] else { return };
+        let told = &mut fed.told[kind];
+        if let Some(first) = cut.packets.first()
+            && told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, &cut.config))
+        {
+            *told = Some(cut.config.clone());
+            link.say(Message::Track(control::Track {
+                alias,
+                answers: false,
+                codec: first.codec,
+                seq: first.seq,
+                timestamp: first.timestamp,
+                capture_us: first.capture.us(),
+                config: match &*cut.config {
+                    TrackConfig::H264(video) => video.avcc.clone(),
+                    TrackConfig::Aac(audio) => audio.asc.clone(),
+                },
+            }));
+        }
+        let budget_ms = if cut.past { PAST_BUDGET_MS } else { FRAMES_BUDGET_MS };
+        for packet in &cut.packets {
+            link.push(alias, packet, (cut.dts_offset, budget_ms), now, now);
+        }
+    }
+
+    fn unfeed(&mut self, id: usize, alias: u64) {
+        self.fed.retain(|(link, _), fed| {
+            if *link == id {
+                for slot in fed.aliases.iter_mut().filter(|slot| **slot == Some(alias)) {
+                    *slot = None;
+                }
+            }
+            let stays = *link != id || fed.aliases != [None; 2];
+            if !stays {
+                fed.task.abort();
+            }
+            stays
+        });
     }
 
     fn datagram(&mut self, id: usize, bytes: &Bytes, batch: &mut Batch) {
@@ -528,6 +668,13 @@ impl Hub {
             let taken = self.links.get(&id).and_then(|link| link.takes.get(&alias));
             if let Some(taken) = taken.filter(|_| !packets.is_empty()) {
                 let (track, source) = (taken.key, taken.source);
+                if let Some(frames) = &taken.frames {
+                    if frames.try_send(FromPeer::Packets(packets)).is_err() {
+                        self.node.metrics.queue_overflows.of(Queue::Conversion).increment();
+                    }
+                    continue;
+                }
+                let packets: Vec<Packet> = packets.into_iter().map(|(packet, _)| packet).collect();
                 taken.home.mail(Mail::Packets { track, source, packets: packets.into() });
             }
         }
@@ -604,7 +751,14 @@ impl Link {
         }));
     }
 
-    fn push(&mut self, alias: u64, packet: &Packet, ingest: Time, now: Time) {
+    fn push(
+        &mut self,
+        alias: u64,
+        packet: &Packet,
+        (dts_offset, budget_ms): (u32, u16),
+        ingest: Time,
+        now: Time,
+    ) {
         let mut flags = Flags::default();
         for (set, flag) in [
             (packet.key_start, Flags::KEY),
@@ -629,10 +783,10 @@ impl Link {
             track: alias,
             flags,
             ingest,
-            budget_ms: BUDGET_MS,
+            budget_ms,
             seq: packet.seq as u32,
             timestamp: packet.timestamp as u32,
-            dts_offset: 0,
+            dts_offset,
             descriptor: packet.descriptor.clone(),
             payload: packet.payload.clone(),
         };
@@ -655,7 +809,7 @@ impl Link {
     }
 
     /// A packet as it was at the peer; `None` while nothing is known of its track.
-    fn packet(&mut self, alias: u64, arrived: Arrived, now: Time) -> Option<Packet> {
+    fn packet(&mut self, alias: u64, arrived: Arrived, now: Time) -> Option<(Packet, u32)> {
         let half_us = self.up.window.trip().smoothed_us / 2;
         let clock_us = self.clock_us.unwrap_or(0).saturating_sub(half_us);
         let taken = self.takes.get_mut(&alias)?;
@@ -677,7 +831,7 @@ impl Link {
         let codec = track.codec;
         let passed = Time::from_ticks(timestamp.saturating_sub(track.timestamp), codec.clock_hz()).us();
         let capture = Time(track.capture_us.saturating_add(passed).saturating_add(clock_us));
-        Some(Packet {
+        let packet = Packet {
             seq,
             timestamp,
             arrival: now,
@@ -690,6 +844,7 @@ impl Link {
             descriptor: arrived.descriptor,
             fresh_source: header.flags.has(Flags::FRESH_SOURCE),
             payload: arrived.payload,
-        })
+        };
+        Some((packet, header.dts_offset))
     }
 }

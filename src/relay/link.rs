@@ -7,9 +7,11 @@ use std::time::Duration;
 use ::relay::control::{self, Message, NodeId, VERSION};
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use sfu::StreamId;
 use tokio::sync::mpsc;
 
 use super::congestion::Window;
+use super::feed::Cut;
 use super::tls::Identity;
 use crate::node::Node;
 use crate::task;
@@ -53,6 +55,8 @@ pub enum FromLink {
     Datagram(usize, Bytes),
     /// It is gone.
     Down(usize),
+    /// A frame for it, of one of its feeds.
+    Fed(usize, StreamId, Cut),
 }
 
 /// Makes links.

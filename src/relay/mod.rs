@@ -4,13 +4,14 @@
 //! what a peer subscribed to; there it is where the home shard of a stream that a peer announced mirrors from.
 
 mod congestion;
+mod feed;
 mod hub;
 mod link;
 mod tls;
 
 use std::sync::Arc;
 
-use ::relay::control::NodeId;
+use ::relay::control::{Form, NodeId};
 use anyhow::Context;
 use dashmap::DashMap;
 use media::{Codec, StreamName};
@@ -19,6 +20,8 @@ use tokio::sync::mpsc;
 
 use crate::media_plane::ShardHandle;
 use crate::node::Node;
+use crate::stream::Ingest;
+use crate::stream::from_relay::FromPeer;
 
 /// Mail of shards that waits for the relay, like that of a shard for another.
 pub const MAIL_MAX: usize = 8_192;
@@ -26,8 +29,10 @@ pub const MAIL_MAX: usize = 8_192;
 /// What a publisher of this node does, as peers are told.
 #[derive(Debug)]
 pub enum Local {
-    /// It sends packets from now on.
+    /// It sends from now on.
     Published {
+        /// What it sends.
+        ingest: Ingest,
         /// The stream.
         name: StreamName,
         /// Its id here.
@@ -41,6 +46,10 @@ pub enum Local {
     Codec(StreamName, SourceId, Codec),
     /// It left.
     Left(StreamName, SourceId),
+    /// Somebody watches an RTMP publisher's stream of another node, which comes with this fence: what comes goes there.
+    Watch(StreamId, SourceId, mpsc::Sender<FromPeer>),
+    /// Nobody does any more.
+    Unwatch(StreamId, SourceId),
 }
 
 /// A stream that a peer has.
@@ -48,6 +57,8 @@ pub enum Local {
 pub struct Announced {
     /// Of its publisher.
     pub generation: u64,
+    /// What crosses.
+    pub form: Form,
     /// Codecs of sound and picture, as far as known.
     pub codecs: [Option<Codec>; 2],
 }
@@ -96,12 +107,13 @@ pub fn start(
     let endpoint = quinn::Endpoint::server(server, at)
         .with_context(|| format!("cannot listen on udp {at} (cluster.listen)"))?;
     let (links_in, links) = mpsc::channel(link::EVENTS_MAX);
-    let dialler = link::Dialler { node: node.clone(), endpoint, identity, me: me.clone(), links: links_in };
+    let dialler =
+        link::Dialler { node: node.clone(), endpoint, identity, me: me.clone(), links: links_in.clone() };
     for (id, at) in peers.into_iter().filter(|(id, _)| me < *id) {
         node.spawn_vital("relay dial", dialler.clone().dial(id, at));
     }
     node.spawn_vital("relay listen", dialler.listen());
-    node.spawn_vital("relay", hub::run(node.clone(), me, handle, mail, local, links));
+    node.spawn_vital("relay", hub::run(node.clone(), me, handle, mail, local, (links_in, links)));
     tracing::info!(node = cluster.node, listen = %at, peers = cluster.peers.len(), "relay");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Streams: a name, who publishes, who watches, and the two conversions between packets and frames, each running only while somebody
 //! needs it. A stream is not its publisher's connection: publishers come back, viewers stay.
 
+pub mod from_relay;
 pub mod home;
 pub mod log;
 pub mod to_frames;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
+use ::relay::control::Form;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use media::{Codec, Frame, Kind, StreamName, Time};
@@ -77,6 +79,9 @@ pub struct Publisher {
     pub relayed: Option<u64>,
 }
 
+/// A stream of another node comes for so much longer than it is watched, in microseconds.
+const LINGER_US: i64 = 5_000_000;
+
 #[derive(Debug, Default)]
 struct State {
     publisher: Option<Publisher>,
@@ -86,6 +91,9 @@ struct State {
     rids: Vec<String>,
     to_packets: Option<Conversion>,
     to_frames: Option<Conversion>,
+    from_relay: Option<Conversion>,
+    /// Nobody watches since.
+    unwatched: Option<Time>,
     refused: Option<String>,
     packets_refused: Option<String>,
     b_frames: bool,
@@ -335,9 +343,9 @@ impl Stream {
         }
         self.reconcile(&mut state);
         drop(state);
-        if let Some(relay) = self.shared.relay.as_ref().filter(|_| ingest == Ingest::Whip) {
+        if let Some(relay) = &self.shared.relay {
             let (name, stream, home) = (self.name.clone(), self.id, self.home.clone());
-            relay.tell(relay::Local::Published { name, stream, home, source });
+            relay.tell(relay::Local::Published { ingest, name, stream, home, source });
         }
         let stream = self.me.upgrade();
         Ok(PublishGuard { stream, source })
@@ -379,14 +387,22 @@ impl Stream {
             Some(_) => return,
             None => {}
         }
-        if self.home.order(Order::Shard(Command::Relay(self.id, Some(relay.number)))).is_err() {
+        let ingest = match announced.form {
+            Form::Packets => Ingest::Whip,
+            Form::Frames => Ingest::Rtmp,
+        };
+        let order = Order::Shard(Command::Relay(self.id, Some(relay.number)));
+        if ingest == Ingest::Whip && self.home.order(order).is_err() {
             return;
         }
         let (source, since) = (SourceId(self.shared.draw_id()), self.shared.clock.now());
         let relayed = Some(announced.generation);
-        state.publisher = Some(Publisher { client: 0, ingest: Ingest::Whip, source, since, relayed });
+        state.publisher = Some(Publisher { client: 0, ingest, source, since, relayed });
         (state.left, state.codecs, state.rids) = (None, announced.codecs, Vec::new());
         (state.refused, state.packets_refused, state.b_frames) = (None, None, false);
+        if ingest == Ingest::Rtmp {
+            self.log.begin(source);
+        }
         self.reconcile(&mut state);
     }
 
@@ -528,6 +544,12 @@ impl Stream {
     fn sweep(&self, now: Time) {
         self.log.flush_late(now);
         let mut state = self.lock();
+        if state.unwatched.is_some_and(|since| now - since >= LINGER_US) {
+            state.unwatched = None;
+            if let Some(running) = state.from_relay.take() {
+                running.task.abort();
+            }
+        }
         let over = state.left.is_some_and(|left| now - left > self.shared.grace);
         if over && state.publisher.is_none() {
             state.left = None;
@@ -551,6 +573,17 @@ impl Stream {
         let packets = source_of(Ingest::Rtmp).filter(|_| state.viewers[Watch::Whep as usize] > 0);
         let frames = source_of(Ingest::Whip)
             .filter(|_| state.viewers[Watch::Rtmp as usize] + state.viewers[Watch::Flv as usize] > 0);
+        let watched = state.viewers != [0; 3];
+        state.unwatched = if watched { None } else { state.unwatched.or(Some(self.shared.clock.now())) };
+        let relayed = state.publisher.as_ref().filter(|p| p.ingest == Ingest::Rtmp && p.relayed.is_some());
+        // Who reloads a page finds the GOP there: it goes on without viewers for a while.
+        let relayed = relayed.filter(|_| watched || state.from_relay.is_some()).map(|p| p.source);
+        if let Some(relay) = &self.shared.relay {
+            settle(&mut state.from_relay, relayed, |source| {
+                let work = from_relay::run(me.clone(), relay.clone(), source);
+                crate::task::spawn(metrics.clone(), work).abort_handle()
+            });
+        }
         settle(&mut state.to_packets, packets, |_| {
             let fence = SourceId(self.shared.draw_id());
             crate::task::spawn(metrics.clone(), to_packets::run(me.clone(), fence)).abort_handle()

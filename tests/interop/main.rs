@@ -12,5 +12,6 @@ mod layers;
 mod moving;
 mod pages;
 mod reconnect;
+mod relay;
 mod skew;
 mod temporal;

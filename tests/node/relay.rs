@@ -1,9 +1,11 @@
 //! Two nodes and the relay between them: what is published at one is watched at the other.
 use std::time::Duration;
 use support::cluster::Cluster;
+use support::flv::{AUDIO, Flv, Tag, VIDEO};
 use support::peer::{Peer, payload};
+use support::rtmp::{Client, Publisher};
 use support::sdp::Way;
-use support::{Node, unique, until};
+use support::{Node, flv, http, unique, until};
 
 const SOUND: &[u8] = b"\xfcsound";
 const LIMIT: Duration = Duration::from_secs(10);
@@ -56,7 +58,7 @@ fn a_viewer_that_came_first_is_served_when_the_stream_begins() {
     let mut publisher = Peer::connect(&a, &a.whip_url(&name), Way::Send);
     flows(&mut publisher, &mut viewer, 20);
     // The publisher leaves and comes back: the viewer's session goes on.
-    support::http::request("DELETE", &publisher.session, &[], b"").expect("an answer");
+    http::request("DELETE", &publisher.session, &[], b"").expect("an answer");
     let mut publisher = Peer::connect(&a, &a.whip_url(&name), Way::Send);
     flows(&mut publisher, &mut viewer, 20);
     assert_eq!(viewer.closed, None);
@@ -94,5 +96,67 @@ fn a_stranger_gets_nothing() {
     });
     for node in [&a, &forged] {
         assert!(!node.log().contains("relay link up"), "{}", node.log());
+    }
+}
+
+/// `/live/NAME.flv` at a node that is told of the stream: what came within the limit.
+#[track_caller]
+fn record(node: &Node, name: &str, limit: Duration) -> Flv {
+    let response = until("the stream is known there", LIMIT, || {
+        http::get_for(&node.flv_url(name), limit).ok().filter(|it| it.status == 200)
+    });
+    flv::parse(&response.body).expect("it is FLV")
+}
+
+#[test]
+fn an_rtmp_publishers_frames_cross_untouched() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let (mut a, mut b) = (cluster.start("a"), cluster.start("b"));
+    linked(&b, "a");
+    let name = unique("frames");
+    let clip = flv::clip();
+    let _publisher = Publisher::start(a.rtmp, &name);
+    a.wait_live(&name);
+    let flv = record(&b, &name, Duration::from_secs(3));
+    assert_eq!(flv::backwards(&flv.tags), [""; 0]);
+    for kind in [AUDIO, VIDEO] {
+        let bodies = |tags: &[Tag]| -> Vec<Vec<u8>> {
+            let frames = tags.iter().filter(|tag| tag.kind == kind && !tag.is_header());
+            frames.map(|tag| tag.body.to_vec()).collect()
+        };
+        let (sent, got) = (bodies(&clip.tags), bodies(&flv.tags));
+        assert!(got.len() > 60, "type {kind}: {} frames", got.len());
+        let from = sent.iter().position(|it| *it == got[0]).expect("the first frame is one of the clip's");
+        let same =
+            got.iter().zip(sent.iter().cycle().skip(from)).take_while(|(got, sent)| got == sent).count();
+        assert_eq!(same, got.len(), "type {kind}: frame {same} differs");
+    }
+    a.assert_well();
+    b.assert_well();
+}
+
+#[test]
+fn an_rtmp_publisher_is_watched_by_webrtc_and_rtmp_elsewhere() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let (a, b) = (cluster.start("a"), cluster.start("b"));
+    linked(&b, "a");
+    let name = unique("derived");
+    // The one came before the publisher, as did the other.
+    let mut player = Client::connect(b.rtmp, "live").expect("a viewer connects");
+    player.play(&name).expect("a viewer plays");
+    let mut viewer = Peer::connect(&b, &b.whep_url(&name), Way::Receive);
+    let _publisher = Publisher::start(a.rtmp, &name);
+    until("picture and sound arrive", LIMIT, || {
+        viewer.run(Duration::from_millis(50));
+        (viewer.rtp.len() > 300).then_some(())
+    });
+    let mut kinds: Vec<u8> = viewer.rtp.iter().map(|packet| packet[1] & 0x7f).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds.len(), 2, "a payload type each: {kinds:?}");
+    let seen = player.collect(Duration::from_secs(2));
+    for kind in [AUDIO, VIDEO] {
+        let count = seen.iter().filter(|it| it.tag.kind == kind).count();
+        assert!(count > 45, "type {kind}: {count} messages");
     }
 }

@@ -19,7 +19,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     // runs shards and sessions in a world of its own; nothing that is shipped imports it
     ("sim", &["media", "metrics", "rtc", "sfu", "link"]),
     // the test programs look at the node from outside; rtc has the client side of WebRTC, and wire/ checks formats
-    ("tests", &["media", "rtc", "rtmp", "link"]),
+    ("tests", &["media", "rtc", "rtmp", "relay", "link"]),
     ("xtask", &[]),
     ("benches", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "link", "millrace"]),
     ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "millrace"]),

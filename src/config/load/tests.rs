@@ -75,8 +75,8 @@ fn unknown_keys_like_nothing_are_answered_with_what_there_is() {
     );
     assert_eq!(
         error("\"é\" = 1\ncors_origins = []"),
-        "millrace.toml:1:1: unknown section `é`. The sections are `audio`, `auth`, `http`, `log`, `node`, `ops`, \
-         `rtmp`, `stream`, `video`, `webrtc`\n\
+        "millrace.toml:1:1: unknown section `é`. The sections are `audio`, `auth`, `cluster`, `http`, `log`, `node`, \
+         `ops`, `rtmp`, `stream`, `video`, `webrtc`\n\
          millrace.toml:2:1: unknown section `cors_origins`. It is a key of [http]: put it below that line"
     );
 }
