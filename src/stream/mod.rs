@@ -544,7 +544,7 @@ impl Stream {
     fn sweep(&self, now: Time) {
         self.log.flush_late(now);
         let mut state = self.lock();
-        if state.unwatched.is_some_and(|since| now - since >= LINGER_US) {
+        if state.unwatched.is_some_and(|since| now.since(since) >= LINGER_US) {
             state.unwatched = None;
             if let Some(running) = state.from_relay.take() {
                 running.task.abort();
