@@ -36,7 +36,9 @@ pub fn ca(out: &Path) -> anyhow::Result<()> {
 /// When the id is none, the CA cannot be read, or the files are there already or cannot be written.
 pub fn node(ca: &Path, id: &str, out: &Path) -> anyhow::Result<()> {
     let Some(id) = NodeId::new(id) else {
-        bail!("{id:?} is no node id: use up to 63 lower-case letters, digits and inner hyphens");
+        bail!(
+            "{id:?} is no node id: use a lower-case letter, then up to 62 of such letters, digits and inner hyphens"
+        );
     };
     let read = |name: &str| {
         let path = ca.join(name);
@@ -108,7 +110,7 @@ mod tests {
         let key = fs::read(folder.join("ca/ca.key")).unwrap();
         assert!(ca(&folder.join("ca")).is_err() && node(&folder.join("ca"), "b", &folder.join("a")).is_err());
         assert_eq!(fs::read(folder.join("ca/ca.key")).unwrap(), key);
-        for bad in ["", "A", "a.b", "-a"] {
+        for bad in ["", "A", "a.b", "-a", "1"] {
             assert!(node(&folder.join("ca"), bad, &folder.join("bad")).is_err(), "{bad}");
         }
         fs::remove_dir_all(folder).unwrap();

@@ -134,6 +134,8 @@ labels! {
         ShardMedia = "shard_media",
         /// Frames to a conversion; full: the frame is dropped.
         Conversion = "conversion",
+        /// Handshakes of other nodes; full: the connection is refused.
+        RelayHandshakes = "relay_handshakes",
     }
 }
 

@@ -1,6 +1,6 @@
 //! What values may be, beyond their types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -76,14 +76,22 @@ impl Config {
         let cluster = &self.cluster;
         if !cluster.node.is_empty() && NodeId::new(&cluster.node).is_none() {
             let what = format!("cluster.node is {:?}", cluster.node);
-            rules.broken("cluster.node", what, "Use up to 63 lower-case letters, digits and inner hyphens");
+            rules.broken(
+                "cluster.node",
+                what,
+                "Use a lower-case letter, then up to 62 of such letters, digits and inner hyphens",
+            );
         }
+        let mut ids = BTreeSet::new();
         for (text, peer) in cluster.peers.iter().zip(cluster.peers()) {
             let what = format!("cluster.peers has {text:?}");
             match peer {
                 None => rules.broken("cluster.peers", what, "Write ID=ADDRESS:PORT, such as b=10.0.0.2:4443"),
                 Some((id, _)) if id.as_str() == cluster.node => {
                     rules.broken("cluster.peers", what, "Name the other nodes, not this one");
+                }
+                Some((id, _)) if !ids.insert(id.clone()) => {
+                    rules.broken("cluster.peers", what, "Name each node once: it has one link");
                 }
                 Some(_) => {}
             }
@@ -309,6 +317,7 @@ mod tests {
         };
         assert_eq!(peers(&["b=10.0.0.2:4443", "c=[::1]:4443"]), 0);
         assert_eq!(peers(&["b", "b=host:1", "B=10.0.0.2:4443", "a=10.0.0.2:4443"]), 4);
+        assert_eq!(peers(&["b=10.0.0.2:4443", "b=10.0.0.3:4443"]), 1, "one node twice");
         assert_eq!(problems(|c| c.cluster.node = "a.b".into()).len(), 1);
     }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use ::relay::control::{self, Message, NodeId, VERSION};
 use bytes::{Bytes, BytesMut};
+use metrics::Queue;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use sfu::StreamId;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::congestion::Window;
 use super::feed::Cut;
@@ -93,7 +94,7 @@ impl Dialler {
     /// One connection from dialling to its end; an error when it did not come to be.
     async fn connect(&self, peer: &NodeId, at: SocketAddr) -> anyhow::Result<()> {
         let window = Window::default();
-        let config = self.identity.client(window.clone(), self.node.clock)?;
+        let config = self.identity.client(window.clone(), self.node.clock);
         let connection = self.endpoint.connect_with(config, at, peer.as_str())?;
         let hello = async {
             let connection = connection.await?;
@@ -102,21 +103,25 @@ impl Dialler {
             anyhow::Ok((connection, send, recv))
         };
         let (connection, send, recv) = tokio::time::timeout(HELLO_LIMIT, hello).await??;
-        self.run(connection, window, send, recv).await
+        self.run(connection, window, (send, recv), Some(peer), None).await
     }
 
     /// Takes connections of peers, for ever.
     pub async fn listen(self) {
+        let handshakes = Arc::new(Semaphore::new(self.identity.handshakes_max()));
         while let Some(incoming) = self.endpoint.accept().await {
-            let window = Window::default();
-            let config = match self.identity.server(window.clone(), self.node.clock) {
-                Ok(config) => Arc::new(config),
-                Err(error) => {
-                    tracing::error!(%error, "relay: the certificate cannot be used");
-                    incoming.ignore();
-                    continue;
-                }
+            // Who forges its address costs an answer no longer than what it sent, and nothing is kept (RFC 9000 section 8.1.2).
+            if !incoming.remote_address_validated() {
+                let _ = incoming.retry();
+                continue;
+            }
+            let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
+                self.node.metrics.queue_overflows.of(Queue::RelayHandshakes).increment();
+                incoming.refuse();
+                continue;
             };
+            let window = Window::default();
+            let config = Arc::new(self.identity.server(window.clone(), self.node.clock));
             let Ok(connecting) = incoming.accept_with(config) else { continue };
             let this = self.clone();
             task::spawn(self.node.metrics.clone(), async move {
@@ -128,7 +133,9 @@ impl Dialler {
                     anyhow::Ok((connection, send, recv))
                 };
                 let done = match tokio::time::timeout(HELLO_LIMIT, hello).await {
-                    Ok(Ok((connection, send, recv))) => this.run(connection, window, send, recv).await,
+                    Ok(Ok((connection, send, recv))) => {
+                        this.run(connection, window, (send, recv), None, Some(handshake)).await
+                    }
                     Ok(Err(error)) => Err(error),
                     Err(late) => Err(late.into()),
                 };
@@ -145,24 +152,30 @@ impl Dialler {
         Ok(send.write_all(&out).await?)
     }
 
-    /// Until the connection ends; an error when the peer is not who it should be.
+    /// Until the connection ends; an error when the peer is not who it should be. Its handshake is over when its hello came.
     async fn run(
         &self,
         connection: Connection,
         window: Window,
-        send: SendStream,
-        mut recv: RecvStream,
+        (send, mut recv): (SendStream, RecvStream),
+        dialled: Option<&NodeId>,
+        handshake: Option<OwnedSemaphorePermit>,
     ) -> anyhow::Result<()> {
         let Some(peer) = self.identity.peer(&connection) else {
             connection.close(PROTOCOL, b"certificate of no peer");
             anyhow::bail!("a certificate of no peer");
         };
+        if dialled.is_some_and(|dialled| *dialled != peer) {
+            connection.close(PROTOCOL, b"certificate of another peer");
+            anyhow::bail!("the certificate of {peer}");
+        }
         let mut said = BytesMut::new();
         let first = tokio::time::timeout(HELLO_LIMIT, next(&mut recv, &mut said)).await??;
         if !matches!(&first, Some(Message::Hello { version: VERSION, node }) if *node == peer) {
             connection.close(PROTOCOL, b"hello");
             anyhow::bail!("{peer} began with {first:?}");
         }
+        drop(handshake);
         let id = connection.stable_id();
         let (control, messages) = mpsc::channel(CONTROL_MAX);
         let up = Up { peer: peer.clone(), connection: connection.clone(), window, control };

@@ -103,7 +103,7 @@ pub fn start(
     let ids: Arc<[NodeId]> = peers.iter().map(|(id, _)| id.clone()).collect();
     let identity = Arc::new(tls::Identity::load(cluster, ids)?);
     let at = cluster.listen;
-    let server = identity.server(congestion::Window::default(), node.clock)?;
+    let server = identity.server(congestion::Window::default(), node.clock);
     let endpoint = quinn::Endpoint::server(server, at)
         .with_context(|| format!("cannot listen on udp {at} (cluster.listen)"))?;
     let (links_in, links) = mpsc::channel(link::EVENTS_MAX);

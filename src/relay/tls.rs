@@ -9,7 +9,6 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -33,14 +32,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The hop repairs; to quinn a packet out of order is one until so many came after it, or packets out of order look like congestion.
 const PACKET_THRESHOLD: u32 = 64;
 
-/// This node's certificate, and whom it trusts.
-#[derive(Debug)]
+/// This node's certificate, and whom it trusts: as TLS wants it, once for all connections.
 pub struct Identity {
-    roots: Arc<RootCertStore>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    server: Arc<QuicServerConfig>,
+    client: Arc<QuicClientConfig>,
     peers: Arc<[NodeId]>,
-    provider: Arc<CryptoProvider>,
 }
 
 impl Identity {
@@ -55,6 +51,7 @@ impl Identity {
         for cert in certs(&cluster.ca, "cluster.ca")? {
             roots.add(cert)?;
         }
+        let roots = Arc::new(roots);
         let key = PrivateKeyDer::from_pem_file(&cluster.key)
             .with_context(|| format!("cannot read a key from {} (cluster.key)", cluster.key))?;
         let chain = certs(&cluster.cert, "cluster.cert")?;
@@ -65,36 +62,38 @@ impl Identity {
             cluster.node
         );
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Ok(Identity { roots: Arc::new(roots), chain, key, peers, provider })
+        let inner = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+        let verifier = Arc::new(PeerVerifier { inner, peers: peers.clone() });
+        let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key.clone_key())?;
+        let mut client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        (server.alpn_protocols, client.alpn_protocols) = (vec![ALPN.to_vec()], vec![ALPN.to_vec()]);
+        let server = Arc::new(QuicServerConfig::try_from(server)?);
+        Ok(Identity { server, client: Arc::new(QuicClientConfig::try_from(client)?), peers })
     }
 
     /// For one connection from a peer.
-    pub fn server(&self, window: Window, clock: Clock) -> anyhow::Result<ServerConfig> {
-        let inner =
-            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone()).build()?;
-        let verifier = Arc::new(PeerVerifier { inner, peers: self.peers.clone() });
-        let mut tls = rustls::ServerConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    pub fn server(&self, window: Window, clock: Clock) -> ServerConfig {
+        let mut config = ServerConfig::with_crypto(self.server.clone());
         config.transport_config(Arc::new(transport(window, clock)));
-        // The peers and a few that come back before their last connection has timed out.
-        config.max_incoming(self.peers.len().max(1).saturating_mul(4));
-        Ok(config)
+        config
     }
 
     /// For one connection to a peer.
-    pub fn client(&self, window: Window, clock: Clock) -> anyhow::Result<ClientConfig> {
-        let mut tls = rustls::ClientConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(self.roots.clone())
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    pub fn client(&self, window: Window, clock: Clock) -> ClientConfig {
+        let mut config = ClientConfig::new(self.client.clone());
         config.transport_config(Arc::new(transport(window, clock)));
-        Ok(config)
+        config
+    }
+
+    /// Handshakes at one time: the peers', and a few that come back before their last connection has timed out.
+    pub fn handshakes_max(&self) -> usize {
+        self.peers.len().max(1).saturating_mul(4)
     }
 
     /// The peer that a connection's certificate names.

@@ -80,25 +80,6 @@ fn a_node_that_comes_back_is_dialled_again_and_its_streams_are_taken() {
     assert_eq!(viewer.closed, None);
 }
 
-#[test]
-fn a_stranger_gets_nothing() {
-    let cluster = Cluster::of(&["a", "b"]);
-    // Of another authority with the right name, and of the right authority with another name.
-    cluster.authority("other");
-    cluster.certify("other", "b", "forged");
-    let a = cluster.start("a");
-    let forged = cluster.start_with("b", "forged", &[]);
-    until("both refuse", LIMIT, || {
-        let refused = |node: &Node| {
-            node.log().contains("relay dial") || node.log().contains("relay connection refused")
-        };
-        (refused(&a) && refused(&forged)).then_some(())
-    });
-    for node in [&a, &forged] {
-        assert!(!node.log().contains("relay link up"), "{}", node.log());
-    }
-}
-
 /// `/live/NAME.flv` at a node that is told of the stream: what came within the limit.
 #[track_caller]
 fn record(node: &Node, name: &str, limit: Duration) -> Flv {

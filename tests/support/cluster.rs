@@ -1,7 +1,7 @@
 //! Nodes that know each other: certificates of one authority, a list of peers.
 use crate::Node;
 use crate::node::{binary, free_udp};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A cluster's authority and addresses; nodes are started from it.
@@ -38,6 +38,11 @@ impl Cluster {
         self.cert(&["node", "--ca", self.path(ca), "--id", id, "--out", self.path(folder)]);
     }
 
+    /// A file of one of these folders.
+    pub fn file(&self, folder: &str, name: &str) -> PathBuf {
+        self.folder.join(folder).join(name)
+    }
+
     fn path(&self, name: &str) -> &'static str {
         let path = self.folder.join(name);
         path.to_str().expect("a path of ours is UTF-8").to_owned().leak()
@@ -72,7 +77,7 @@ impl Cluster {
             .filter(|(it, _)| it != id)
             .map(|(it, port)| format!("\"{it}=127.0.0.1:{port}\""))
             .collect();
-        let file = |name: &str| format!("\"{}\"", Path::new(self.path(folder)).join(name).display());
+        let file = |name: &str| format!("\"{}\"", self.file(folder, name).display());
         let own = [
             ("cluster.node", format!("\"{id}\"")),
             ("cluster.listen", format!("\"127.0.0.1:{}\"", self.port(id))),

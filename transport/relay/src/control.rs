@@ -36,6 +36,10 @@ pub const ENCODINGS_MAX: usize = 4;
 pub const TEMPORAL_LAYERS_MAX: usize = 8;
 /// Bytes of a node's id: a label of a DNS name, for it stands in a certificate.
 pub const NODE_ID_LEN_MAX: usize = 63;
+/// Numbers of packets are below this, and times within it on either side of 0: more than any stream lives to see, and sums of them fit 64 bits.
+pub const SEQ_MAX: u64 = 1 << 48;
+/// See [`SEQ_MAX`]: 285 years of microseconds.
+pub const TIME_MAX: i64 = 1 << 53;
 
 const TYPE_HELLO: u64 = 0;
 const TYPE_CLOCK: u64 = 1;
@@ -53,7 +57,7 @@ const ANSWERS: u8 = 1;
 const FLOWS: u8 = 1;
 const LIVE: u8 = 1 << 1;
 
-/// A node's id: lower-case letters, digits and inner hyphens, so that it is a DNS name.
+/// A node's id: a lower-case letter, then such letters, digits and inner hyphens, so that it is a DNS name and no number.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NodeId(Arc<str>);
 
@@ -61,7 +65,7 @@ impl NodeId {
     /// From its text; `None` when that is none.
     pub fn new(text: &str) -> Option<NodeId> {
         let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let edges = !text.starts_with('-') && !text.ends_with('-');
+        let edges = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-');
         ((1..=NODE_ID_LEN_MAX).contains(&text.len()) && edges && text.bytes().all(fine))
             .then(|| NodeId(text.into()))
     }
@@ -280,9 +284,11 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
                 alias,
                 answers: flags & ANSWERS != 0,
                 codec: codec_of(codec).ok_or(Error::Number)?,
-                seq: u64::from_be_bytes(eight(body)?),
-                timestamp: i64::from_be_bytes(eight(body)?),
-                capture_us: i64::from_be_bytes(eight(body)?),
+                seq: Some(u64::from_be_bytes(eight(body)?))
+                    .filter(|seq| *seq < SEQ_MAX)
+                    .ok_or(Error::Number)?,
+                timestamp: time(body)?,
+                capture_us: time(body)?,
                 config: Bytes::copy_from_slice(bytes(body)?),
             })
         }
@@ -296,7 +302,7 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             Message::Layers { stream, generation, encodings }
         }
         TYPE_DRAIN => Message::Drain { within_ms: number(body)? },
-        TYPE_CLOCK => Message::Clock { now_us: i64::from_be_bytes(eight(body)?) },
+        TYPE_CLOCK => Message::Clock { now_us: time(body)? },
         odd if odd & 1 == 1 => return Ok(None),
         unknown => return Err(Error::Type(unknown)),
     }))
@@ -326,6 +332,11 @@ fn eight(body: &mut &[u8]) -> Result<[u8; 8], Error> {
     let (&eight, rest) = body.split_first_chunk().ok_or(Error::Short)?;
     *body = rest;
     Ok(eight)
+}
+
+fn time(body: &mut &[u8]) -> Result<i64, Error> {
+    let time = i64::from_be_bytes(eight(body)?);
+    (-TIME_MAX..=TIME_MAX).contains(&time).then_some(time).ok_or(Error::Number)
 }
 
 fn bytes<'a>(body: &mut &'a [u8]) -> Result<&'a [u8], Error> {

@@ -13,11 +13,15 @@ fn name() -> impl Strategy<Value = StreamName> {
 }
 
 fn node_id() -> impl Strategy<Value = NodeId> {
-    "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?".prop_map(|text| NodeId::new(&text).unwrap())
+    "[a-z]([a-z0-9-]{0,61}[a-z0-9])?".prop_map(|text| NodeId::new(&text).unwrap())
 }
 
 fn num() -> std::ops::RangeInclusive<u64> {
     0..=varint::MAX
+}
+
+fn time() -> std::ops::RangeInclusive<i64> {
+    -TIME_MAX..=TIME_MAX
 }
 
 fn track_id() -> impl Strategy<Value = TrackId> {
@@ -50,7 +54,7 @@ fn message() -> impl Strategy<Value = Message> {
     let form = prop_oneof![Just(Form::Packets), Just(Form::Frames)];
     let codecs = (codec(Kind::Audio), codec(Kind::Video));
     let path = prop::collection::vec(node_id(), 1..=PATH_MAX);
-    let track = (num(), any::<bool>(), prop::sample::select(CODECS.to_vec()), any::<(u64, i64, i64)>());
+    let track = (num(), any::<bool>(), prop::sample::select(CODECS.to_vec()), (0..SEQ_MAX, time(), time()));
     let config = prop::collection::vec(any::<u8>(), 0..300);
     prop_oneof![
         (num(), node_id()).prop_map(|(version, node)| Message::Hello { version, node }),
@@ -70,7 +74,7 @@ fn message() -> impl Strategy<Value = Message> {
         (name(), num(), prop::collection::vec(encoding_info(), 0..=ENCODINGS_MAX))
             .prop_map(|(stream, generation, encodings)| Message::Layers { stream, generation, encodings }),
         num().prop_map(|within_ms| Message::Drain { within_ms }),
-        any::<i64>().prop_map(|now_us| Message::Clock { now_us }),
+        time().prop_map(|now_us| Message::Clock { now_us }),
     ]
 }
 
@@ -129,6 +133,13 @@ fn what_a_peer_may_not_say() {
         body
     };
     assert!(read(&announce(1, [6, 1], 8)).is_ok());
+    let track = |seq: u64, timestamp: i64, capture_us: i64| {
+        let mut body = vec![10, 7, 0, 1];
+        body.extend([seq.to_be_bytes(), timestamp.to_be_bytes(), capture_us.to_be_bytes()].concat());
+        body.push(0);
+        body
+    };
+    assert!(read(&track(SEQ_MAX - 1, TIME_MAX, -TIME_MAX)).is_ok());
     for (bad, why) in [
         (announce(2, [6, 1], 1), "form"),
         (announce(1, [1, 1], 1), "a picture's codec for sound"),
@@ -139,6 +150,12 @@ fn what_a_peer_may_not_say() {
         (vec![6, 1, 3, b'a', b'/', b'b', 1, VIDEO | 4], "a fifth encoding"),
         (vec![14, 3, b'a', b'/', b'b', 1, 5], "five encodings"),
         (vec![14, 3, b'a', b'/', b'b', 1, 1, 3, 0, 0, 9], "nine temporal layers"),
+        (track(SEQ_MAX, 0, 0), "a number that no stream comes to"),
+        (track(u64::MAX, 0, 0), "one that cannot be counted on"),
+        (track(0, TIME_MAX + 1, 0), "a time"),
+        (track(0, i64::MIN, 0), "a time before all"),
+        (track(0, 0, -TIME_MAX - 1), "a capture time"),
+        ([vec![1], i64::MAX.to_be_bytes().to_vec()].concat(), "a clock"),
     ] {
         assert_eq!(refused(&bad), Error::Number, "{why}");
     }
@@ -146,6 +163,7 @@ fn what_a_peer_may_not_say() {
         (vec![0, 1, 0], "no node"),
         (vec![0, 1, 2, b'-', b'a'], "hyphen first"),
         (vec![0, 1, 1, b'A'], "upper case"),
+        (vec![0, 1, 2, b'4', b'2'], "a number, which no certificate is for"),
         (vec![0, 1, 1, 0xff], "no text"),
         (vec![4, 1, b'a', 1], "no app"),
         (vec![4, 3, b'a', b'/', b'\n', 1], "control character"),

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use media::Time;
 
 use super::{RoundTrip, SENT_UNIT_US};
-use crate::datagram::{Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, Part, write_nack};
+use crate::datagram::{Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, Part, write_nack};
 
 /// Numbers that are missing at one time. More is no loss that repair helps against: the oldest are given up.
 const MISSING_MAX: usize = NACK_NUMBERS_MAX as usize;
@@ -23,6 +23,8 @@ const EARLIER_PART: i64 = 512;
 /// take longer.
 const DELAY_STEP_US: i64 = 1_000;
 const DELAY_DOWN_PART: i64 = 50;
+/// Of use for so long, until something came: what a live viewer has.
+const LEFT_US: i64 = 400_000;
 /// Halved in so long.
 const FORGET_US: i64 = 5_000_000;
 
@@ -84,14 +86,14 @@ pub struct Incoming {
     halves: BTreeMap<u64, Half>,
     /// How late the latest but a few of what came out of order were, fading; of a new link what it may cost to wait.
     lateness_us: Option<i64>,
-    faded: Time,
-    /// Arrival less departure of the first one that came, by two clocks, in units of [`Media::sent`].
-    origin: u16,
-    /// That of what came last, from there on in microseconds...
+    faded: Option<Time>,
+    /// Arrival less departure of what came last, by two clocks, in units of [`Media::sent`].
+    last: u16,
+    /// By how much more than the first one's, in microseconds...
     delay_us: i64,
     /// ...and of what took the longest but a few.
     long_delay_us: Option<i64>,
-    /// The budget of what came last, in microseconds: what is missing has about the same.
+    /// The budget of the newest, in microseconds: what is missing has about the same.
     left_us: i64,
     stats: IncomingStats,
 }
@@ -111,11 +113,11 @@ impl Incoming {
             missing: BTreeMap::new(),
             halves: BTreeMap::new(),
             lateness_us: None,
-            faded: Time::ZERO,
-            origin: 0,
+            faded: None,
+            last: 0,
             delay_us: 0,
             long_delay_us: None,
-            left_us: 0,
+            left_us: LEFT_US,
             stats: IncomingStats::default(),
         }
     }
@@ -136,7 +138,9 @@ impl Incoming {
     pub fn on_media(&mut self, media: Media, body: Body<'_>, trip: RoundTrip, now: Time) -> Option<Arrived> {
         let half_trip_us = trip.smoothed_us / 2;
         let age_us = i64::from(media.age_ms).saturating_mul(1_000).saturating_add(half_trip_us);
-        self.left_us = i64::from(media.budget_ms).saturating_mul(1_000).saturating_sub(age_us);
+        if media.link_seq >= self.next {
+            self.left_us = i64::from(media.budget_ms).saturating_mul(1_000).saturating_sub(age_us);
+        }
         self.measure(media.sent, now);
         if !self.is_new(&media, trip, now) {
             self.stats.duplicates = self.stats.duplicates.saturating_add(1);
@@ -157,16 +161,15 @@ impl Incoming {
     }
 
     fn measure(&mut self, sent: u16, now: Time) {
-        let ticks = (now.us() / SENT_UNIT_US) as u16;
+        let took = ((now.us() / SENT_UNIT_US) as u16).wrapping_sub(sent);
+        // From one to the next: clocks that drift apart for days take the sum as far as they like.
+        let more = took.wrapping_sub(self.last).cast_signed();
+        self.last = took;
         let Some(long) = self.long_delay_us else {
-            self.delay_us = 0;
-            self.origin = ticks.wrapping_sub(sent);
             self.long_delay_us = Some(0);
             return;
         };
-        // By how much more it was than the first one's, at most 8 s.
-        let more = ticks.wrapping_sub(sent).wrapping_sub(self.origin).cast_signed();
-        self.delay_us = i64::from(more).saturating_mul(SENT_UNIT_US);
+        self.delay_us = self.delay_us.saturating_add(i64::from(more).saturating_mul(SENT_UNIT_US));
         let step = if self.delay_us > long { DELAY_STEP_US } else { -(DELAY_STEP_US / DELAY_DOWN_PART) };
         self.long_delay_us = Some(long.saturating_add(step));
     }
@@ -185,6 +188,9 @@ impl Incoming {
         let (first, second) = if number < other { (half, found) } else { (found, half) };
         let mut payload = BytesMut::from(&first.payload[..]);
         payload.extend_from_slice(&second.payload);
+        if payload.len() > PAYLOAD_LEN_MAX {
+            return None;
+        }
         Some(Half { payload: payload.freeze(), ..first })
     }
 
@@ -294,8 +300,90 @@ impl Incoming {
     }
 
     fn fade(&mut self, trip: RoundTrip, now: Time) {
-        if now.since(self.faded) >= FORGET_US {
-            (self.lateness_us, self.faded) = (Some(self.reorder_us(trip) / 2), now);
+        if now.since(*self.faded.get_or_insert(now)) >= FORGET_US {
+            (self.lateness_us, self.faded) = (Some(self.reorder_us(trip) / 2), Some(now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datagram::Flags;
+
+    const TRIP: RoundTrip = RoundTrip { min_us: 100_000, smoothed_us: 100_000, deviation_us: 1_000 };
+
+    fn media(link_seq: u64, sent_us: i64, age_ms: u16) -> Media {
+        Media {
+            part: Part::Whole,
+            flags: Flags::default(),
+            link_seq,
+            track: 1,
+            sent: (sent_us / SENT_UNIT_US) as u16,
+            age_ms,
+            budget_ms: 400,
+            seq: link_seq as u32,
+            timestamp: 0,
+            dts_offset: 0,
+        }
+    }
+
+    fn take(incoming: &mut Incoming, media: Media, payload: &[u8], now: Time) -> Option<Arrived> {
+        incoming.on_media(media, Body { descriptor: b"", payload }, TRIP, now)
+    }
+
+    #[test]
+    fn a_new_link_waits_an_eighth_of_a_round_trip_however_long_the_node_has_run() {
+        let (mut incoming, now) = (Incoming::new(), Time(3_600_000_000));
+        assert_eq!(incoming.poll(RoundTrip::default(), now), None);
+        assert_eq!(incoming.reorder_us(TRIP), 12_500);
+        assert_eq!(incoming.poll(TRIP, now.plus_us(FORGET_US)), None);
+        assert_eq!(incoming.reorder_us(TRIP), 6_250);
+    }
+
+    #[test]
+    fn clocks_that_drift_apart_for_days_are_no_delay() {
+        let mut incoming = Incoming::new();
+        for second in 0..3 * 86_400_i64 {
+            // 100 ppm.
+            let now = Time(second * 1_000_100 + 50_000);
+            assert!(take(&mut incoming, media(second as u64, second * 1_000_000, 0), b"p", now).is_some());
+            let off_us = incoming.delay_us - incoming.long_delay_us.unwrap();
+            assert!(off_us.abs() <= 2_000, "{off_us} us after {second} s");
+        }
+        assert!(incoming.delay_us > 20_000_000, "{} us", incoming.delay_us);
+    }
+
+    #[test]
+    fn what_was_lost_before_anything_came_is_asked_for() {
+        let mut incoming = Incoming::new();
+        incoming.on_end(1, TRIP, Time(1_000));
+        assert!(incoming.poll(TRIP, Time(20_000)).is_some());
+    }
+
+    #[test]
+    fn an_old_packet_that_was_sent_again_does_not_shorten_what_others_have() {
+        let mut incoming = Incoming::new();
+        take(&mut incoming, media(0, 0, 0), b"p", Time(50_000));
+        take(&mut incoming, media(2, 1_000, 0), b"p", Time(51_000));
+        let again = Media { flags: Flags::default().with(Flags::RETRANSMISSION), ..media(1, 160_000, 345) };
+        assert!(take(&mut incoming, again, b"p", Time(210_000)).is_some());
+        incoming.on_end(4, TRIP, Time(211_000));
+        assert!(incoming.poll(TRIP, Time(240_000)).is_some(), "it has 400 ms");
+    }
+
+    #[test]
+    fn two_halves_are_one_packet_and_no_longer_than_one_may_be() {
+        let half = |number: u64, part: Part| Media { part, seq: 7, ..media(number, 0, 0) };
+        let mut incoming = Incoming::new();
+        assert!(take(&mut incoming, half(1, Part::SecondHalf), b"cd", Time(1)).is_none());
+        let whole = take(&mut incoming, half(0, Part::FirstHalf), b"ab", Time(2)).expect("both are there");
+        assert_eq!(&whole.payload[..], b"abcd");
+        assert!(take(&mut incoming, half(2, Part::FirstHalf), &[0; PAYLOAD_LEN_MAX], Time(3)).is_none());
+        assert!(take(&mut incoming, half(3, Part::SecondHalf), b"x", Time(4)).is_none());
+        // Halves of different packets are none.
+        assert!(take(&mut incoming, half(4, Part::FirstHalf), b"ab", Time(5)).is_none());
+        let other = Media { seq: 8, ..half(5, Part::SecondHalf) };
+        assert!(take(&mut incoming, other, b"cd", Time(6)).is_none());
     }
 }

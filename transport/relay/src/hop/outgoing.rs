@@ -289,7 +289,9 @@ impl Outgoing {
                 break;
             }
             self.copies_budget = self.copies_budget.saturating_sub(len);
-            self.copies.push_back((now.plus_us(APART_US.saturating_mul(copy)), number));
+            let due = now.plus_us(APART_US.saturating_mul(copy));
+            let at = self.copies.partition_point(|(other, _)| *other <= due);
+            self.copies.insert(at, (due, number));
         }
     }
 

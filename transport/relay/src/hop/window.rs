@@ -9,13 +9,20 @@ const START_BYTES: u64 = 128_000;
 const FLOOR_BYTES: u64 = 16_000;
 /// Whatever is measured: QUIC's own send window is 4 MiB.
 const CAP_BYTES: u64 = 8 << 20;
-/// The queue of the path is what the least round trip of the last second is above the least of so long.
+/// The queue of the path is what the least round trip of the last half second is above the least of so long.
 const MIN_TRIP_US: i64 = 10_000_000;
-const RECENT_US: i64 = 1_000_000;
+const RECENT_US: i64 = 500_000;
 /// A rate is a maximum of so long.
 const RATE_US: i64 = 10_000_000;
-/// Loss beyond this share of a second is congestion, whatever the delay says.
+/// Loss beyond this share of a second is congestion, whatever the delay says: of a second in which there were bytes enough to tell.
 const LOSS_PERCENT: u64 = 10;
+const LOSS_BYTES_MIN: u64 = 60_000;
+/// A path that was congested is let drain once in so long, or what always waits there would be taken for the path...
+const DRAIN_EACH_US: i64 = 10_000_000;
+/// ...for so long, and a round trip at least (BBR's way, draft-ietf-ccwg-bbr section 5.3.4).
+const DRAIN_US: i64 = 200_000;
+/// What such a path has in flight, of what it was seen to take in a round trip: the rest would wait there.
+const NARROW_PERCENT: u64 = 125;
 /// The window becomes this share of itself, once a round trip, while the path is congested.
 const DECREASE_PERCENT: u64 = 85;
 /// And comes back by this share of its aim.
@@ -88,6 +95,10 @@ pub struct LiveWindow {
     /// The next step of the window.
     step: Time,
     congested: bool,
+    /// When it was congested last, and when it began to drain.
+    congested_at: Option<Time>,
+    drain_at: Option<Time>,
+    drains: bool,
 }
 
 impl Default for LiveWindow {
@@ -113,6 +124,9 @@ impl LiveWindow {
             loss_percent: 0,
             step: Time::ZERO,
             congested: false,
+            congested_at: None,
+            drain_at: None,
+            drains: false,
         }
     }
 
@@ -123,7 +137,7 @@ impl LiveWindow {
 
     /// Bytes that may be in flight.
     pub fn window(&self) -> u64 {
-        self.window
+        if self.drains { (self.window / 2).max(FLOOR_BYTES) } else { self.window }
     }
 
     /// Whether the path takes less than is sent.
@@ -175,9 +189,11 @@ impl LiveWindow {
     fn update(&mut self, now: Time) {
         if now.since(self.second) >= 1_000_000 {
             let all = self.acked.saturating_add(self.lost);
-            self.loss_percent = self.lost.saturating_mul(100).checked_div(all).unwrap_or(0);
+            let percent = self.lost.saturating_mul(100).checked_div(all);
+            self.loss_percent = percent.filter(|_| all >= LOSS_BYTES_MIN).unwrap_or(0);
             (self.acked, self.lost, self.second) = (0, 0, now);
         }
+        self.drain(now);
         if now < self.step {
             return;
         }
@@ -186,8 +202,13 @@ impl LiveWindow {
         if queue_us > (least / 2).max(60_000) || self.loss_percent > LOSS_PERCENT {
             self.decrease(now);
         } else {
-            self.congested &= queue_us > (least / 4).max(25_000);
-            let aim = self.aim();
+            // It grows no more with a queue of this, too: that one never leaves by itself.
+            let waits = queue_us > (least / 4).max(25_000);
+            self.congested &= waits;
+            if waits {
+                self.congested_at = Some(now);
+            }
+            let aim = self.aim(now);
             if self.window < aim && !self.congested {
                 self.window =
                     self.window.saturating_add((aim.saturating_mul(INCREASE_PERCENT) / 100).max(1)).min(aim);
@@ -198,20 +219,163 @@ impl LiveWindow {
         }
     }
 
+    /// The least round trip is one without a queue, or it is found again.
+    fn drain(&mut self, now: Time) {
+        let long_us = self.recent_trip.get().unwrap_or(0).max(DRAIN_US);
+        if self.drains {
+            self.drains = self.drain_at.is_some_and(|since| now.since(since) < long_us);
+            return;
+        }
+        if self.is_narrow(now) && now.since(*self.drain_at.get_or_insert(now)) >= DRAIN_EACH_US {
+            (self.drains, self.drain_at) = (true, Some(now));
+        }
+    }
+
+    /// It was congested lately: more than it takes would wait there.
+    fn is_narrow(&self, now: Time) -> bool {
+        self.congested_at.is_some_and(|at| now.since(at) < DRAIN_EACH_US)
+    }
+
     /// What is enough and not too much: the demand in a round trip, its key frames, and twice what the path was seen to take.
-    fn aim(&self) -> u64 {
+    fn aim(&self, now: Time) -> u64 {
         let Some(least) = self.min_trip.get().map(i64::unsigned_abs) else { return self.window };
         let needed = self.demand.bps.saturating_mul(least.saturating_add(20_000)) / 8_000_000;
         let needed = needed.saturating_mul(3) / 2;
         let needed = needed.saturating_add(self.demand.key_bytes);
         let rate_bps = self.rate.get().map_or(0, i64::unsigned_abs);
-        let taken = (rate_bps.saturating_mul(least) / 8_000_000).saturating_mul(2);
-        needed.max(taken).clamp(START_BYTES.min(CAP_BYTES), CAP_BYTES)
+        let taken = rate_bps.saturating_mul(least) / 8_000_000;
+        if self.is_narrow(now) {
+            return (taken.saturating_mul(NARROW_PERCENT) / 100).clamp(FLOOR_BYTES, CAP_BYTES);
+        }
+        needed.max(taken.saturating_mul(2)).clamp(START_BYTES.min(CAP_BYTES), CAP_BYTES)
     }
 
     fn decrease(&mut self, now: Time) {
-        self.congested = true;
+        (self.congested, self.congested_at) = (true, Some(now));
         self.window = (self.window.saturating_mul(DECREASE_PERCENT) / 100).max(FLOOR_BYTES);
         self.step = now.plus_us(self.recent_trip.get().unwrap_or(0).max(10_000));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACKET: u64 = 1_200;
+
+    /// A path of a rate and a queue without end, always asked for more than it takes, and its window.
+    struct Path {
+        window: LiveWindow,
+        bps: u64,
+        /// Bytes offered a second, in bit/s; `None`: as much as the window lets through.
+        offered_bps: u64,
+        trip_us: i64,
+        /// When the bottleneck is through with what it has.
+        free: Time,
+        flight: std::collections::VecDeque<(Time, Time)>,
+        owed: u64,
+        /// What waits at the sender.
+        held: u64,
+    }
+
+    impl Path {
+        fn new(bps: u64, offered_bps: u64) -> Path {
+            let window = LiveWindow::new();
+            let flight = std::collections::VecDeque::new();
+            Path { window, bps, offered_bps, trip_us: 100_000, free: Time::ZERO, flight, owed: 0, held: 0 }
+        }
+
+        /// Runs until then, in milliseconds; the longest queue at the bottleneck, in microseconds.
+        fn run(&mut self, from_ms: i64, to_ms: i64) -> i64 {
+            let mut longest = 0;
+            for ms in from_ms..to_ms {
+                let now = Time(ms * 1_000);
+                while let Some((sent, arrives)) = self.flight.front().copied().filter(|(_, at)| *at <= now) {
+                    self.flight.pop_front();
+                    self.window.on_ack(PACKET, arrives.since(sent), now);
+                }
+                self.owed += self.offered_bps / 8_000;
+                self.held = (self.held + self.owed / PACKET).min(2_000);
+                self.owed %= PACKET;
+                // The sender drops what is old: what it offers is never more than it has now.
+                while self.held > 0 && (self.flight.len() as u64 + 1) * PACKET <= self.window.window() {
+                    self.held -= 1;
+                    let start = if self.free > now { self.free } else { now };
+                    self.free = start.plus_us((PACKET * 8_000_000 / self.bps) as i64);
+                    longest = longest.max(self.free.since(now));
+                    self.flight.push_back((now, self.free.plus_us(self.trip_us)));
+                }
+            }
+            longest
+        }
+    }
+
+    fn demand(bps: u64) -> Demand {
+        Demand { bps, key_bytes: 60_000 }
+    }
+
+    #[test]
+    fn a_live_stream_has_what_it_needs_and_no_queue() {
+        let mut path = Path::new(20_000_000, 4_000_000);
+        path.window.set_demand(demand(4_000_000));
+        path.run(0, 5_000);
+        let longest = path.run(5_000, 30_000);
+        assert!(longest < 5_000, "{longest} us");
+        assert!(!path.window.is_congested());
+        assert!(path.window.window() >= START_BYTES);
+    }
+
+    #[test]
+    fn a_path_that_is_asked_for_more_than_it_takes_keeps_a_bounded_queue_for_minutes() {
+        let mut path = Path::new(4_000_000, 4_800_000);
+        path.window.set_demand(demand(4_800_000));
+        path.run(0, 20_000);
+        let mut queues: Vec<i64> = (20..180).map(|s| path.run(s * 1_000, s * 1_000 + 1_000)).collect();
+        queues.sort_unstable();
+        assert!(queues[159] < 200_000 && queues[120] < 50_000, "{queues:?}");
+        assert!(path.window.min_trip_us().unwrap() < 115_000, "{:?}", path.window.min_trip_us());
+    }
+
+    #[test]
+    fn chance_loss_is_none_of_its_business_and_a_tenth_and_more_is() {
+        let mut window = LiveWindow::new();
+        let second = |window: &mut LiveWindow, lost: u64, from: i64, packets: i64| {
+            for ms in 0..packets {
+                let now = Time((from * 1_000 + ms * 1_000 / packets) * 1_000);
+                if ms as u64 % 100 < lost {
+                    window.on_loss(PACKET, now);
+                } else {
+                    window.on_ack(PACKET, 100_000, now);
+                }
+            }
+        };
+        for s in 0..5 {
+            second(&mut window, 5, s, 400);
+        }
+        assert!(window.window() >= START_BYTES && !window.is_congested());
+        for s in 5..8 {
+            second(&mut window, 15, s, 400);
+        }
+        assert!(window.window() < START_BYTES && window.is_congested(), "{}", window.window());
+        // A few heartbeats, one of them lost, say nothing.
+        let mut idle = LiveWindow::new();
+        for s in 0..5 {
+            second(&mut idle, 1, s, 7);
+        }
+        assert!(idle.window() >= START_BYTES && !idle.is_congested());
+    }
+
+    #[test]
+    fn it_stays_between_its_bounds() {
+        let mut window = LiveWindow::new();
+        window.set_demand(demand(u64::MAX));
+        for ms in 0..20_000 {
+            window.on_ack(1 << 30, 100_000, Time(ms * 1_000));
+        }
+        assert_eq!(window.window(), CAP_BYTES);
+        for ms in 20_000..40_000 {
+            window.on_congestion_mark(Time(ms * 1_000));
+        }
+        assert_eq!(window.window(), FLOOR_BYTES);
     }
 }
