@@ -5,7 +5,9 @@ use std::sync::Arc;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use crate::process::Process;
-use crate::{By, Counter, Gauge, Histogram, Label, NodeMetrics, ShardMetrics, SharedCounter, SharedGauge};
+use crate::{
+    By, Counter, Gauge, Histogram, Label, LinkMetrics, NodeMetrics, ShardMetrics, SharedCounter, SharedGauge,
+};
 
 /// What a scrape reads.
 pub(crate) struct Sources<'a> {
@@ -19,7 +21,7 @@ pub(crate) struct Family {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
     pub(crate) kind: MetricType,
-    /// Names of its labels, `shard` first.
+    /// Names of its labels, `shard` or `peer` first.
     pub(crate) labels: &'static [&'static str],
     read: Read,
 }
@@ -28,6 +30,7 @@ pub(crate) struct Family {
 enum Read {
     Shard(fn(&ShardMetrics, &mut Samples)),
     Node(fn(&NodeMetrics, &mut Samples)),
+    Link(fn(&LinkMetrics, &mut Samples)),
     Process(fn(&Process) -> Option<f64>),
     /// Always 1, with these label values.
     Info(&'static [&'static str]),
@@ -68,6 +71,19 @@ const fn node_gauge(
     Family { name, help, kind: MetricType::GAUGE, labels, read: Read::Node(read) }
 }
 
+const fn link_counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&LinkMetrics, &mut Samples),
+) -> Family {
+    Family { name, help, kind: MetricType::COUNTER, labels, read: Read::Link(read) }
+}
+
+const fn link_gauge(name: &'static str, help: &'static str, read: fn(&LinkMetrics, &mut Samples)) -> Family {
+    Family { name, help, kind: MetricType::GAUGE, labels: PEER, read: Read::Link(read) }
+}
+
 const fn process(
     name: &'static str,
     kind: MetricType,
@@ -78,6 +94,7 @@ const fn process(
 }
 
 const SHARD: &[&str] = &["shard"];
+const PEER: &[&str] = &["peer"];
 const PROTOCOL: &[&str] = &["protocol"];
 
 /// Every metric. A row here needs its row in `docs/METRICS.md`; a test compares them.
@@ -135,6 +152,25 @@ pub(crate) const FAMILIES: &[Family] = &[
     node_counter("millrace_http_requests_total", &["route", "status"], "HTTP requests answered.", |m, s| s.by_two(&m.http_requests)),
     node_counter("millrace_queue_overflows_total", &["queue"], "What did not fit a bounded queue.", |m, s| s.by(&m.queue_overflows)),
     node_counter("millrace_panics_total", &[], "Tasks ended by a panic of the node.", |m, s| s.one(&m.panics)),
+    // The relay.
+    link_gauge("millrace_relay_link_up", "1 while the node has a link to the peer.", |m, s| s.one(&m.up)),
+    link_counter("millrace_relay_connections_total", PEER, "Links made to the peer.", |m, s| s.one(&m.connections)),
+    link_gauge("millrace_relay_rtt_seconds", "The link's round trip, smoothed.", |m, s| s.seconds(&m.rtt_us)),
+    link_gauge("millrace_relay_window_bytes", "The link's congestion window.", |m, s| s.one(&m.window_bytes)),
+    link_gauge("millrace_relay_queue_seconds", "How long the picture has waited here that waits longest.", |m, s| s.seconds(&m.queue_us)),
+    link_gauge("millrace_relay_path_queue_seconds", "What waits on the path: the round trip beyond its least.", |m, s| s.seconds(&m.path_queue_us)),
+    link_gauge("millrace_relay_tracks_received", "Tracks that come from the peer.", |m, s| s.one(&m.tracks_in)),
+    link_gauge("millrace_relay_tracks_sent", "Tracks that go to the peer.", |m, s| s.one(&m.tracks_out)),
+    link_counter("millrace_relay_sent_bytes_total", PEER, "Bytes of the datagrams sent to the peer.", |m, s| s.one(&m.sent_bytes)),
+    link_counter("millrace_relay_datagrams_total", &["peer", "event"], "Datagrams of media, by what became of them.", |m, s| s.by(&m.events)),
+    link_counter("millrace_relay_packets_dropped_total", &["peer", "reason"], "Packets for the peer that were not sent.", |m, s| s.by(&m.drops)),
+    Family {
+        name: "millrace_relay_age_seconds",
+        help: "How old packets are when they arrive from the peer, since they came into the cluster.",
+        kind: MetricType::HISTOGRAM,
+        labels: PEER,
+        read: Read::Link(|m, s| s.histogram(&m.age)),
+    },
     // The process.
     Family {
         name: "millrace_build_info",
@@ -155,15 +191,21 @@ pub(crate) const FAMILIES: &[Family] = &[
 impl Family {
     /// Reads the samples of this metric.
     pub(crate) fn collect(&self, sources: &Sources<'_>) -> MetricFamily {
-        let mut samples = Samples { kind: self.kind, names: self.labels, shard: None, metrics: Vec::new() };
+        let mut samples = Samples { kind: self.kind, names: self.labels, of: None, metrics: Vec::new() };
         match self.read {
             Read::Shard(read) => {
                 for (i, shard) in sources.shards.iter().enumerate() {
-                    samples.shard = Some(i.to_string());
+                    samples.of = Some(i.to_string());
                     read(shard, &mut samples);
                 }
             }
             Read::Node(read) => read(sources.node, &mut samples),
+            Read::Link(read) => {
+                for (peer, link) in sources.node.links() {
+                    samples.of = Some(peer.clone());
+                    read(link, &mut samples);
+                }
+            }
             Read::Process(read) => {
                 if let Some(value) = read(sources.process) {
                     samples.push(&[], value);
@@ -184,14 +226,18 @@ impl Family {
 struct Samples {
     kind: MetricType,
     names: &'static [&'static str],
-    /// The value of the first label, for a shard's samples.
-    shard: Option<String>,
+    /// The value of the first label, for a shard's or a link's samples.
+    of: Option<String>,
     metrics: Vec<proto::Metric>,
 }
 
 impl Samples {
     fn one(&mut self, value: &impl Value) {
         self.push(&[], value.value());
+    }
+
+    fn seconds(&mut self, us: &impl Value) {
+        self.push(&[], us.value() / 1e6);
     }
 
     fn by<L: Label, C: Value, const N: usize>(&mut self, by: &By<L, C, N>) {
@@ -244,9 +290,9 @@ impl Samples {
         self.metrics.push(metric);
     }
 
-    /// A metric with its labels: the shard, if it is one's, then `labels`.
+    /// A metric with its labels: the shard or the peer, if it is one's, then `labels`.
     fn labelled(&self, labels: &[&str]) -> proto::Metric {
-        let values = self.shard.as_deref().into_iter().chain(labels.iter().copied());
+        let values = self.of.as_deref().into_iter().chain(labels.iter().copied());
         let pairs = self.names.iter().zip(values).map(|(name, value)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).into());
@@ -333,6 +379,8 @@ mod tests {
         check::<Protocol>(&document, "protocol");
         check::<Refusal>(&document, "refusal reason");
         check::<RtmpRole>(&document, "role");
+        check::<crate::RelayEvent>(&document, "relay event");
+        check::<crate::RelayDrop>(&document, "relay drop reason");
         check::<Conversion>(&document, "conversion");
         check::<Route>(&document, "route");
         check::<StatusClass>(&document, "status");

@@ -5,7 +5,7 @@
 //!   reads beside it.
 //! - [`NodeMetrics`]: the control plane's, written by many threads.
 //! - [`Registry`]: both, and the process's own figures, as text for Prometheus. Every label has a fixed set of
-//!   values (an enum here) or is the shard's number: the number of series is bounded by construction.
+//!   values (an enum here), is the shard's number or a peer of the settings: the number of series is bounded by construction.
 //!
 //! `docs/METRICS.md` lists every metric; a test keeps it complete.
 #![forbid(unsafe_code)]
@@ -26,6 +26,9 @@ pub use counter::{Counter, Gauge, SharedCounter, SharedGauge};
 pub use drop_reason::DropReason;
 pub use histogram::{Histogram, LATENCY_BOUNDS_US};
 pub use label::{By, Label};
-pub use node::{Conversion, NodeMetrics, Protocol, Queue, Refusal, Route, RtmpRole, StatusClass};
+pub use node::{
+    Conversion, LinkMetrics, NodeMetrics, Protocol, Queue, Refusal, RelayDrop, RelayEvent, Route, RtmpRole,
+    StatusClass,
+};
 pub use registry::Registry;
 pub use shard::{PacketKind, Phase, ShardMetrics};

@@ -1,6 +1,8 @@
 //! What the control plane counts.
 
-use crate::{By, SharedCounter, SharedGauge};
+use std::sync::{Arc, OnceLock};
+
+use crate::{By, Histogram, SharedCounter, SharedGauge};
 
 labels! {
     /// How a publisher or viewer is connected. The label is the metric's `protocol`.
@@ -139,6 +141,91 @@ labels! {
     }
 }
 
+labels! {
+    /// What a link to another node counts, in datagrams of media. The label is the metric's `event`.
+    RelayEvent {
+        /// Sent, those sent again not included.
+        Sent = "sent",
+        /// Received, and of use.
+        Received = "received",
+        /// Received behind a later one, without having been asked for.
+        Reordered = "reordered",
+        /// Received a second time.
+        Duplicate = "duplicate",
+        /// Asked for again (NACK sent), each time counted.
+        Asked = "asked",
+        /// Received as they were sent again.
+        Repaired = "repaired",
+        /// Given up: the deadline passed, or too many were missing.
+        Lost = "lost",
+        /// The peer asked for them (NACK received).
+        Nacked = "nacked",
+        /// Sent again.
+        Resent = "resent",
+        /// The peer asked too late, or for what is kept no more.
+        Late = "late",
+        /// The peer asked again before the answer could be there.
+        Refused = "refused",
+    }
+}
+
+labels! {
+    /// Why a packet for another node was not sent. The label is the metric's `reason`.
+    RelayDrop {
+        /// The link takes less than comes: nothing refers to it, or it is before the next key frame.
+        LeftOut = "left_out",
+        /// It grew too old in the queue.
+        Expired = "expired",
+        /// The queue was full.
+        Overflowed = "overflowed",
+        /// The path takes no datagram of its size.
+        TooLarge = "too_large",
+    }
+}
+
+/// What is counted of the link to one peer, over all its connections. The relay's task alone writes.
+#[derive(Default, Debug)]
+pub struct LinkMetrics {
+    /// 1 while it is connected.
+    pub up: SharedGauge,
+    /// 1 once the peer said that it stops.
+    pub draining: SharedGauge,
+    /// Connections made.
+    pub connections: SharedCounter,
+    /// Round trip, smoothed, in microseconds; 0 while there is none.
+    pub rtt_us: SharedGauge,
+    /// The congestion window.
+    pub window_bytes: SharedGauge,
+    /// How long the picture waited that waits longest here, in microseconds.
+    pub queue_us: SharedGauge,
+    /// What waits on the path, in microseconds.
+    pub path_queue_us: SharedGauge,
+    /// Tracks that come.
+    pub tracks_in: SharedGauge,
+    /// Tracks that go.
+    pub tracks_out: SharedGauge,
+    /// Bytes of all datagrams sent.
+    pub sent_bytes: SharedCounter,
+    /// Datagrams of media.
+    pub events: By<RelayEvent, SharedCounter, { RelayEvent::COUNT }>,
+    /// Packets not sent.
+    pub drops: By<RelayDrop, SharedCounter, { RelayDrop::COUNT }>,
+    /// How old packets are when they arrive, since they came into the cluster.
+    pub age: Histogram,
+}
+
+impl LinkMetrics {
+    /// There is no connection any more.
+    pub fn went_down(&self) {
+        for gauge in [&self.up, &self.draining, &self.rtt_us, &self.window_bytes, &self.queue_us] {
+            gauge.set(0);
+        }
+        for gauge in [&self.path_queue_us, &self.tracks_in, &self.tracks_out] {
+            gauge.set(0);
+        }
+    }
+}
+
 /// The control plane's counters, shared by its tasks.
 #[derive(Default, Debug)]
 pub struct NodeMetrics {
@@ -176,9 +263,16 @@ pub struct NodeMetrics {
     pub queue_overflows: By<Queue, SharedCounter, { Queue::COUNT }>,
     /// Tasks ended by a panic of ours.
     pub panics: SharedCounter,
+    /// The links to the peers that the settings name, by id: set once, so the number of series is bounded.
+    pub links: OnceLock<Vec<(String, Arc<LinkMetrics>)>>,
 }
 
 impl NodeMetrics {
+    /// The links to other nodes, by their ids.
+    pub fn links(&self) -> &[(String, Arc<LinkMetrics>)] {
+        self.links.get().map_or(&[], Vec::as_slice)
+    }
+
     /// Counts an answered HTTP request.
     pub fn http_request(&self, route: Route, status: u16) {
         self.http_requests.of(route).of(StatusClass::of(status)).increment();

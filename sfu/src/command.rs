@@ -97,6 +97,8 @@ pub enum Mail {
         track: TrackKey,
         /// Its source answers key-frame requests.
         answers: bool,
+        /// For a [`Mail::Mirror`]: what the ring has from its key frame on. Else it is news, for all who mirror.
+        backlog: bool,
         /// As the home shard's ring has them.
         packets: Arc<[Packet]>,
     },

@@ -392,10 +392,13 @@ impl Shard {
 
     /// The home shard says what a stream's encodings are like.
     pub(crate) fn take_layers(&mut self, stream: StreamId, layers: Layers, now: Time) {
-        if self.layer_tracks(stream).iter().all(Option::is_none) {
+        let tracks = self.layer_tracks(stream);
+        if tracks.iter().all(Option::is_none) {
             return;
         }
         self.layers.entry(stream).or_default().layers = layers;
+        // Of a stream from another node the home here has mirrors in its turn.
+        self.tell_mirrors(stream, &tracks);
         self.choose_for_all(stream, now);
     }
 

@@ -315,6 +315,7 @@ impl Publisher {
                 discardable: payload::discardable(codec, body),
                 temporal,
                 descriptor: copy(descriptor),
+                fresh_source: false,
                 payload: copy(body),
             },
         })

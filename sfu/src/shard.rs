@@ -328,6 +328,7 @@ impl Shard {
                         discardable: p.discardable,
                         temporal: p.temporal,
                         descriptor: p.descriptor.clone(),
+                        fresh_source: p.fresh_source,
                         payload: p.payload.clone(),
                     };
                     if let Err(reason) = track.ingest(incoming, now) {
@@ -336,7 +337,7 @@ impl Shard {
                 }
                 self.dirty.push(slot);
             }
-            Mail::Mirrored { track: key, answers, packets } => {
+            Mail::Mirrored { track: key, answers, backlog: _, packets } => {
                 let Some(&slot) = self.track_by_key.get(&key) else {
                     return self.metrics.dropped(DropReason::NoTrack);
                 };
@@ -362,7 +363,8 @@ impl Shard {
                     from.into_iter().flat_map(|k| track.ring.from(k).cloned()).collect();
                 if !backlog.is_empty() {
                     let answers = track.answers();
-                    self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: backlog }));
+                    let there = Mail::Mirrored { track: key, answers, backlog: true, packets: backlog };
+                    self.mail.push((shard, there));
                 }
                 if let Some(set) = self.layers.get(&key.stream) {
                     self.mail.push((shard, Mail::Layers { stream: key.stream, layers: set.layers }));
@@ -455,7 +457,9 @@ impl Shard {
                 let shared: Arc<[Packet]> = packets.into();
                 for &shard in &track.mirrors {
                     let (key, answers) = (track.key, track.answers());
-                    self.mail.push((shard, Mail::Mirrored { track: key, answers, packets: shared.clone() }));
+                    let packets = shared.clone();
+                    let news = Mail::Mirrored { track: key, answers, backlog: false, packets };
+                    self.mail.push((shard, news));
                 }
             }
             self.current = None;

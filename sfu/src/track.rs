@@ -93,6 +93,8 @@ pub(crate) struct Incoming {
     pub(crate) discardable: bool,
     pub(crate) temporal: Temporal,
     pub(crate) descriptor: bytes::Bytes,
+    /// Where the packets come with their numbers from, another source began.
+    pub(crate) fresh_source: bool,
     pub(crate) payload: bytes::Bytes,
 }
 
@@ -185,8 +187,8 @@ impl Track {
     /// Takes a packet of the source: gives it the track's numbers and puts it into the ring.
     pub(crate) fn ingest(&mut self, incoming: Incoming, now: Time) -> Result<(), DropReason> {
         let clock_hz = incoming.codec.clock_hz();
-        let fresh_source = self.numbering.rebase;
-        if fresh_source {
+        let fresh_source = self.numbering.rebase || incoming.fresh_source;
+        if self.numbering.rebase {
             self.rebase(&incoming, clock_hz, now);
         }
         let n = &mut self.numbering;
@@ -348,6 +350,7 @@ mod tests {
             discardable: false,
             temporal: Temporal::default(),
             descriptor: Bytes::new(),
+            fresh_source: false,
             payload: Bytes::from_static(b"x"),
         }
     }
@@ -369,6 +372,17 @@ mod tests {
         assert_eq!(after.seq, before.seq + SOURCE_GAP);
         assert!((89_999..=90_000).contains(&(after.timestamp - before.timestamp)), "one second passed");
         assert!(after.fresh_source && !before.fresh_source);
+    }
+
+    #[test]
+    fn a_source_that_changed_at_another_node_is_another_one_here() {
+        let mut track = track();
+        assert!(track.adopt(SourceId(1), Upstream::External));
+        for (seq, fresh_source) in [(10, true), (11, false), (75, true)] {
+            track.ingest(Incoming { fresh_source, ..incoming(seq, 9) }, Time::ZERO).unwrap();
+        }
+        let fresh: Vec<bool> = track.ring.from(0).map(|p| p.fresh_source).collect();
+        assert_eq!(fresh, [true, false, true]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use media::{Codec, StreamName, TrackConfig};
+use metrics::{Label, LinkMetrics, SharedGauge};
 use serde_json::{Value, json};
 use sfu::CloseReason;
 
@@ -56,6 +57,16 @@ pub async fn clients(State(node): State<Arc<Node>>, query: RawQuery, headers: He
     admit(&node, ApiAction::Manage, &query, &headers)?;
     let clients = node.clients.all().iter().map(|c| describe_client(&node, c)).collect::<Vec<_>>();
     Ok(Json(wrap(&node, "clients", clients.into())).into_response())
+}
+
+/// GET /api/v1/nodes/: this node and its links to the others.
+pub async fn nodes(State(node): State<Arc<Node>>, query: RawQuery, headers: HeaderMap) -> Answer {
+    admit(&node, ApiAction::Manage, &query, &headers)?;
+    let links = node.metrics.links().iter().map(|(peer, link)| describe_link(peer, link)).collect::<Vec<_>>();
+    let me = Some(&node.config.cluster.node).filter(|id| !id.is_empty());
+    let draining = *node.draining.borrow();
+    let nodes = json!({ "node": me, "draining": draining, "links": links });
+    Ok(Json(wrap(&node, "nodes", nodes)).into_response())
 }
 
 /// GET /api/v1/clients/ID
@@ -184,11 +195,37 @@ fn describe_stream(node: &Node, stream: &Stream, peer_bytes: &HashMap<StreamName
         "kbps": { "recv_30s": in_kbps.round(), "send_30s": (sent as f64 * 8.0 / 1000.0 / seconds).round() },
         "publish": { "active": live, "cid": publisher.as_ref().map(|p| p.client.to_string()) },
         "source": publisher.as_ref().map(|p| p.ingest.as_str()),
+        // The nodes that it came through, the publisher's first; empty for a publisher of this node.
+        "path": stream.path(),
         "video": video,
         "audio": audio,
         "refused": stream.refused(),
         "refused_webrtc": stream.packets_refused(),
         "b_frames": stream.has_b_frames(),
+    })
+}
+
+fn describe_link(peer: &str, link: &LinkMetrics) -> Value {
+    let ms = |us: &SharedGauge| us.get() as f64 / 1000.0;
+    let events =
+        link.events.iter().map(|(event, count)| (event.text(), count.get())).collect::<HashMap<_, _>>();
+    let drops =
+        link.drops.iter().map(|(reason, count)| (reason.text(), count.get())).collect::<HashMap<_, _>>();
+    json!({
+        "node": peer,
+        "up": link.up.get() == 1,
+        "draining": link.draining.get() == 1,
+        "connections": link.connections.get(),
+        // 0 is unknown, which is null.
+        "rtt_ms": Some(ms(&link.rtt_us)).filter(|ms| *ms > 0.0),
+        "queue_ms": ms(&link.queue_us),
+        "path_queue_ms": ms(&link.path_queue_us),
+        "window_bytes": link.window_bytes.get(),
+        "tracks_in": link.tracks_in.get(),
+        "tracks_out": link.tracks_out.get(),
+        "sent_bytes": link.sent_bytes.get(),
+        "datagrams": events,
+        "dropped": drops,
     })
 }
 

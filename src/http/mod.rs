@@ -110,6 +110,8 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/streams", get(api::streams))
         .route("/api/v1/streams/", get(api::streams))
         .route("/api/v1/streams/{id}", get(api::stream))
+        .route("/api/v1/nodes", get(api::nodes))
+        .route("/api/v1/nodes/", get(api::nodes))
         .route("/api/v1/clients", get(api::clients))
         .route("/api/v1/clients/", get(api::clients))
         .route("/api/v1/clients/{id}", get(api::client).delete(api::kick))

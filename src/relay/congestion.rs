@@ -14,6 +14,15 @@ use crate::clock::Clock;
 #[derive(Clone, Debug, Default)]
 pub struct Window(Arc<Mutex<State>>);
 
+/// What is measured of a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Bytes that may be in flight.
+    pub bytes: u64,
+    /// What waits on the path, in microseconds.
+    pub queue_us: i64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     window: LiveWindow,
@@ -28,6 +37,12 @@ impl Window {
     /// What is subscribed changed.
     pub fn set_demand(&self, demand: Demand) {
         self.lock().window.set_demand(demand);
+    }
+
+    /// The window, and what waits on the path.
+    pub fn figures(&self) -> Figures {
+        let state = self.lock();
+        Figures { bytes: state.window.window(), queue_us: state.window.queue_us() }
     }
 
     /// The link's round trip.

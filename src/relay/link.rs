@@ -19,8 +19,9 @@ use crate::task;
 
 /// What links have to say and the hub has not heard: full means that the hub is busy, and datagrams wait in quinn, which drops the oldest.
 pub const EVENTS_MAX: usize = 4_096;
-/// Messages that a peer has not taken. One that takes none is gone: its connection ends.
-const CONTROL_MAX: usize = 4_096;
+/// Messages that a peer has not taken: a new one is told of each stream, and asked for each track, at once. One that takes none is gone: its connection
+/// ends.
+const CONTROL_MAX: usize = 32_768;
 /// Dialled again after so long, twice as long each time...
 const AGAIN_MIN: Duration = Duration::from_millis(200);
 /// ...up to this.
@@ -56,8 +57,8 @@ pub enum FromLink {
     Datagram(usize, Bytes),
     /// It is gone.
     Down(usize),
-    /// A frame for it, of one of its feeds.
-    Fed(usize, StreamId, Cut),
+    /// A frame for it, of one of its feeds: the stream and the feed's number.
+    Fed(usize, (StreamId, u64), Cut),
 }
 
 /// Makes links.
@@ -212,7 +213,10 @@ async fn write_control(mut send: SendStream, mut messages: mpsc::Receiver<Messag
     let mut out = Vec::new();
     while let Some(message) = messages.recv().await {
         out.clear();
-        message.write(&mut out)?;
+        if let Err(error) = message.write(&mut out) {
+            tracing::warn!(%error, ?message, "relay message left out");
+            continue;
+        }
         send.write_all(&out).await?;
     }
     Ok(())

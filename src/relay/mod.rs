@@ -18,6 +18,8 @@ use media::{Codec, StreamName};
 use sfu::{Mail, ShardId, SourceId, StreamId};
 use tokio::sync::mpsc;
 
+pub use feed::SOUND_LEN_MAX;
+
 use crate::media_plane::ShardHandle;
 use crate::node::Node;
 use crate::stream::Ingest;
@@ -47,9 +49,18 @@ pub enum Local {
     /// It left.
     Left(StreamName, SourceId),
     /// Somebody watches an RTMP publisher's stream of another node, which comes with this fence: what comes goes there.
-    Watch(StreamId, SourceId, mpsc::Sender<FromPeer>),
-    /// Nobody does any more.
-    Unwatch(StreamId, SourceId),
+    Watch {
+        /// The stream.
+        stream: StreamId,
+        /// Its fence.
+        source: SourceId,
+        /// The number of this watch, which no other has.
+        watch: u64,
+        /// Where to.
+        sink: mpsc::Sender<FromPeer>,
+    },
+    /// That watch is over.
+    Unwatch(u64),
 }
 
 /// A stream that a peer has.
@@ -57,6 +68,8 @@ pub enum Local {
 pub struct Announced {
     /// Of its publisher.
     pub generation: u64,
+    /// The nodes that it passed, the origin first.
+    pub path: Vec<NodeId>,
     /// What crosses.
     pub form: Form,
     /// Codecs of sound and picture, as far as known.
@@ -101,6 +114,8 @@ pub fn start(
     let me = NodeId::new(&cluster.node).context("cluster.node is no node id")?;
     let peers: Vec<_> = cluster.peers().flatten().collect();
     let ids: Arc<[NodeId]> = peers.iter().map(|(id, _)| id.clone()).collect();
+    let of = ids.iter().map(|id| (id.as_str().to_owned(), Arc::default())).collect();
+    let _ = node.metrics.links.set(of);
     let identity = Arc::new(tls::Identity::load(cluster, ids)?);
     let at = cluster.listen;
     let server = identity.server(congestion::Window::default(), node.clock);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use media::payload::{self, Reorder};
 use media::{AudioConfig, Codec, Frame, Kind, Packet, Time, TrackConfig};
 use metrics::Conversion;
@@ -11,7 +12,7 @@ use sfu::SourceId;
 use tokio::sync::mpsc;
 
 use super::Stream;
-use crate::relay::{Handle, Local};
+use crate::relay::{Handle, Local, SOUND_LEN_MAX};
 
 /// A hole waits this long for its packet: what viewers of RTMP may be late, less what frames wait elsewhere.
 const REORDER_US: i64 = 1_000_000;
@@ -24,8 +25,15 @@ const OFFSETS_MAX: usize = 1_024;
 /// What the relay has of a track.
 #[derive(Debug)]
 pub enum FromPeer {
-    /// How sound is decoded.
-    Sound(AudioConfig),
+    /// What a track is from now on.
+    Track {
+        /// Which.
+        kind: Kind,
+        /// Its first packet's number, when it is new.
+        begins: Option<u64>,
+        /// How sound is decoded.
+        config: Option<AudioConfig>,
+    },
     /// Packets, with presentation minus decode time in ticks.
     Packets(Vec<(Packet, u32)>),
 }
@@ -33,10 +41,11 @@ pub enum FromPeer {
 /// Runs until it is aborted or the relay has no more.
 pub async fn run(stream: Arc<Stream>, relay: Arc<Handle>, source: SourceId) {
     let (sink, mut packets) = mpsc::channel(PACKETS_MAX);
-    relay.tell(Local::Watch(stream.id, source, sink));
-    let _watch = Watching { relay, stream: stream.clone(), source };
     let shared = stream.shared().clone();
-    let mut tracks = Tracks::new();
+    let watch = shared.draw_id();
+    relay.tell(Local::Watch { stream: stream.id, source, watch, sink });
+    let _watch = Watching { relay, watch };
+    let mut tracks = Tracks::new(stream.codecs()[Kind::Video as usize].is_some());
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -58,13 +67,12 @@ pub async fn run(stream: Arc<Stream>, relay: Arc<Handle>, source: SourceId) {
 
 struct Watching {
     relay: Arc<Handle>,
-    stream: Arc<Stream>,
-    source: SourceId,
+    watch: u64,
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.relay.tell(Local::Unwatch(self.stream.id, self.source));
+        self.relay.tell(Local::Unwatch(self.watch));
     }
 }
 
@@ -74,13 +82,17 @@ struct Tracks {
     depacketizer: payload::h264::Depacketizer,
     picture: Option<Arc<TrackConfig>>,
     sound: Option<Arc<TrackConfig>>,
+    /// Of a sound frame in pieces: those that came, and the next one's number.
+    pieces: (BytesMut, u64),
+    /// Sound waits for the first picture, or the line of both would begin too late for it; at most until then.
+    held: Option<Held>,
     offsets: std::collections::BTreeMap<i64, u32>,
     counted: u64,
     broken: u64,
 }
 
 impl Tracks {
-    fn new() -> Tracks {
+    fn new(has_picture: bool) -> Tracks {
         let reorder = || Reorder::new(REORDER_US, REORDER_PACKETS_MAX);
         Tracks {
             video: reorder(),
@@ -88,6 +100,8 @@ impl Tracks {
             depacketizer: payload::h264::Depacketizer::new(),
             picture: None,
             sound: None,
+            pieces: (BytesMut::new(), 0),
+            held: has_picture.then_some(Held::ForAPicture),
             offsets: std::collections::BTreeMap::new(),
             counted: 0,
             broken: 0,
@@ -96,7 +110,13 @@ impl Tracks {
 
     fn take(&mut self, came: FromPeer) {
         match came {
-            FromPeer::Sound(config) => self.sound = Some(Arc::new(TrackConfig::Aac(config))),
+            FromPeer::Track { kind, begins, config } => {
+                let reorder = if kind == Kind::Video { &mut self.video } else { &mut self.audio };
+                if let Some(seq) = begins {
+                    reorder.begins(seq);
+                }
+                self.sound = config.map(|config| Arc::new(TrackConfig::Aac(config))).or(self.sound.take());
+            }
             FromPeer::Packets(packets) => {
                 for (packet, offset) in packets {
                     match packet.codec.kind() {
@@ -129,15 +149,57 @@ impl Tracks {
                 Time::from_ticks(unit.timestamp, hz),
                 Time::from_ticks(unit.timestamp.saturating_sub(offset.into()), hz),
             );
+            self.held = None;
             let (key, discardable, data) = (unit.key, unit.discardable, unit.data);
             return Some(Frame { config, dts, pts, key, discardable, data });
         }
+        if self.holds_sound(now) {
+            return None;
+        }
         while let Some(packet) = self.audio.pop(now) {
             let Some(config) = self.sound.clone().filter(|_| packet.codec == Codec::Aac) else { continue };
+            let Some(data) = self.piece(&packet) else { continue };
             let at = Time::from_ticks(packet.timestamp, Codec::Aac.clock_hz());
-            let data = packet.payload;
             return Some(Frame { config, dts: at, pts: at, key: true, discardable: false, data });
         }
         None
     }
+
+    fn holds_sound(&mut self, now: Time) -> bool {
+        let comes = self.audio.next_deadline().is_some();
+        match self.held {
+            Some(Held::ForAPicture) if comes => self.held = Some(Held::Until(now.plus_us(REORDER_US))),
+            Some(Held::Until(until)) if now >= until => self.held = None,
+            _ => {}
+        }
+        self.held.is_some()
+    }
+
+    /// A frame of sound, with its last piece.
+    fn piece(&mut self, packet: &Packet) -> Option<Bytes> {
+        let (pieces, next) = &mut self.pieces;
+        if packet.key_start {
+            pieces.clear();
+        } else if packet.seq != *next || pieces.len() > SOUND_LEN_MAX {
+            // A piece before it is lost, or it is no frame.
+            pieces.clear();
+            *next = 0;
+            return None;
+        }
+        *next = packet.seq.saturating_add(1);
+        if packet.key_start && packet.marker {
+            return Some(packet.payload.clone());
+        }
+        pieces.extend_from_slice(&packet.payload);
+        packet.marker.then(|| pieces.split().freeze())
+    }
+}
+
+/// How long sound waits.
+#[derive(Clone, Copy)]
+enum Held {
+    /// No sound came, and no picture.
+    ForAPicture,
+    /// Sound came.
+    Until(Time),
 }

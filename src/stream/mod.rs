@@ -326,6 +326,7 @@ impl Stream {
             }
             if publisher.relayed.is_some() {
                 let _ = self.home.order(Order::Shard(Command::Relay(self.id, None)));
+                self.tell_left(publisher.source);
             }
             if let Some(client) = self.shared.clients.get(publisher.client) {
                 // Overloaded: it loses the name all the same, and its packets are fenced off.
@@ -342,11 +343,12 @@ impl Stream {
             self.log.begin(source);
         }
         self.reconcile(&mut state);
-        drop(state);
+        // Under the lock, so that it is told in the order of the publishers.
         if let Some(relay) = &self.shared.relay {
             let (name, stream, home) = (self.name.clone(), self.id, self.home.clone());
             relay.tell(relay::Local::Published { ingest, name, stream, home, source });
         }
+        drop(state);
         let stream = self.me.upgrade();
         Ok(PublishGuard { stream, source })
     }
@@ -418,6 +420,14 @@ impl Stream {
     pub fn relayed(&self) -> Option<(SourceId, u64)> {
         let state = self.lock();
         state.publisher.as_ref().and_then(|p| Some((p.source, p.relayed?)))
+    }
+
+    /// The nodes through which it comes, the publisher's first; none when its publisher is here.
+    pub fn path(&self) -> Vec<String> {
+        let relayed = self.relayed().is_some();
+        let announced =
+            self.shared.relay.as_ref().filter(|_| relayed).and_then(|r| r.announced.get(&self.name));
+        announced.map_or(Vec::new(), |of| of.path.iter().map(ToString::to_string).collect())
     }
 
     /// The publisher's codecs, audio and video, as far as known.
@@ -528,11 +538,15 @@ impl Stream {
         }
         state.publisher = None;
         state.left = Some(self.shared.clock.now());
+        self.tell_left(source);
+        self.log.flush();
+        self.reconcile(&mut state);
+    }
+
+    fn tell_left(&self, source: SourceId) {
         if let Some(relay) = &self.shared.relay {
             relay.tell(relay::Local::Left(self.name.clone(), source));
         }
-        self.log.flush();
-        self.reconcile(&mut state);
     }
 
     fn unwatch(&self, watch: Watch) {
@@ -558,10 +572,11 @@ impl Stream {
         }
     }
 
-    fn is_idle(&self, _now: Time) -> bool {
+    fn is_idle(&self, now: Time) -> bool {
         let state = self.lock();
-        let elsewhere = state.publisher.as_ref().is_none_or(|publisher| publisher.relayed.is_some());
-        elsewhere && state.left.is_none() && state.viewers == [0; 3]
+        let lingers = state.unwatched.is_some_and(|since| now.since(since) < LINGER_US);
+        let over = state.publisher.as_ref().is_none_or(|publisher| publisher.relayed.is_some() && !lingers);
+        over && state.left.is_none() && state.viewers == [0; 3]
     }
 
     /// Starts and ends the conversions, so that what runs is what is needed.

@@ -6,6 +6,7 @@ mod moving;
 mod operations;
 mod publishers;
 mod relay;
+mod relay_links;
 mod relay_strangers;
 mod slow_viewer;
 mod srs_api;

@@ -40,7 +40,7 @@ fn messages_are_these_bytes() {
     check(
         Message::Track(Track {
             alias: 7,
-            answers: true,
+            epoch: true,
             codec: Codec::H264,
             seq: 258,
             timestamp: -1,
@@ -52,7 +52,14 @@ fn messages_are_these_bytes() {
     check(Message::KeyFrame { alias: 7 }, b"\x02\x0c\x07");
     let encodings = vec![
         Encoding::default(),
-        Encoding { flows: true, live: true, height: 360, rate_bps: 60, temporal_bps: vec![30, 60] },
+        Encoding {
+            flows: true,
+            paused: false,
+            live: true,
+            height: 360,
+            rate_bps: 60,
+            temporal_bps: vec![30, 60],
+        },
     ];
     check(
         Message::Layers { stream: stream(), generation: 5, encodings },

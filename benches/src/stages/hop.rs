@@ -22,6 +22,7 @@ fn media(number: u64) -> Media {
         seq: number as u32,
         timestamp: number as u32 / 8 * 3_000,
         dts_offset: 0,
+        temporal: Default::default(),
     }
 }
 

@@ -79,6 +79,7 @@ pub fn hop(mut data: &[u8]) {
             seq,
             timestamp: seq / 4,
             dts_offset: 0,
+            temporal: Default::default(),
             descriptor: Bytes::new(),
             payload: Bytes::from_static(&[0; 1_300]),
         };

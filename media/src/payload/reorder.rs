@@ -48,6 +48,11 @@ impl Reorder {
         }
     }
 
+    /// The first packet is this one, unless one came already: what comes before it in time waits for it.
+    pub fn begins(&mut self, seq: u64) {
+        self.next.get_or_insert(seq);
+    }
+
     /// Takes a packet in, or drops and counts it.
     pub fn push(&mut self, packet: Packet) {
         let seq = packet.seq;

@@ -53,9 +53,10 @@ const TYPE_LAYERS: u64 = 14;
 const TYPE_DRAIN: u64 = 16;
 
 const VIDEO: u8 = 1 << 7;
-const ANSWERS: u8 = 1;
+const EPOCH: u8 = 1;
 const FLOWS: u8 = 1;
 const LIVE: u8 = 1 << 1;
+const PAUSED: u8 = 1 << 2;
 
 /// A node's id: a lower-case letter, then such letters, digits and inner hyphens, so that it is a DNS name and no number.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -105,8 +106,8 @@ pub struct TrackId {
 pub struct Track {
     /// As the subscription named it.
     pub alias: u64,
-    /// Its source makes a key frame when it is asked.
-    pub answers: bool,
+    /// Changes with codec and configuration: the packets of which this is true have it in their flags.
+    pub epoch: bool,
     /// Its codec.
     pub codec: Codec,
     /// A number of the track, from which the 32 bits in datagrams go on.
@@ -122,8 +123,10 @@ pub struct Track {
 /// What is measured of one encoding.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Encoding {
-    /// Packets come.
+    /// Packets come, or would.
     pub flows: bool,
+    /// None come, as nobody takes them: they come when it is chosen.
+    pub paused: bool,
     /// It may be switched to.
     pub live: bool,
     /// Of the picture; 0 while unknown.
@@ -282,7 +285,7 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             let (alias, flags, codec) = (number(body)?, byte(body)?, byte(body)?);
             Message::Track(Track {
                 alias,
-                answers: flags & ANSWERS != 0,
+                epoch: flags & EPOCH != 0,
                 codec: codec_of(codec).ok_or(Error::Number)?,
                 seq: Some(u64::from_be_bytes(eight(body)?))
                     .filter(|seq| *seq < SEQ_MAX)
@@ -315,7 +318,14 @@ fn encoding(body: &mut &[u8]) -> Result<Encoding, Error> {
         return Err(Error::Number);
     }
     let temporal_bps = (0..count).map(|_| number(body)).collect::<Result<_, _>>()?;
-    Ok(Encoding { flows: flags & FLOWS != 0, live: flags & LIVE != 0, height, rate_bps, temporal_bps })
+    Ok(Encoding {
+        flows: flags & FLOWS != 0,
+        paused: flags & PAUSED != 0,
+        live: flags & LIVE != 0,
+        height,
+        rate_bps,
+        temporal_bps,
+    })
 }
 
 fn number(body: &mut &[u8]) -> Result<u64, Error> {
@@ -445,7 +455,7 @@ impl Message {
             Message::Track(track) => {
                 varint::write(out, TYPE_TRACK);
                 varint::write(out, track.alias);
-                out.push(if track.answers { ANSWERS } else { 0 });
+                out.push(if track.epoch { EPOCH } else { 0 });
                 out.push(codec_number(Some(track.codec)));
                 out.extend(track.seq.to_be_bytes());
                 out.extend(track.timestamp.to_be_bytes());
@@ -463,8 +473,8 @@ impl Message {
                 let encodings = encodings.get(..ENCODINGS_MAX).unwrap_or(encodings);
                 out.push(encodings.len() as u8);
                 for encoding in encodings {
-                    let flows = if encoding.flows { FLOWS } else { 0 };
-                    out.push(flows | if encoding.live { LIVE } else { 0 });
+                    let flags = [(encoding.flows, FLOWS), (encoding.live, LIVE), (encoding.paused, PAUSED)];
+                    out.push(flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
                     varint::write(out, encoding.height);
                     varint::write(out, encoding.rate_bps);
                     let rates = &encoding.temporal_bps;

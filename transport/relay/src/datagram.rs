@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! media  type(1) flags(1) link_seq(varint) track(varint) sent(2) age_ms(2) budget_ms(2) seq(4)
-//!        timestamp(4) [dts_offset(varint)] [descriptor_len(1) descriptor] payload
+//!        timestamp(4) [temporal(2)] [dts_offset(varint)] [descriptor_len(1) descriptor] payload
 //! NACK   type(1) highest(varint) { behind(varint) count(varint) } ...
 //! end    type(1) next(varint)
 //! ```
 //!
 //! `link_seq` counts the datagrams of one hop, whatever they carry: it is what a NACK asks for, so that a hole made upstream is not asked for again
 //! downstream. A media header has 18 bytes at the start and 22 from the 16384th datagram on.
+
+use media::{Temporal, payload::TEMPORAL_LAYERS_MAX};
 
 use crate::varint;
 
@@ -24,6 +26,8 @@ const TYPE_FIRST_HALF: u8 = 1;
 const TYPE_SECOND_HALF: u8 = 2;
 const TYPE_NACK: u8 = 3;
 const TYPE_END: u8 = 4;
+/// Beside the type of media: its frame's temporal layer is there.
+const TEMPORAL: u8 = 1 << 4;
 
 /// What a packet is, beside its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -36,8 +40,8 @@ impl Flags {
     pub const END_OF_FRAME: Flags = Flags(1 << 1);
     /// Nothing refers to its frame.
     pub const DISCARDABLE: Flags = Flags(1 << 2);
-    /// Parameter sets or a codec's configuration.
-    pub const CONFIG: Flags = Flags(1 << 3);
+    /// Of its track's odd or even epoch: see [`crate::control::Track::epoch`].
+    pub const EPOCH: Flags = Flags(1 << 3);
     /// Sent again, for a NACK.
     pub const RETRANSMISSION: Flags = Flags(1 << 4);
     /// The first of another source of the same track: its numbers and time go on, its pictures do not.
@@ -91,6 +95,8 @@ pub struct Media {
     pub timestamp: u32,
     /// Presentation minus decoding time in the same clock, where they differ (B-frames).
     pub dts_offset: u32,
+    /// Where its frame stands among the temporal layers: three bits each of `id`, `up_from` and `up_to`.
+    pub temporal: Temporal,
 }
 
 /// A datagram that was read; it borrows the bytes.
@@ -141,11 +147,13 @@ pub enum Error {
 impl Media {
     /// Appends the datagram. A descriptor of more than 255 bytes is left out: none has so many.
     pub fn write(&self, body: Body<'_>, out: &mut Vec<u8>) {
-        out.push(match self.part {
+        let kind = match self.part {
             Part::Whole => TYPE_WHOLE,
             Part::FirstHalf => TYPE_FIRST_HALF,
             Part::SecondHalf => TYPE_SECOND_HALF,
-        });
+        };
+        let temporal = (self.temporal != Temporal::default()).then_some(self.temporal);
+        out.push(kind | temporal.map_or(0, |_| TEMPORAL));
         let dts = if self.dts_offset > 0 { Flags::DTS_OFFSET } else { 0 };
         let descriptor = u8::try_from(body.descriptor.len()).ok().filter(|len| *len > 0);
         out.push(self.flags.0 | dts | descriptor.map_or(0, |_| Flags::DESCRIPTOR));
@@ -156,6 +164,10 @@ impl Media {
         out.extend(self.budget_ms.to_be_bytes());
         out.extend(self.seq.to_be_bytes());
         out.extend(self.timestamp.to_be_bytes());
+        if let Some(Temporal { id, up_from, up_to }) = temporal {
+            let [id, up_from, up_to] = [id, up_from, up_to].map(|layer| u16::from(layer & 7));
+            out.extend((id | (up_from << 3) | (up_to << 6)).to_be_bytes());
+        }
         if dts > 0 {
             varint::write(out, u64::from(self.dts_offset));
         }
@@ -166,7 +178,7 @@ impl Media {
         out.extend(body.payload);
     }
 
-    fn read<'a>(part: Part, rest: &mut &'a [u8]) -> Option<(Media, &'a [u8])> {
+    fn read<'a>(part: Part, layered: bool, rest: &mut &'a [u8]) -> Option<(Media, &'a [u8])> {
         let (&flags, after) = rest.split_first()?;
         *rest = after;
         let link_seq = varint::read(rest)?;
@@ -174,6 +186,14 @@ impl Media {
         let (&[l0, l1, a0, a1, b0, b1, s0, s1, s2, s3, t0, t1, t2, t3], after) =
             rest.split_first_chunk::<14>()?;
         *rest = after;
+        let mut temporal = Temporal::default();
+        if layered {
+            let (bits, after) = rest.split_first_chunk::<2>()?;
+            *rest = after;
+            let bits = u16::from_be_bytes(*bits);
+            let layer = |shift: u16| (((bits >> shift) & 7) as u8).min(TEMPORAL_LAYERS_MAX as u8 - 1);
+            temporal = Temporal { id: layer(0), up_from: layer(3), up_to: layer(6) };
+        }
         let dts_offset = if flags & Flags::DTS_OFFSET != 0 { varint::read(rest)? } else { 0 };
         let mut descriptor: &[u8] = &[];
         if flags & Flags::DESCRIPTOR != 0 {
@@ -192,6 +212,7 @@ impl Media {
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             // 2^32 ticks of 90 kHz are 13 hours: what is longer is no offset, and is cut like the time stamps.
             dts_offset: dts_offset as u32,
+            temporal,
         };
         Some((media, descriptor))
     }
@@ -265,18 +286,19 @@ fn next_range(highest: u64, rest: &mut &[u8]) -> Option<Result<(u64, u64), Error
 /// Reads a datagram of a peer.
 pub fn read(bytes: &[u8]) -> Result<Datagram<'_>, Error> {
     let (&kind, mut rest) = bytes.split_first().ok_or(Error::Short)?;
-    let part = match kind {
+    let layered = kind & TEMPORAL != 0;
+    let part = match kind & !TEMPORAL {
         TYPE_WHOLE => Part::Whole,
         TYPE_FIRST_HALF => Part::FirstHalf,
         TYPE_SECOND_HALF => Part::SecondHalf,
-        TYPE_NACK => {
+        TYPE_NACK if !layered => {
             let highest = varint::read(&mut rest).ok_or(Error::Short)?;
             return Ok(Datagram::Nack(Nack::check(highest, rest)?));
         }
-        TYPE_END => return Ok(Datagram::End(varint::read(&mut rest).ok_or(Error::Short)?)),
-        unknown => return Err(Error::Type(unknown)),
+        TYPE_END if !layered => return Ok(Datagram::End(varint::read(&mut rest).ok_or(Error::Short)?)),
+        _ => return Err(Error::Type(kind)),
     };
-    let (media, descriptor) = Media::read(part, &mut rest).ok_or(Error::Short)?;
+    let (media, descriptor) = Media::read(part, layered, &mut rest).ok_or(Error::Short)?;
     if rest.len() > PAYLOAD_LEN_MAX {
         return Err(Error::Long);
     }
@@ -300,7 +322,18 @@ mod tests {
             seq: 0x0102_0304,
             timestamp: 0xa0b0_c0d0,
             dts_offset: 0,
+            temporal: Temporal::default(),
         }
+    }
+
+    #[test]
+    fn a_temporal_layer_is_two_bytes_more() {
+        let temporal = Temporal { id: 2, up_from: 1, up_to: 3 };
+        let (media, mut out) = (Media { temporal, ..media() }, Vec::new());
+        media.write(Body::default(), &mut out);
+        assert_eq!((out[0], &out[21..]), (TEMPORAL, &[0, 0b1100_1010][..]));
+        assert_eq!(read(&out), Ok(Datagram::Media(media, Body::default())));
+        assert_eq!(read(&out[..22]), Err(Error::Short));
     }
 
     #[test]
@@ -393,21 +426,25 @@ mod tests {
     fn any_media() -> impl Strategy<Value = Media> {
         let part = prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf)];
         let numbers = (0..=varint::MAX, 0..=varint::MAX, any::<(u16, u16, u16, u32, u32, u32)>());
-        (part, 0..Flags::DTS_OFFSET, numbers).prop_map(|(part, flags, (link_seq, track, rest))| {
-            let (sent, age_ms, budget_ms, seq, timestamp, dts_offset) = rest;
-            Media {
-                part,
-                flags: Flags(flags),
-                link_seq,
-                track,
-                sent,
-                age_ms,
-                budget_ms,
-                seq,
-                timestamp,
-                dts_offset,
-            }
-        })
+        let layers = (0..4_u8, 0..4_u8, 0..4_u8);
+        (part, 0..Flags::DTS_OFFSET, numbers, layers).prop_map(
+            |(part, flags, (link_seq, track, rest), (id, up_from, up_to))| {
+                let (sent, age_ms, budget_ms, seq, timestamp, dts_offset) = rest;
+                Media {
+                    part,
+                    flags: Flags(flags),
+                    link_seq,
+                    track,
+                    sent,
+                    age_ms,
+                    budget_ms,
+                    seq,
+                    timestamp,
+                    dts_offset,
+                    temporal: Temporal { id, up_from, up_to },
+                }
+            },
+        )
     }
 
     proptest! {

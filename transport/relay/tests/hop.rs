@@ -7,7 +7,7 @@ use bytes::Bytes;
 use link::{Config, Link, Loss};
 use media::Time;
 use millrace_relay::datagram::{Datagram, Flags, read};
-use millrace_relay::hop::{Arrived, Class, Incoming, Outbound, Outgoing, RoundTrip};
+use millrace_relay::hop::{Arrived, Class, Incoming, Outbound, Outgoing, Pushed, RoundTrip};
 
 const STEP_US: i64 = 250;
 const FRAME_US: i64 = 33_333;
@@ -145,10 +145,11 @@ fn run(hops: usize, config: Config, seed: u64, seconds: i64) -> Figures {
                     seq,
                     timestamp: nth as u32,
                     dts_offset: 0,
+                    temporal: Default::default(),
                     descriptor: Bytes::new(),
                     payload: Bytes::from(vec![0; PACKET_LEN]),
                 };
-                assert!(chain[0].outgoing.push(packet, now));
+                assert_eq!(chain[0].outgoing.push(packet, now), Pushed::Taken);
                 seq += 1;
             }
             nth += 1;
@@ -165,6 +166,7 @@ fn run(hops: usize, config: Config, seed: u64, seconds: i64) -> Figures {
                     seq: media.seq,
                     timestamp: media.timestamp,
                     dts_offset: 0,
+                    temporal: Default::default(),
                     descriptor,
                     payload,
                 };

@@ -39,9 +39,10 @@ fn codec(kind: Kind) -> impl Strategy<Value = Option<Codec>> {
 
 fn encoding_info() -> impl Strategy<Value = Encoding> {
     let rates = prop::collection::vec(num(), 0..=TEMPORAL_LAYERS_MAX);
-    (any::<(bool, bool)>(), num(), num(), rates).prop_map(
-        |((flows, live), height, rate_bps, temporal_bps)| Encoding {
+    (any::<(bool, bool, bool)>(), num(), num(), rates).prop_map(
+        |((flows, paused, live), height, rate_bps, temporal_bps)| Encoding {
             flows,
+            paused,
             live,
             height,
             rate_bps,
@@ -66,9 +67,9 @@ fn message() -> impl Strategy<Value = Message> {
             Message::Subscribe { alias, stream, generation, track }
         }),
         num().prop_map(|alias| Message::Unsubscribe { alias }),
-        (track, config).prop_map(|((alias, answers, codec, (seq, timestamp, capture_us)), config)| {
+        (track, config).prop_map(|((alias, epoch, codec, (seq, timestamp, capture_us)), config)| {
             let config = config.into();
-            Message::Track(Track { alias, answers, codec, seq, timestamp, capture_us, config })
+            Message::Track(Track { alias, epoch, codec, seq, timestamp, capture_us, config })
         }),
         num().prop_map(|alias| Message::KeyFrame { alias }),
         (name(), num(), prop::collection::vec(encoding_info(), 0..=ENCODINGS_MAX))
@@ -186,8 +187,8 @@ fn a_length_beyond_the_bound_is_refused_before_the_message_is_there() {
     varint::write(&mut head, MESSAGE_LEN_MAX as u64 + 1);
     assert_eq!(take(&mut BytesMut::from(&head[..])), Err(Error::Long));
     let config = Bytes::from(vec![0; MESSAGE_LEN_MAX]);
-    let (codec, answers) = (Codec::Aac, false);
-    let long = Track { alias: 1, answers, codec, seq: 0, timestamp: 0, capture_us: 0, config };
+    let (codec, epoch) = (Codec::Aac, false);
+    let long = Track { alias: 1, epoch, codec, seq: 0, timestamp: 0, capture_us: 0, config };
     assert_eq!(Message::Track(long).write(&mut Vec::new()), Err(Error::Long));
 }
 

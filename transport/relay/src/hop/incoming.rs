@@ -325,6 +325,7 @@ mod tests {
             seq: link_seq as u32,
             timestamp: 0,
             dts_offset: 0,
+            temporal: Default::default(),
         }
     }
 

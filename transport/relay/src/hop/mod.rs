@@ -5,7 +5,7 @@ mod outgoing;
 mod window;
 
 pub use incoming::{Arrived, Incoming, IncomingStats};
-pub use outgoing::{Class, Outbound, Outgoing, OutgoingStats};
+pub use outgoing::{Class, Outbound, Outgoing, OutgoingStats, Pushed};
 pub use window::{Demand, LiveWindow};
 
 /// Of [`crate::datagram::Media::sent`].

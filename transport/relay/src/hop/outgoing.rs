@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use bytes::Bytes;
-use media::Time;
+use media::{Temporal, Time};
 
 use super::{RoundTrip, SENT_UNIT_US};
 use crate::datagram::{Body, Flags, Media, Nack, Part, write_end};
@@ -24,7 +24,7 @@ const SPREAD_US_MAX: i64 = 16_000;
 /// When nothing follows for so long, the peer is told the highest number: it would miss a lost last packet only with the next frame.
 const END_US: i64 = 8_000;
 /// Said again for as long as nothing follows: the link's heartbeat.
-const HEARTBEAT_US: i64 = 150_000;
+const HEARTBEAT_US: i64 = 100_000;
 /// The second copy of what was lost twice goes so much later: a burst of losses is over by then.
 const APART_US: i64 = 8_000;
 /// Copies beyond the first cost at most this share of what is sent new.
@@ -64,10 +64,23 @@ pub struct Outbound {
     pub timestamp: u32,
     /// Presentation minus decoding time.
     pub dts_offset: u32,
+    /// Where its frame stands among the temporal layers.
+    pub temporal: Temporal,
     /// Its frame's dependency descriptor.
     pub descriptor: Bytes,
     /// RTP payload.
     pub payload: Bytes,
+}
+
+/// What became of a packet for the link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pushed {
+    /// It waits to be sent.
+    Taken,
+    /// Its frame is left out, as the link takes less than comes: nothing that is taken refers to it.
+    LeftOut,
+    /// The queue is full: its frame has a hole.
+    Overflowed,
 }
 
 /// What the sending end has done.
@@ -201,8 +214,18 @@ impl Outgoing {
         self.copies.front().map(|(due, _)| *due).into_iter().chain(self.end_due).min()
     }
 
-    /// Takes a packet for the link; `false` when it is left out, as the link takes less than comes.
-    pub fn push(&mut self, packet: Outbound, now: Time) -> bool {
+    /// From now on the peer hears of this end each tenth of a second, whether or not media follows.
+    pub fn keep_alive(&mut self, now: Time) {
+        self.end_due.get_or_insert(now);
+    }
+
+    /// Nothing of the track is taken before its next key frame.
+    pub fn is_cut(&self, track: u64) -> bool {
+        self.lanes.get(&track).is_some_and(|lane| lane.cut)
+    }
+
+    /// Takes a packet for the link.
+    pub fn push(&mut self, packet: Outbound, now: Time) -> Pushed {
         let waits_us = self.queue_us(now);
         let lane = self.lanes.entry(packet.track).or_default();
         let nth = match lane.frame {
@@ -210,22 +233,26 @@ impl Outgoing {
             _ => 0,
         };
         lane.frame = Some((packet.timestamp, nth));
-        if packet.class == Class::Video && nth == 0 {
+        let key = packet.flags.has(Flags::KEY);
+        // A key frame's first packet may come behind its second.
+        if packet.class == Class::Video && (nth == 0 || key) {
             let quarter_us = i64::from(packet.budget_ms).saturating_mul(250);
             let over = |quarters: i64| waits_us > quarter_us.saturating_mul(quarters);
-            let key = packet.flags.has(Flags::KEY);
             lane.cut = if key { over(CUT_QUARTERS) } else { lane.cut || over(CUT_QUARTERS) };
             lane.leaves_out =
                 lane.cut || (over(DISCARDABLE_QUARTERS) && packet.flags.has(Flags::DISCARDABLE));
         }
         if lane.leaves_out {
             self.stats.left_out = self.stats.left_out.saturating_add(1);
-            return false;
+            return Pushed::LeftOut;
         }
         let len = packet.payload.len();
-        if self.queued_bytes.saturating_add(len) > QUEUE_BYTES_MAX {
+        // Sound is little: it has as much again.
+        let most =
+            if packet.class == Class::Audio { QUEUE_BYTES_MAX.saturating_mul(2) } else { QUEUE_BYTES_MAX };
+        if self.queued_bytes.saturating_add(len) > most {
             self.stats.overflowed = self.stats.overflowed.saturating_add(1);
-            return false;
+            return Pushed::Overflowed;
         }
         self.queued_bytes = self.queued_bytes.saturating_add(len);
         if packet.class == Class::Video {
@@ -233,7 +260,7 @@ impl Outgoing {
         }
         let due = now.plus_us(nth.saturating_mul(SPREAD_US).min(SPREAD_US_MAX));
         self.enqueue(packet.class, due, Waits::New(packet));
-        true
+        Pushed::Taken
     }
 
     fn enqueue(&mut self, class: Class, due: Time, waits: Waits) {
@@ -410,6 +437,7 @@ fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -
         seq: packet.seq,
         timestamp: packet.timestamp,
         dts_offset: packet.dts_offset,
+        temporal: packet.temporal,
     };
     let mut out =
         Vec::with_capacity(packet.payload.len().saturating_add(packet.descriptor.len()).saturating_add(40));
