@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,10 +114,10 @@ impl ShardHandle {
     }
 }
 
-/// Binds the sockets and starts the threads. `relay` gets the mail for the shard number after the last. Events come out of the channel; it is unbounded because what goes in is bounded by sessions.
+/// Binds the sockets, from that port on (0: any), and starts the threads. `relay` gets the mail for the shard number after the last. Events come out of
+/// the channel; it is unbounded because what goes in is bounded by sessions.
 pub fn start(
-    ip: IpAddr,
-    base_port: u16,
+    base: SocketAddr,
     shards: usize,
     clock: Clock,
     seed: u64,
@@ -129,8 +129,8 @@ pub fn start(
     let mut handles = Vec::new();
     let mut loops = Vec::new();
     for id in 0..shards {
-        let port = if base_port == 0 { 0 } else { base_port + id as u16 };
-        let at = SocketAddr::new(ip, port);
+        let port = if base.port() == 0 { 0 } else { base.port() + id as u16 };
+        let at = SocketAddr::new(base.ip(), port);
         let socket = udp::Socket::bind(at, SOCKET_BUFFER_BYTES, SOCKET_BUFFER_BYTES).map_err(|e| {
             io::Error::new(e.kind(), format!("cannot listen on udp {at} (webrtc.base_port): {e}"))
         })?;

@@ -107,8 +107,7 @@ impl Node {
             .then(|| (relay::Handle::new(count), mpsc::channel(relay::MAIL_MAX)));
         let mail_in = cluster.as_ref().map(|(_, (mail_in, _))| mail_in.clone());
         let (shards, events) = media_plane::start(
-            ip,
-            config.webrtc.base_port,
+            SocketAddr::new(ip, config.webrtc.base_port),
             count,
             clock,
             u64::from_le_bytes(seed),

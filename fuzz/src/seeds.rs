@@ -56,7 +56,7 @@ fn relay_messages() -> Vec<u8> {
         config: Bytes::from_static(&[1, 0x42, 0xe0, 0x1f]),
     };
     let encoding =
-        Encoding { flows: true, paused: false, live: true, height: 720, rate_bps: 2_000_000, temporal_bps: vec![1_000_000] };
+        Encoding { rid: "h".into(), flows: true, paused: false, live: true, height: 720, rate_bps: 2_000_000, temporal_bps: vec![1_000_000] };
     let messages = [
         Message::Hello { version: VERSION, node },
         Message::Announce { stream: stream.clone(), generation, form: Form::Packets, codecs, path },

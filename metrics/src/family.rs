@@ -395,13 +395,17 @@ mod tests {
             assert!(!family.help.is_empty() && family.help.ends_with('.'), "{}", family.name);
             let shard = matches!(family.read, Read::Shard(_));
             assert_eq!(family.labels.first() == Some(&"shard"), shard, "{}", family.name);
+            let link = matches!(family.read, Read::Link(_));
+            assert_eq!(family.labels.first() == Some(&"peer"), link, "{}", family.name);
         }
     }
 
     #[test]
     fn every_sample_has_all_its_labels() {
         let shards = [Arc::new(ShardMetrics::default())];
-        let sources = Sources { shards: &shards, node: &NodeMetrics::default(), process: &Process::read() };
+        let node = NodeMetrics::default();
+        node.links.set(vec![("b".into(), Arc::default())]).expect("it is set once");
+        let sources = Sources { shards: &shards, node: &node, process: &Process::read() };
         for family in FAMILIES {
             let collected = family.collect(&sources);
             assert!(!collected.get_metric().is_empty(), "{} has no samples", family.name);

@@ -130,8 +130,9 @@ pub fn describe(node: &Node, client: &Client) -> Value {
     let Some(peer) = &client.peer else { return Value::Null };
     let stream = node.streams.get(&client.stream);
     let rids = stream.as_ref().map_or(Vec::new(), |stream| stream.rids());
-    let publisher = stream.and_then(|s| s.publisher()).and_then(|p| node.clients.get(p.client));
-    let measured = publisher.and_then(|p| p.peer.as_ref().map(|peer| peer.encodings())).unwrap_or_default();
+    let publisher = stream.as_ref().and_then(|s| s.publisher()).and_then(|p| node.clients.get(p.client));
+    let measured = publisher.and_then(|p| p.peer.as_ref().map(|peer| peer.encodings()));
+    let measured = measured.or(stream.map(|s| s.layers())).unwrap_or_default();
     let encodings: Vec<Value> = rids
         .iter()
         .zip(measured)

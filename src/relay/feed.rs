@@ -57,7 +57,8 @@ pub async fn run(stream: Arc<Stream>, link: usize, id: (StreamId, u64), hub: mps
     }
 }
 
-fn cut(frame: &Frame, payloads: &mut Vec<RtpPayload>) -> Cut {
+/// A frame's packets; none for what is no frame of its codec.
+pub fn cut(frame: &Frame, payloads: &mut Vec<RtpPayload>) -> Cut {
     let codec = frame.config.codec();
     match frame.kind() {
         Kind::Video => payload::h264::packetize(frame, payload::PAYLOAD_LEN_MAX, payloads),

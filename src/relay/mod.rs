@@ -18,7 +18,7 @@ use media::{Codec, StreamName};
 use sfu::{Mail, ShardId, SourceId, StreamId};
 use tokio::sync::mpsc;
 
-pub use feed::SOUND_LEN_MAX;
+pub use feed::{SOUND_LEN_MAX, cut};
 
 use crate::media_plane::ShardHandle;
 use crate::node::Node;

@@ -203,3 +203,62 @@ enum Held {
     /// Sound came.
     Until(Time),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::cut;
+
+    fn sound(len: usize) -> Frame {
+        let config =
+            AudioConfig::from_asc(Bytes::from_static(&[0x11, 0x90])).expect("AAC-LC, 48 kHz, stereo");
+        let data: Bytes = (0..len).map(|i| i as u8).collect();
+        let at = Time::from_ms(40);
+        let config = Arc::new(TrackConfig::Aac(config));
+        Frame { config, dts: at, pts: at, key: true, discardable: false, data }
+    }
+
+    /// What comes out of a frame's packets without those of these numbers.
+    fn through(frames: &[Frame], lost: &[u64]) -> Vec<Bytes> {
+        let mut tracks = Tracks::new(false);
+        let TrackConfig::Aac(config) = (*frames[0].config).clone() else { unreachable!("it is sound") };
+        tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
+        let mut seq = 0;
+        for frame in frames {
+            for packet in cut(frame, &mut Vec::new()).packets {
+                seq += 1;
+                assert!(packet.payload.len() <= payload::PAYLOAD_LEN_MAX);
+                if !lost.contains(&seq) {
+                    tracks.take(FromPeer::Packets(vec![(Packet { seq, ..packet }, 0)]));
+                }
+            }
+        }
+        let late = Time::from_ms(40).plus_us(REORDER_US);
+        std::iter::from_fn(|| tracks.pop(late)).map(|frame| frame.data).collect()
+    }
+
+    #[test]
+    fn long_frames_of_sound_cross_in_pieces() {
+        let frames = [sound(300), sound(6_144), sound(2_200), sound(301)];
+        let whole: Vec<Bytes> = frames.iter().map(|frame| frame.data.clone()).collect();
+        assert_eq!(through(&frames, &[]), whole);
+        // One packet, six, two, one: one with a hole is none, and the next is not hurt.
+        for (lost, left) in [(2, [0, 2, 3]), (4, [0, 2, 3]), (7, [0, 2, 3]), (9, [0, 1, 3])] {
+            assert_eq!(through(&frames, &[lost]), left.map(|at| whole[at].clone()), "without {lost}");
+        }
+        assert_eq!(through(&[sound(1 << 20), sound(5)], &[]), [sound(5).data], "that is no frame of AAC");
+    }
+
+    #[test]
+    fn sound_waits_for_the_first_picture_and_not_for_ever() {
+        let mut tracks = Tracks::new(true);
+        let TrackConfig::Aac(config) = (*sound(5).config).clone() else { unreachable!("it is sound") };
+        tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
+        for packet in cut(&sound(5), &mut Vec::new()).packets {
+            tracks.take(FromPeer::Packets(vec![(Packet { seq: 1, ..packet }, 0)]));
+        }
+        assert!(tracks.pop(Time::from_ms(50)).is_none());
+        assert!(tracks.pop(Time::from_ms(50).plus_us(REORDER_US - 1)).is_none());
+        assert!(tracks.pop(Time::from_ms(50).plus_us(REORDER_US)).is_some());
+    }
+}

@@ -105,7 +105,8 @@ mod tests {
     fn homes(shards: usize) -> Arc<Homes> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (handles, _) =
-            media_plane::start(ip, 0, shards, Clock::start(), 1, true, None, &Arc::default()).unwrap();
+            media_plane::start((ip, 0).into(), shards, Clock::start(), 1, true, None, &Arc::default())
+                .unwrap();
         Homes::new(handles)
     }
 

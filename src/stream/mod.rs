@@ -15,7 +15,7 @@ use ::relay::control::Form;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use media::{Codec, Frame, Kind, StreamName, Time};
-use sfu::{CloseReason, Command, SourceId, StreamId, TrackKey};
+use sfu::{CloseReason, Command, Layers, SourceId, StreamId, TrackKey};
 use tokio::task::AbortHandle;
 
 use crate::clients::{Client, ClientKind, Clients};
@@ -89,6 +89,8 @@ struct State {
     viewers: [usize; 3],
     codecs: [Option<Codec>; 2],
     rids: Vec<String>,
+    /// What the encodings are like, of a stream from another node.
+    layers: Layers,
     to_packets: Option<Conversion>,
     to_frames: Option<Conversion>,
     from_relay: Option<Conversion>,
@@ -441,6 +443,19 @@ impl Stream {
         if state.publisher.as_ref().is_some_and(|p| p.source == source) {
             state.rids = rids;
         }
+    }
+
+    /// The node of the publisher says what its encodings are like.
+    pub fn set_layers(&self, source: SourceId, layers: Layers) {
+        let mut state = self.lock();
+        if state.publisher.as_ref().is_some_and(|p| p.source == source) {
+            state.layers = layers;
+        }
+    }
+
+    /// What the encodings of a stream from another node are like.
+    pub fn layers(&self) -> Layers {
+        self.lock().layers
     }
 
     /// The simulcast encodings of the picture, by their RIDs; none without.

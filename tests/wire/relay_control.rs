@@ -53,6 +53,7 @@ fn messages_are_these_bytes() {
     let encodings = vec![
         Encoding::default(),
         Encoding {
+            rid: "h".into(),
             flows: true,
             paused: false,
             live: true,
@@ -63,7 +64,7 @@ fn messages_are_these_bytes() {
     ];
     check(
         Message::Layers { stream: stream(), generation: 5, encodings },
-        b"\x12\x0e\x03a/b\x05\x02\0\0\0\0\x03\x41\x68\x3c\x02\x1e\x3c",
+        b"\x15\x0e\x03a/b\x05\x02\0\0\0\0\0\x01h\x03\x41\x68\x3c\x02\x1e\x3c",
     );
     check(Message::Drain { within_ms: 9 }, b"\x02\x10\x09");
     check(Message::Clock { now_us: 5 }, b"\x09\x01\0\0\0\0\0\0\0\x05");

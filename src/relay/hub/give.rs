@@ -336,7 +336,8 @@ impl Hub {
     /// What a stream's encodings are like, for who takes one.
     pub(super) fn give_layers(&self, stream: StreamId, layers: &Layers) {
         let Some((name, of)) = self.published.iter().find(|(_, of)| of.stream == stream) else { return };
-        let encodings: Vec<Encoding> = layers.iter().map(encoding).collect();
+        let rids = self.node.streams.get(name).map_or(Vec::new(), |stream| stream.rids());
+        let encodings: Vec<Encoding> = rids.into_iter().zip(layers).map(encoding).collect();
         let takes = |link: &&Link| link.gives.values().any(|key| key.stream == stream);
         for link in self.links.values().filter(takes) {
             link.say(Message::Layers {
@@ -386,9 +387,10 @@ impl Hub {
     }
 }
 
-fn encoding(layer: &sfu::Layer) -> Encoding {
+fn encoding((rid, layer): (String, &sfu::Layer)) -> Encoding {
     let count = usize::from(layer.temporal_layers);
     Encoding {
+        rid,
         flows: layer.flows,
         paused: layer.paused,
         live: layer.live,

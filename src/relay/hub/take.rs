@@ -252,8 +252,10 @@ impl Hub {
         let Some(link) = self.links.get(&id) else { return };
         let Some(stream) = self.node.streams.get(name) else { return };
         let takes = link.takes.values().any(|taken| taken.key.stream == stream.id);
-        if takes && stream.relayed().is_some_and(|(_, has)| has == generation) {
+        if let Some((source, _)) = stream.relayed().filter(|(_, has)| takes && *has == generation) {
             let layers: Layers = std::array::from_fn(|i| encodings.get(i).map_or(Layer::default(), layer));
+            stream.set_rids(source, encodings.iter().map(|encoding| encoding.rid.clone()).collect());
+            stream.set_layers(source, layers);
             stream.home.mail(Mail::Layers { stream: stream.id, layers });
         }
     }

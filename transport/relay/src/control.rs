@@ -9,7 +9,7 @@
 //! UNSUBSCRIBE 8  alias(varint)
 //! TRACK      10  alias(varint) flags(1) codec(1) seq(8) timestamp(8) capture(8) config(length(varint) bytes)
 //! KEYFRAME   12  alias(varint)
-//! LAYERS     14  stream(text) generation(varint) count(1) { flags(1) height(varint) rate(varint) count(1) { rate(varint) } ... } ...
+//! LAYERS     14  stream(text) generation(varint) count(1) { rid(text) flags(1) height(varint) rate(varint) count(1) { rate(varint) } ... } ...
 //! DRAIN      16  within_ms(varint)
 //! CLOCK      1   now(8)
 //! ```
@@ -32,6 +32,8 @@ pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
 pub const PATH_MAX: usize = 8;
 /// Encodings of a picture, at most: two bits of a track's byte.
 pub const ENCODINGS_MAX: usize = 4;
+/// Bytes of an encoding's name.
+pub const RID_LEN_MAX: usize = 255;
 /// Temporal layers of an encoding, at most.
 pub const TEMPORAL_LAYERS_MAX: usize = 8;
 /// Bytes of a node's id: a label of a DNS name, for it stands in a certificate.
@@ -123,6 +125,8 @@ pub struct Track {
 /// What is measured of one encoding.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Encoding {
+    /// Its name in the publisher's SDP (RID, RFC 8851), at most [`RID_LEN_MAX`] bytes.
+    pub rid: String,
     /// Packets come, or would.
     pub flows: bool,
     /// None come, as nobody takes them: they come when it is chosen.
@@ -312,6 +316,10 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
 }
 
 fn encoding(body: &mut &[u8]) -> Result<Encoding, Error> {
+    let rid = text(body)?;
+    if rid.len() > RID_LEN_MAX {
+        return Err(Error::Name);
+    }
     let (flags, height, rate_bps, count) =
         (byte(body)?, number(body)?, number(body)?, usize::from(byte(body)?));
     if count > TEMPORAL_LAYERS_MAX {
@@ -319,6 +327,7 @@ fn encoding(body: &mut &[u8]) -> Result<Encoding, Error> {
     }
     let temporal_bps = (0..count).map(|_| number(body)).collect::<Result<_, _>>()?;
     Ok(Encoding {
+        rid: rid.to_owned(),
         flows: flags & FLOWS != 0,
         paused: flags & PAUSED != 0,
         live: flags & LIVE != 0,
@@ -473,6 +482,7 @@ impl Message {
                 let encodings = encodings.get(..ENCODINGS_MAX).unwrap_or(encodings);
                 out.push(encodings.len() as u8);
                 for encoding in encodings {
+                    put(out, encoding.rid.as_bytes());
                     let flags = [(encoding.flows, FLOWS), (encoding.live, LIVE), (encoding.paused, PAUSED)];
                     out.push(flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
                     varint::write(out, encoding.height);

@@ -26,6 +26,8 @@ const TYPE_FIRST_HALF: u8 = 1;
 const TYPE_SECOND_HALF: u8 = 2;
 const TYPE_NACK: u8 = 3;
 const TYPE_END: u8 = 4;
+/// The uppermost temporal layer.
+const LAYER_MAX: u8 = (TEMPORAL_LAYERS_MAX as u8).saturating_sub(1);
 /// Beside the type of media: its frame's temporal layer is there.
 const TEMPORAL: u8 = 1 << 4;
 
@@ -191,7 +193,7 @@ impl Media {
             let (bits, after) = rest.split_first_chunk::<2>()?;
             *rest = after;
             let bits = u16::from_be_bytes(*bits);
-            let layer = |shift: u16| (((bits >> shift) & 7) as u8).min(TEMPORAL_LAYERS_MAX as u8 - 1);
+            let layer = |shift: u16| (((bits >> shift) & 7) as u8).min(LAYER_MAX);
             temporal = Temporal { id: layer(0), up_from: layer(3), up_to: layer(6) };
         }
         let dts_offset = if flags & Flags::DTS_OFFSET != 0 { varint::read(rest)? } else { 0 };

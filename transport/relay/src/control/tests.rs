@@ -39,8 +39,9 @@ fn codec(kind: Kind) -> impl Strategy<Value = Option<Codec>> {
 
 fn encoding_info() -> impl Strategy<Value = Encoding> {
     let rates = prop::collection::vec(num(), 0..=TEMPORAL_LAYERS_MAX);
-    (any::<(bool, bool, bool)>(), num(), num(), rates).prop_map(
-        |((flows, paused, live), height, rate_bps, temporal_bps)| Encoding {
+    ("[a-z0-9]{0,8}", any::<(bool, bool, bool)>(), num(), num(), rates).prop_map(
+        |(rid, (flows, paused, live), height, rate_bps, temporal_bps)| Encoding {
+            rid,
             flows,
             paused,
             live,
@@ -150,7 +151,7 @@ fn what_a_peer_may_not_say() {
         (vec![6, 1, 3, b'a', b'/', b'b', 1, 1], "a track that is neither"),
         (vec![6, 1, 3, b'a', b'/', b'b', 1, VIDEO | 4], "a fifth encoding"),
         (vec![14, 3, b'a', b'/', b'b', 1, 5], "five encodings"),
-        (vec![14, 3, b'a', b'/', b'b', 1, 1, 3, 0, 0, 9], "nine temporal layers"),
+        (vec![14, 3, b'a', b'/', b'b', 1, 1, 0, 3, 0, 0, 9], "nine temporal layers"),
         (track(SEQ_MAX, 0, 0), "a number that no stream comes to"),
         (track(u64::MAX, 0, 0), "one that cannot be counted on"),
         (track(0, TIME_MAX + 1, 0), "a time"),

@@ -444,3 +444,79 @@ fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -
     media.write(Body { descriptor: &packet.descriptor, payload: &packet.payload }, &mut out);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(frame: u32, class: Class, flags: Flags, ingest: Time) -> Outbound {
+        Outbound {
+            class,
+            track: if class == Class::Video { 1 } else { 2 },
+            flags,
+            ingest,
+            budget_ms: 400,
+            seq: frame,
+            timestamp: frame,
+            dts_offset: 0,
+            temporal: Temporal::default(),
+            descriptor: Bytes::new(),
+            payload: Bytes::from_static(&[7; 1_000]),
+        }
+    }
+
+    /// Pictures that come to a link that takes none: what became of each.
+    #[test]
+    fn first_what_nothing_refers_to_is_left_out_and_then_all_up_to_a_key_frame() {
+        let mut out = Outgoing::new();
+        let mut push = |ms: i64, flags| {
+            let now = Time::from_ms(ms);
+            out.push(packet(ms as u32, Class::Video, flags, now), now)
+        };
+        assert_eq!(push(0, Flags::KEY), Pushed::Taken);
+        assert_eq!(push(90, Flags::DISCARDABLE), Pushed::Taken);
+        assert_eq!(push(120, Flags::DISCARDABLE), Pushed::LeftOut);
+        assert_eq!(push(150, Flags::default()), Pushed::Taken);
+        assert_eq!(push(310, Flags::default()), Pushed::LeftOut);
+        assert_eq!(push(320, Flags::KEY), Pushed::LeftOut, "there is no room for it either");
+        let now = Time::from_ms(330);
+        assert_eq!(out.push(packet(330, Class::Audio, Flags::KEY, now), now), Pushed::Taken, "sound stays");
+        assert!(out.is_cut(1));
+        let mut sent = 0;
+        while out.poll(1_200, now).is_some() {
+            sent += 1;
+        }
+        assert_eq!(sent, 4);
+        assert_eq!(out.push(packet(340, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
+        // Its first packet comes behind its second.
+        assert_eq!(out.push(packet(350, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
+        assert_eq!(out.push(packet(350, Class::Video, Flags::KEY, now), now), Pushed::Taken);
+        assert_eq!(out.push(packet(360, Class::Video, Flags::default(), now), now), Pushed::Taken);
+        assert!(!out.is_cut(1));
+        assert_eq!((out.stats().left_out, out.stats().overflowed), (5, 0));
+    }
+
+    #[test]
+    fn what_is_too_old_takes_no_number_and_a_full_queue_keeps_sound() {
+        let mut out = Outgoing::new();
+        out.push(packet(1, Class::Video, Flags::KEY, Time::ZERO), Time::ZERO);
+        assert_eq!(out.poll(1_200, Time::from_ms(401)), None);
+        assert_eq!((out.stats().expired, out.stats().sent), (1, 0));
+        let now = Time::from_ms(500);
+        let taken = (0..20_000)
+            .filter(|_| out.push(packet(2, Class::Video, Flags::KEY, now), now) == Pushed::Taken)
+            .count();
+        assert_eq!(taken, QUEUE_BYTES_MAX / 1_000);
+        assert_eq!(out.push(packet(2, Class::Audio, Flags::KEY, now), now), Pushed::Taken);
+        assert_eq!(out.stats().overflowed, 20_000 - taken as u64);
+    }
+
+    #[test]
+    fn a_peer_hears_each_tenth_of_a_second_that_there_is_one() {
+        let mut out = Outgoing::new();
+        assert_eq!((out.deadline(), out.poll(1_200, Time::ZERO)), (None, None));
+        out.keep_alive(Time::ZERO);
+        let said = (0..1_000).filter(|ms| out.poll(1_200, Time::from_ms(*ms)).is_some()).count();
+        assert_eq!(said, 10);
+    }
+}
