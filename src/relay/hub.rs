@@ -3,7 +3,7 @@
 mod give;
 mod take;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ struct Hub {
     links: HashMap<usize, Link>,
     published: HashMap<StreamName, Published>,
     given: HashMap<TrackKey, Given>,
+    /// Those of them that have a backlog for somebody.
+    waiting: HashSet<TrackKey>,
     fed: HashMap<(usize, StreamId), Fed>,
     /// What feeds say comes with what links say.
     feeds: mpsc::Sender<FromLink>,
@@ -89,6 +91,7 @@ pub async fn run(
         links: HashMap::new(),
         published: HashMap::new(),
         given: HashMap::new(),
+        waiting: HashSet::new(),
         fed: HashMap::new(),
         feeds,
         second: Time::ZERO,

@@ -284,6 +284,7 @@ impl Hub {
             send.fresh = false;
             if backlog || !send.backlog.is_empty() {
                 send.wait(packets, backlog, now);
+                self.waiting.insert(key);
             } else {
                 for packet in packets {
                     link.tell(send, packet);
@@ -295,8 +296,9 @@ impl Hub {
 
     /// What may go of backlogs goes; when the next of them may.
     pub(super) fn release(&mut self, now: Time) -> Option<Time> {
-        let mut next = None;
-        for (key, given) in &mut self.given {
+        let mut next: Option<Time> = None;
+        self.waiting.retain(|key| {
+            let Some(given) = self.given.get_mut(key) else { return false };
             for send in given.to.iter_mut().filter(|send| !send.backlog.is_empty()) {
                 let Some(link) = self.links.get_mut(&send.link) else { continue };
                 while let Some(packet) = send.backlog.pop_front_if(|_| send.due <= now) {
@@ -315,7 +317,8 @@ impl Hub {
                     next = next.into_iter().chain([send.due]).min();
                 }
             }
-        }
+            given.to.iter().any(|send| !send.backlog.is_empty())
+        });
         next
     }
 
