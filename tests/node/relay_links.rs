@@ -2,7 +2,7 @@
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::peer::{Peer, payload};
-use support::sdp::Way;
+use support::sdp::{self, Way};
 use support::{Node, http, unique, until};
 
 const SOUND: &[u8] = b"\xfcsound";
@@ -171,4 +171,51 @@ fn who_publishes_elsewhere_is_watched_when_the_own_publisher_leaves() {
     http::request("DELETE", &old.peer.session, &[], b"").expect("an answer");
     camera.flows(&mut viewers, 20);
     assert_eq!(viewers[0].closed, None);
+}
+
+/// Two encodings at one node; at the other a viewer has the better one, asks for the smaller, and goes back: only what it has crosses.
+#[test]
+fn encodings_cross_as_they_are_watched() {
+    const SIMULCAST: &str = "a=rid:q send\r\na=rid:f send\r\na=simulcast:send q;f\r\n\
+        a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
+    let cluster = Cluster::of(&["a", "b"]);
+    let (mut a, mut b) = (cluster.start("a"), cluster.start("b"));
+    up(&b, "a");
+    let name = unique("encodings");
+    let mut camera = Peer::offer(&a, &a.whip_url(&name), &(sdp::offer(Way::Send) + SIMULCAST));
+    let mut viewer = Peer::connect(&b, &b.whep_url(&name), Way::Receive);
+    let layer = viewer.session.clone() + "/layer";
+    let mut nth = 0;
+    let mut shows = |encoding: u8| {
+        until(&format!("{} is shown, and it alone crosses", char::from(encoding)), LIMIT, || {
+            for packet in camera.encodings(nth % 15 == 0) {
+                camera.send(&packet);
+            }
+            nth += 1;
+            camera.run(Duration::from_millis(10));
+            viewer.run(Duration::from_millis(20));
+            let shown = viewer.seen().last().and_then(|it| it.last().copied());
+            // Sound is subscribed to, too.
+            (shown == Some(encoding) && nth % 15 == 0 && link(&a, "b")["tracks_out"] == 2).then_some(())
+        });
+    };
+    shows(b'f');
+    let choose = |wish: &str| {
+        let chosen = http::request("POST", &layer, &[("Content-Type", "application/json")], wish.as_bytes());
+        assert_eq!(chosen.expect("an answer").status, 200);
+    };
+    choose("{\"maxHeight\": 240}");
+    shows(b'q');
+    choose("{\"encodingId\": \"f\"}");
+    shows(b'f');
+    let heard = http::get(&layer).json();
+    let heights: Vec<u64> = heard["encodings"]
+        .as_array()
+        .expect("encodings")
+        .iter()
+        .filter_map(|it| it["height"].as_u64())
+        .collect();
+    assert_eq!(heights, [240, 480], "{heard}");
+    a.assert_well();
+    b.assert_well();
 }

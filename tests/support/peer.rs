@@ -36,9 +36,18 @@ impl Peer {
     /// When the node refuses or no keys come within 5 s.
     #[track_caller]
     pub fn connect(node: &Node, url: &str, way: Way) -> Peer {
+        Peer::offer(node, url, &sdp::offer(way))
+    }
+
+    /// The same with an offer of its own.
+    ///
+    /// # Panics
+    /// When the node refuses or no keys come within 5 s.
+    #[track_caller]
+    pub fn offer(node: &Node, url: &str, offer: &str) -> Peer {
         let identity = Identity::generate().expect("a certificate can be made");
         let local = Credentials { ufrag: "pEEr".into(), pwd: "peerpeerpeerpeerpeerpeer".into() };
-        let mut offer = sdp::offer(way).replace("a=ice-ufrag:t3st", &format!("a=ice-ufrag:{}", local.ufrag));
+        let mut offer = offer.replace("a=ice-ufrag:t3st", &format!("a=ice-ufrag:{}", local.ufrag));
         for (prefix, value) in
             [("a=ice-pwd:", local.pwd.clone()), ("a=fingerprint:", identity.fingerprint().to_string())]
         {
@@ -157,11 +166,7 @@ impl Peer {
         packet.extend((u32::from(sequence) * 960).to_be_bytes());
         packet.extend(1001_u32.to_be_bytes());
         packet.extend_from_slice(payload);
-        let length = packet.len();
-        packet.resize(length + 64, 0);
-        let length = self.client.protect_rtp(&mut packet, length, 12, 0).expect("there are keys");
-        packet.truncate(length);
-        packet
+        self.protect(packet, 12)
     }
 
     /// The next picture, of VP8 in one packet, protected, not sent: 33 ms after the one before.
@@ -178,9 +183,32 @@ impl Peer {
             &[0x10, 0x51, 0, 0][..]
         });
         packet.extend(self.pictures.to_be_bytes());
+        self.protect(packet, 12)
+    }
+
+    /// The next picture in two encodings, `q` of 240 lines and `f` of 480, told apart by RID (extension 10, RFC 8852): the last byte says which.
+    pub fn encodings(&mut self, key: bool) -> [Vec<u8>; 2] {
+        self.pictures += 1;
+        [(b'q', 240_u16, 3001_u32), (b'f', 480, 3002)].map(|(rid, height, ssrc)| {
+            let mut packet = vec![0x90, 0x80 | 96];
+            packet.extend(self.pictures.to_be_bytes());
+            packet.extend((u32::from(self.pictures) * 3_000).to_be_bytes());
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend([0xbe, 0xde, 0, 1, 0xa0, rid, 0, 0]);
+            packet.extend([0x10, if key { 0x50 } else { 0x51 }, 0, 0]);
+            if key {
+                packet.extend([0x9d, 1, 0x2a]);
+                packet.extend([height * 4 / 3, height].map(u16::to_le_bytes).concat());
+            }
+            packet.push(rid);
+            self.protect(packet, 20)
+        })
+    }
+
+    fn protect(&mut self, mut packet: Vec<u8>, header: usize) -> Vec<u8> {
         let length = packet.len();
         packet.resize(length + 64, 0);
-        let length = self.client.protect_rtp(&mut packet, length, 12, 0).expect("there are keys");
+        let length = self.client.protect_rtp(&mut packet, length, header, 0).expect("there are keys");
         packet.truncate(length);
         packet
     }
