@@ -11,7 +11,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("transport/udp", &[]),
     ("transport/rtc", &["media", "metrics"]),
     ("transport/rtmp", &["media", "metrics"]),
-    ("transport/relay", &["media", "metrics"]),
+    // link is for its tests: hops over paths that lose
+    ("transport/relay", &["media", "link"]),
     // the shard drives sessions, so it knows rtc; it must not know rtmp, nor touch a socket (udp)
     ("sfu", &["media", "metrics", "rtc"]),
     // a model of a path, and its emulator: knows nothing of what it carries
