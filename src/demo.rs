@@ -1,5 +1,7 @@
 //! `millrace demo`: a node that publishes a clip to itself, over RTMP like any encoder would.
 
+mod cluster;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Token};
 use crate::serve;
+
+pub use cluster::run as run_cluster;
 
 /// Made by web/clip/make.sh: a running clock, a flash and a beep each second.
 const CLIP: &[u8] = include_bytes!("../web/clip/demo.flv");
@@ -31,10 +35,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (node, listening) = serve::start(config).await?;
     let rtmp = listening.rtmp.context("RTMP listens")?;
     let clip = tags()?;
-    let first = |tokens: &[Token]| tokens.first().map(|t| String::from_utf8_lossy(t.as_bytes()).into_owned());
     let (token, to_play) = (first(&node.config.auth.publish), first(&node.config.auth.play));
-    let query = |token: &Option<String>| token.as_ref().map_or_else(String::new, |t| format!("?token={t}"));
-    let (publishes, plays) = (query(&token), query(&to_play));
+    let (publishes, plays) = (query(token.as_deref()), query(to_play.as_deref()));
     let mut draining = node.draining.subscribe();
     tokio::spawn(async move {
         let for_ever = async {
@@ -63,6 +65,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         listening.ops
     )?;
     serve::wait_and_drain(node, signals).await
+}
+
+fn first(tokens: &[Token]) -> Option<String> {
+    tokens.first().map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned())
+}
+
+fn query(token: Option<&str>) -> String {
+    token.map_or_else(String::new, |token| format!("?token={token}"))
 }
 
 fn tags() -> anyhow::Result<Vec<flv::Tag>> {

@@ -26,6 +26,9 @@ enum Verb {
         /// Settings file (TOML); every key can be overridden by MILLRACE_SECTION__KEY.
         #[arg(long)]
         config: Option<PathBuf>,
+        /// End when standard input closes, too: for who starts the node as a child.
+        #[arg(long)]
+        while_stdin_open: bool,
     },
     /// Parse the settings and say what is wrong, with the line.
     Check {
@@ -38,6 +41,9 @@ enum Verb {
         /// Settings file (TOML).
         #[arg(long)]
         config: Option<PathBuf>,
+        /// Three nodes that know each other, on free ports of this machine: the clip goes in at one and is watched at all.
+        #[arg(long)]
+        cluster: bool,
     },
     /// Make the certificates that the nodes of a cluster show each other.
     #[command(subcommand)]
@@ -85,8 +91,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Verb::Cert(Cert::Ca { out }) => cert::ca(&out),
         Verb::Cert(Cert::Node { ca, id, out }) => cert::node(&ca, &id, &out),
-        Verb::Serve { config } => start(load(config)?, |config| async move { serve::run(config).await }),
-        Verb::Demo { config } => start(load(config)?, |config| async move { demo::run(config).await }),
+        Verb::Serve { config, while_stdin_open } => {
+            start(load(config)?, |config| serve::run(config, while_stdin_open))
+        }
+        Verb::Demo { config, cluster: false } => start(load(config)?, demo::run),
+        Verb::Demo { config, cluster: true } => start(load(config)?, demo::run_cluster),
     }
 }
 

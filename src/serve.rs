@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::node::Node;
@@ -22,9 +23,12 @@ pub struct Listening {
     pub ops: SocketAddr,
 }
 
-/// Runs a node until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Runs a node until SIGTERM or SIGINT; until its standard input closes, too, if it is to end with who started it.
+pub async fn run(config: Config, while_stdin_open: bool) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
+    if while_stdin_open {
+        signals.end_with_stdin()?;
+    }
     let (node, _) = start(config).await?;
     wait_and_drain(node, signals).await
 }
@@ -33,15 +37,42 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Says true once standard input has closed.
+    orphaned: watch::Receiver<bool>,
+    // Without anybody who says so it would look closed.
+    orphan: watch::Sender<bool>,
 }
 
 impl Signals {
     /// From now on SIGTERM and SIGINT are the node's.
     pub fn listen() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        let (orphan, orphaned) = watch::channel(false);
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Signals { terminate, interrupt, orphaned, orphan })
+    }
+
+    /// The end of standard input is one as well.
+    pub fn end_with_stdin(&self) -> std::io::Result<()> {
+        let orphan = self.orphan.clone();
+        let read = move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            orphan.send_replace(true);
+        };
+        std::thread::Builder::new().name("stdin".into()).spawn(read).map(drop)
+    }
+
+    /// Waits for one.
+    pub async fn next(&mut self) {
+        let _ = self.first().await;
+    }
+
+    /// Waits for one; whether a person, or a parent that is gone, wants it to end at once.
+    async fn first(&mut self) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
+            _ = self.orphaned.wait_for(|gone| *gone) => true,
+        }
     }
 }
 
@@ -91,12 +122,8 @@ fn list<T: ToString>(of: impl IntoIterator<Item = T>) -> String {
 
 /// Waits for SIGTERM or SIGINT; then takes nothing new, waits for publishers and viewers to leave until the deadline, and ends the rest. A second signal ends it
 /// at once.
-pub async fn wait_and_drain(node: Arc<Node>, signals: Signals) -> anyhow::Result<()> {
-    let Signals { mut terminate, mut interrupt } = signals;
-    let interactive = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => true,
-    };
+pub async fn wait_and_drain(node: Arc<Node>, mut signals: Signals) -> anyhow::Result<()> {
+    let interactive = signals.first().await;
     node.draining.send_replace(true);
     let deadline = node.config.node.drain_deadline;
     tracing::info!(clients = node.clients.len(), ?deadline, "draining");
@@ -109,8 +136,7 @@ pub async fn wait_and_drain(node: Arc<Node>, signals: Signals) -> anyhow::Result
     if !interactive {
         tokio::select! {
             _ = tokio::time::timeout(deadline, empty) => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = signals.next() => {}
         }
     }
     node.stop();

@@ -1,5 +1,6 @@
 //! The node from outside, with nothing but sockets: signalling, the SRS-compatible API, operations, bad input.
 mod attacks;
+mod demo_cluster;
 mod figures;
 mod hostile;
 mod moving;

@@ -44,7 +44,16 @@ impl Peer {
     /// # Panics
     /// When the node refuses or no keys come within 5 s.
     #[track_caller]
-    pub fn offer(node: &Node, url: &str, offer: &str) -> Peer {
+    pub fn offer(_: &Node, url: &str, offer: &str) -> Peer {
+        Peer::connect_to(url, offer)
+    }
+
+    /// The same where no [`Node`] is at hand.
+    ///
+    /// # Panics
+    /// When the node refuses or no keys come within 5 s.
+    #[track_caller]
+    pub fn connect_to(url: &str, offer: &str) -> Peer {
         let identity = Identity::generate().expect("a certificate can be made");
         let local = Credentials { ufrag: "pEEr".into(), pwd: "peerpeerpeerpeerpeerpeer".into() };
         let mut offer = offer.replace("a=ice-ufrag:t3st", &format!("a=ice-ufrag:{}", local.ufrag));
@@ -78,7 +87,11 @@ impl Peer {
         };
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP port");
         socket.set_read_timeout(Some(Duration::from_millis(5))).expect("a time-out can be set");
-        let session = if location.starts_with('/') { node.url(&location) } else { location };
+        let host: String = url.split_inclusive('/').take(3).collect();
+        let session = match location.strip_prefix('/') {
+            Some(path) => format!("{host}{path}"),
+            None => location,
+        };
         let mut peer = Peer {
             socket,
             client: Client::new(config, Time::ZERO),
