@@ -1,6 +1,7 @@
 //! The node from outside, with nothing but sockets: signalling, the SRS-compatible API, operations, bad input.
 mod attacks;
 mod demo_cluster;
+mod deploy;
 mod figures;
 mod hostile;
 mod moving;
