@@ -18,4 +18,5 @@ pub mod rtmp_server;
 pub mod serve;
 pub mod stream;
 pub mod task;
+pub mod uplink;
 pub mod wishes;

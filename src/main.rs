@@ -1,4 +1,4 @@
-//! The `millrace` program: `serve`, `check`, `demo`, `cert`.
+//! The `millrace` program: `serve`, `check`, `demo`, `uplink`, `cert`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use millrace::config::Config;
-use millrace::{cert, demo, logging, serve};
+use millrace::{cert, demo, logging, serve, uplink};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,6 +45,8 @@ enum Verb {
         #[arg(long)]
         cluster: bool,
     },
+    /// Take RTMP beside an encoder and carry it to a node over QUIC; players may play from there, too.
+    Uplink(uplink::Options),
     /// Make the certificates that the nodes of a cluster show each other.
     #[command(subcommand)]
     Cert(Cert),
@@ -94,6 +96,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Serve { config, while_stdin_open } => {
             start(load(config)?, |config| serve::run(config, while_stdin_open))
         }
+        Verb::Uplink(options) => start(uplink::config(&options, load(None)?)?, uplink::run),
         Verb::Demo { config, cluster: false } => start(load(config)?, demo::run),
         Verb::Demo { config, cluster: true } => start(load(config)?, demo::run_cluster),
     }

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use ::relay::control::Right;
 use bytes::Bytes;
 use media::{StreamName, flv};
 use metrics::{NodeMetrics, Protocol, Refusal, RtmpRole};
@@ -161,7 +162,7 @@ impl Connection {
         if output.is_empty() { Ok(()) } else { write(&self.socket, &mut [IoSlice::new(&output)]).await }
     }
 
-    fn admit(
+    async fn admit(
         &self,
         action: Action,
         app: &str,
@@ -171,6 +172,15 @@ impl Connection {
         let name = StreamName::new(app, name).map_err(|e| (Refusal::BadRequest, e.to_string()))?;
         if *self.node.draining.borrow() {
             return Err((Refusal::Draining, "the node is stopping".into()));
+        }
+        if let Some(relay) = self.node.streams.shared().relay().filter(|_| self.node.config.cluster.is_uplink)
+        {
+            let right = match action {
+                Action::Publish => Right::Publish,
+                Action::Play => Right::Play,
+            };
+            let verdict = relay.ask(right, name.clone(), query.into()).await;
+            return verdict.map(|()| name).map_err(|why| (Refusal::Unauthorized, why));
         }
         match self.node.admit(action, query, None) {
             Ok(()) => Ok(name),
@@ -183,7 +193,7 @@ impl Connection {
     }
 
     async fn publish(&mut self, app: &str, name: &str, query: &str) -> Result<(), CloseError> {
-        let admitted = self.admit(Action::Publish, app, name, query).and_then(|name| {
+        let admitted = self.admit(Action::Publish, app, name, query).await.and_then(|name| {
             let stream = self.node.streams.get_or_create(&name);
             let (client, kicked) = self.node.add_task_client(ClientKind::RtmpPublish, self.ip(), name);
             let guard = stream.publish(client.client.id, Ingest::Rtmp);
@@ -268,7 +278,7 @@ impl Connection {
     }
 
     async fn play(&mut self, app: &str, name: &str, query: &str) -> Result<(), CloseError> {
-        let name = match self.admit(Action::Play, app, name, query) {
+        let name = match self.admit(Action::Play, app, name, query).await {
             Ok(name) => name,
             Err((refusal, why)) => {
                 self.node.metrics.refused.of(refusal).add(1);

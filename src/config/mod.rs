@@ -173,6 +173,11 @@ pub struct Cluster {
     pub listen: SocketAddr,
     /// The other nodes, as `ID=ADDRESS:PORT`.
     pub peers: Vec<String>,
+    /// Ids of uplinks, whose certificates may dial in and ask for rights.
+    pub uplinks: Vec<String>,
+    /// This process is an uplink: it dials its one peer and asks it who may do what. Not a setting: `millrace uplink` is one.
+    #[serde(skip)]
+    pub is_uplink: bool,
     /// The cluster's authority (PEM).
     pub ca: String,
     /// The node's certificate (PEM).
@@ -303,6 +308,8 @@ impl Default for Cluster {
             node: String::new(),
             listen: loopback(4443),
             peers: Vec::new(),
+            uplinks: Vec::new(),
+            is_uplink: false,
             ca: "ca.pem".into(),
             cert: "node.pem".into(),
             key: "node.key".into(),

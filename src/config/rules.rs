@@ -96,6 +96,17 @@ impl Config {
                 Some(_) => {}
             }
         }
+        for uplink in &cluster.uplinks {
+            let fits = NodeId::new(uplink).is_some_and(|id| id.as_str() != cluster.node && ids.insert(id));
+            if !fits {
+                let what = format!("cluster.uplinks has {uplink:?}");
+                rules.broken(
+                    "cluster.uplinks",
+                    what,
+                    "Name ids as certificates have them, each once and none of a node",
+                );
+            }
+        }
     }
 
     fn check_limits(&self, rules: &mut Rules) {
@@ -319,6 +330,11 @@ mod tests {
         assert_eq!(peers(&["b", "b=host:1", "B=10.0.0.2:4443", "a=10.0.0.2:4443"]), 4);
         assert_eq!(peers(&["b=10.0.0.2:4443", "b=10.0.0.3:4443"]), 1, "one node twice");
         assert_eq!(problems(|c| c.cluster.node = "a.b".into()).len(), 1);
+        let uplinks = |c: &mut Config| {
+            (c.cluster.node, c.cluster.peers) = ("a".into(), vec!["b=10.0.0.2:4443".into()]);
+            c.cluster.uplinks = ["u", "u", "a", "b", "U"].map(String::from).into();
+        };
+        assert_eq!(problems(uplinks).len(), 4);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The relay's centre: links come and go, and what they, the shards and this node's publishers say goes to the half that it is about.
 
+mod ask;
 mod give;
 mod take;
 
@@ -7,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::relay::control::{Message, NodeId};
+use ::relay::control::{Message, NodeId, Right};
 use ::relay::datagram::{self, Datagram};
 use ::relay::hop::{Demand, Incoming, IncomingStats, Outgoing, OutgoingStats};
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use super::link::{FromLink, Up};
 use super::{Handle, Local};
 use crate::node::Node;
+use ask::{Allowed, Asked};
 use give::{Fed, Given, Published};
 use take::{Batch, Offer, Taken};
 
@@ -50,6 +52,8 @@ struct Link {
     heard: (u64, Time),
     /// It stops soon.
     drains: bool,
+    /// What an uplink may do.
+    allowed: Allowed,
     /// Bytes of media pushed in this second; the key frame that is under way, by alias, time and bytes, and the largest lately.
     second_bytes: u64,
     key_frame: (u64, i64, u64),
@@ -68,6 +72,7 @@ struct Hub {
     /// Those of them that have a backlog for somebody.
     waiting: HashSet<TrackKey>,
     fed: HashMap<(usize, StreamId), Fed>,
+    asks: Asked,
     /// What feeds say comes with what links say.
     feeds: mpsc::Sender<FromLink>,
     second: Time,
@@ -93,6 +98,7 @@ pub async fn run(
         given: HashMap::new(),
         waiting: HashSet::new(),
         fed: HashMap::new(),
+        asks: Asked::default(),
         feeds,
         second: Time::ZERO,
         looked: Time::ZERO,
@@ -145,6 +151,7 @@ impl Hub {
             }
             Local::Watch { stream, source, watch, sink } => self.watch(stream, source, watch, &sink),
             Local::Unwatch(watch) => self.unwatch(watch),
+            Local::Ask { right, name, query, answer } => self.ask(right, name, query, answer),
         }
     }
 
@@ -203,6 +210,7 @@ impl Hub {
             clock_us: None,
             heard: (0, now),
             drains: false,
+            allowed: Allowed::default(),
             second_bytes: 0,
             key_frame: (0, 0, 0),
             key_bytes_max: 0,
@@ -210,6 +218,7 @@ impl Hub {
         };
         link.say(Message::Clock { now_us: now.us() });
         self.links.insert(id, link);
+        self.ask_again(now);
         let names: Vec<StreamName> = self.published.keys().cloned().collect();
         for name in names {
             self.announce(&name, Some(id));
@@ -222,6 +231,7 @@ impl Hub {
         link.metrics.went_down();
         link.up.connection.close(0_u32.into(), b"");
         self.give_nothing(id);
+        self.lost(self.now());
         for name in link.offers.into_keys() {
             self.choose(&name);
         }
@@ -233,7 +243,12 @@ impl Hub {
 
     fn said(&mut self, id: usize, message: Message) {
         let now = self.now();
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let may = match &message {
+            Message::Announce { stream, .. } => self.may(id, Right::Publish, stream),
+            Message::Subscribe { stream, .. } => self.may(id, Right::Play, stream),
+            _ => true,
+        };
+        let Some(link) = self.links.get_mut(&id).filter(|_| may) else { return };
         match message {
             Message::Announce { stream, generation, form, codecs, path } => {
                 self.offered(id, stream, Offer { generation, form, codecs, path });
@@ -262,6 +277,8 @@ impl Hub {
                 tracing::info!(peer = %link.up.peer, within_ms, "relay peer drains");
                 link.drains = true;
             }
+            Message::Ask { id: ask, right, stream, query } => self.asked(id, ask, right, stream, &query),
+            Message::Answer { id, refused } => self.answered(id, refused),
             Message::Hello { .. } => {}
         }
     }
@@ -358,6 +375,7 @@ impl Hub {
             link.report(fed, now);
         }
         self.end_idle(now);
+        self.give_up(now);
     }
 }
 

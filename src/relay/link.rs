@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::congestion::Window;
 use super::feed::Cut;
 use super::tls::Identity;
+use super::{Handle, LinkState, why};
 use crate::node::Node;
 use crate::task;
 
@@ -72,6 +73,8 @@ pub struct Dialler {
     pub identity: Arc<Identity>,
     /// This node.
     pub me: NodeId,
+    /// Where it is said how dialling goes.
+    pub handle: Arc<Handle>,
     /// To the hub.
     pub links: mpsc::Sender<FromLink>,
 }
@@ -79,12 +82,21 @@ pub struct Dialler {
 impl Dialler {
     /// Keeps a connection to a peer, for ever.
     pub async fn dial(self, peer: NodeId, at: SocketAddr) {
-        let mut again = AGAIN_MIN;
+        let (mut again, mut told) = (AGAIN_MIN, String::new());
         loop {
             match self.connect(&peer, at).await {
-                Ok(()) => again = AGAIN_MIN,
+                Ok(()) => {
+                    (again, told) = (AGAIN_MIN, String::new());
+                    self.handle.state.send_replace(LinkState::default());
+                }
                 Err(error) => {
-                    tracing::debug!(%peer, %at, error = %format!("{error:#}"), "relay dial");
+                    let why = why::why(&error, &peer, at, &self.node.config.cluster);
+                    // The same again is no news.
+                    if told != why.text {
+                        tracing::warn!("{}", why.text);
+                        told.clone_from(&why.text);
+                    }
+                    self.handle.state.send_replace(LinkState { up: false, why: Some(why) });
                 }
             }
             tokio::time::sleep(again).await;
@@ -181,6 +193,9 @@ impl Dialler {
         let (control, messages) = mpsc::channel(CONTROL_MAX);
         let up = Up { peer: peer.clone(), connection: connection.clone(), window, control };
         self.links.send(FromLink::Up(Box::new(up))).await?;
+        if dialled.is_some() {
+            self.handle.state.send_replace(LinkState { up: true, why: None });
+        }
         tracing::info!(%peer, at = %connection.remote_address(), "relay link up");
         let why = tokio::select! {
             why = self.read_control(id, recv, said) => why,

@@ -8,17 +8,19 @@ mod feed;
 mod hub;
 mod link;
 mod tls;
+mod why;
 
 use std::sync::Arc;
 
-use ::relay::control::{Form, NodeId};
+use ::relay::control::{Form, NodeId, Right};
 use anyhow::Context;
 use dashmap::DashMap;
 use media::{Codec, StreamName};
 use sfu::{Mail, ShardId, SourceId, StreamId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::{SOUND_LEN_MAX, cut};
+pub use why::Why;
 
 use crate::media_plane::ShardHandle;
 use crate::node::Node;
@@ -61,6 +63,17 @@ pub enum Local {
     },
     /// That watch is over.
     Unwatch(u64),
+    /// A client of this uplink wants something.
+    Ask {
+        /// What.
+        right: Right,
+        /// The stream.
+        name: StreamName,
+        /// What it gave with the name.
+        query: String,
+        /// Whether it may, or why not.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// A stream that a peer has.
@@ -76,6 +89,15 @@ pub struct Announced {
     pub codecs: [Option<Codec>; 2],
 }
 
+/// How the last attempt to dial went.
+#[derive(Clone, Default, Debug)]
+pub struct LinkState {
+    /// There is a link.
+    pub up: bool,
+    /// Why there was none.
+    pub why: Option<Why>,
+}
+
 /// What streams know of the relay.
 #[derive(Debug)]
 pub struct Handle {
@@ -83,6 +105,8 @@ pub struct Handle {
     pub number: ShardId,
     /// The best announcement of each stream.
     pub announced: DashMap<StreamName, Announced>,
+    /// Of the peer that was dialled last: an uplink has but one.
+    pub state: watch::Sender<LinkState>,
     /// Each publisher says a few things.
     local: mpsc::UnboundedSender<Local>,
 }
@@ -91,7 +115,34 @@ impl Handle {
     /// For a node of so many shards.
     pub fn new(shards: usize) -> (Arc<Handle>, mpsc::UnboundedReceiver<Local>) {
         let (local, told) = mpsc::unbounded_channel();
-        (Arc::new(Handle { number: shards, announced: DashMap::new(), local }), told)
+        (
+            Arc::new(Handle {
+                number: shards,
+                announced: DashMap::new(),
+                state: watch::Sender::default(),
+                local,
+            }),
+            told,
+        )
+    }
+
+    /// Asks the peer of this uplink.
+    ///
+    /// # Errors
+    /// Why not, for the client.
+    pub async fn ask(&self, right: Right, name: StreamName, query: String) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Local::Ask { right, name, query, answer });
+        match tokio::time::timeout(crate::uplink::ANSWER_LIMIT, answered).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) | Err(_) => Err(self.why_down()),
+        }
+    }
+
+    /// Why there is no link.
+    pub fn why_down(&self) -> String {
+        let why = self.state.borrow().why.as_ref().map(|why| why.text.clone());
+        why.unwrap_or_else(|| "the link to the node is gone".into())
     }
 
     /// Tells peers.
@@ -113,7 +164,8 @@ pub fn start(
     let cluster = &node.config.cluster;
     let me = NodeId::new(&cluster.node).context("cluster.node is no node id")?;
     let peers: Vec<_> = cluster.peers().flatten().collect();
-    let ids: Arc<[NodeId]> = peers.iter().map(|(id, _)| id.clone()).collect();
+    let uplinks = cluster.uplinks.iter().filter_map(|id| NodeId::new(id));
+    let ids: Arc<[NodeId]> = peers.iter().map(|(id, _)| id.clone()).chain(uplinks).collect();
     let of = ids.iter().map(|id| (id.as_str().to_owned(), Arc::default())).collect();
     let _ = node.metrics.links.set(of);
     let identity = Arc::new(tls::Identity::load(cluster, ids)?);
@@ -122,9 +174,15 @@ pub fn start(
     let endpoint = quinn::Endpoint::server(server, at)
         .with_context(|| format!("cannot listen on udp {at} (cluster.listen)"))?;
     let (links_in, links) = mpsc::channel(link::EVENTS_MAX);
-    let dialler =
-        link::Dialler { node: node.clone(), endpoint, identity, me: me.clone(), links: links_in.clone() };
-    for (id, at) in peers.into_iter().filter(|(id, _)| me < *id) {
+    let dialler = link::Dialler {
+        node: node.clone(),
+        endpoint,
+        identity,
+        me: me.clone(),
+        links: links_in.clone(),
+        handle: handle.clone(),
+    };
+    for (id, at) in peers.into_iter().filter(|(id, _)| cluster.is_uplink || me < *id) {
         node.spawn_vital("relay dial", dialler.clone().dial(id, at));
     }
     node.spawn_vital("relay listen", dialler.listen());

@@ -308,6 +308,11 @@ impl Streams {
 }
 
 impl Shared {
+    /// What streams know of the relay, if there is one.
+    pub fn relay(&self) -> Option<&Arc<relay::Handle>> {
+        self.relay.as_ref()
+    }
+
     /// A number never drawn before, rising.
     pub fn draw_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)

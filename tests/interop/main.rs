@@ -15,3 +15,4 @@ mod reconnect;
 mod relay;
 mod skew;
 mod temporal;
+mod uplink;

@@ -1,7 +1,7 @@
 //! The hop's control messages, byte by byte: nodes of different builds speak them, so a change here is a change of the protocol's version.
 use bytes::{Bytes, BytesMut};
 use media::{Codec, Kind, StreamName};
-use relay::control::{Encoding, Form, Message, NodeId, Track, TrackId, VERSION, take};
+use relay::control::{Encoding, Form, Message, NodeId, Right, Track, TrackId, VERSION, take};
 
 #[track_caller]
 fn check(message: Message, want: &[u8]) {
@@ -67,5 +67,12 @@ fn messages_are_these_bytes() {
         b"\x15\x0e\x03a/b\x05\x02\0\0\0\0\0\x01h\x03\x41\x68\x3c\x02\x1e\x3c",
     );
     check(Message::Drain { within_ms: 9 }, b"\x02\x10\x09");
+    for (right, byte) in [(Right::Publish, 0), (Right::Play, 1)] {
+        check(
+            Message::Ask { id: 3, right, stream: stream(), query: "t=1".into() },
+            &[&b"\x0b\x12\x03"[..], &[byte], b"\x03a/b\x03t=1"].concat(),
+        );
+    }
+    check(Message::Answer { id: 3, refused: "no".into() }, b"\x05\x14\x03\x02no");
     check(Message::Clock { now_us: 5 }, b"\x09\x01\0\0\0\0\0\0\0\x05");
 }

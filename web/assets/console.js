@@ -10,6 +10,7 @@ const RATE_WINDOW = 5;
 // key -> {row, cells, history}; rows stay in place so that a focus or an open menu is kept.
 const rows = new Map();
 const clientRows = new Map();
+const linkRows = new Map();
 let rtmpPort = RTMP_PORT;
 let timer = null;
 
@@ -23,6 +24,8 @@ async function poll() {
     const answer = await getJson("/api/v1/streams");
     if (Number.isInteger(answer.rtmp_port)) rtmpPort = answer.rtmp_port;
     show((answer.streams ?? []).filter((s) => s.publish?.active));
+    // Without the right to manage the node there is nothing to show of its links.
+    await getJson("/api/v1/nodes").then((answer) => showLinks(answer.nodes ?? {}), () => { $("links-panel").hidden = true; });
     if ($("clients-panel").open) showClients((await getJson("/api/v1/clients/")).clients ?? []);
     setStatus("Connected", "live");
   } catch (error) {
@@ -91,7 +94,8 @@ function makeRow(s) {
 
 function fillRow(cells, s, rates) {
   const { whep = 0, rtmp = 0, flv = 0 } = s.viewers ?? {};
-  setText(cells.source, s.source ? `from ${{ rtmp: "RTMP", whip: "WebRTC" }[s.source] ?? s.source}` : "");
+  const path = s.path?.length ? ` by ${s.path.join(", ")}` : "";
+  setText(cells.source, s.source ? `from ${{ rtmp: "RTMP", whip: "WebRTC" }[s.source] ?? s.source}${path}` : "");
   setText(cells.video, s.video ? [s.video.codec, size(s.video), s.video.fps ? `${Math.round(s.video.fps)} fps` : ""].filter(Boolean).join(" · ") : "No video");
   setText(cells.audio, s.audio ? [s.audio.codec, s.audio.sample_rate ? `${s.audio.sample_rate / 1000} kHz` : "", { 1: "mono", 2: "stereo" }[s.audio.channel] ?? ""].filter(Boolean).join(" · ") : "No audio");
   setText(cells.viewers, String(viewersOf(s)));
@@ -117,6 +121,37 @@ function measure(entry, s) {
   // A counter that went back is a new publisher: never a negative rate.
   const rate = (way) => Math.max(0, (8000 * (last[way] - first[way])) / ms);
   return { in: rate("in"), out: rate("out") };
+}
+
+function showLinks({ node, links = [] }) {
+  $("links-panel").hidden = !node;
+  setText($("links-title"), `Links of node ${node} to others`);
+  const ms = (it) => (it === null || it === undefined ? "–" : `${it.toFixed(1)} ms`);
+  sync($("link-rows"), linkRows, links, (link) => link.node, makeLink, ({ cells }, link) => {
+    const of = link.datagrams ?? {};
+    setText(cells.state, link.up ? (link.draining ? "drains" : "up") : "down");
+    setText(cells.rtt, link.up ? ms(link.rtt_ms) : "–");
+    setText(cells.queue, link.up ? ms(link.queue_ms) : "–");
+    setText(cells.loss, `${of.lost ?? 0} lost`);
+    setText(cells.repaired, `${of.repaired ?? 0} of ${of.received ?? 0} repaired`);
+    setText(cells.tracks, `${link.tracks_in} in · ${link.tracks_out} out`);
+  });
+}
+
+function makeLink(link) {
+  const [state, repaired] = [el("span", { class: "sub" }), el("span", { class: "sub" })];
+  const cells = { state, repaired, rtt: el("span"), queue: el("span"), loss: el("span"), tracks: el("span") };
+  const cell = (label, ...children) => el("td", { "data-label": label }, el("div", {}, ...children));
+  const row = el(
+    "tr",
+    {},
+    cell("Node", el("span", { class: "name" }, link.node), cells.state),
+    cell("Round trip", cells.rtt),
+    cell("Queue", cells.queue),
+    cell("Lost, repaired", cells.loss, cells.repaired),
+    cell("Tracks", cells.tracks),
+  );
+  return { row, cells };
 }
 
 function showClients(clients) {

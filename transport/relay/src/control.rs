@@ -11,6 +11,8 @@
 //! KEYFRAME   12  alias(varint)
 //! LAYERS     14  stream(text) generation(varint) count(1) { rid(text) flags(1) height(varint) rate(varint) count(1) { rate(varint) } ... } ...
 //! DRAIN      16  within_ms(varint)
+//! ASK        18  id(varint) right(1) stream(text) query(text)
+//! ANSWER     20  id(varint) refused(text)
 //! CLOCK      1   now(8)
 //! ```
 //!
@@ -53,6 +55,8 @@ const TYPE_TRACK: u64 = 10;
 const TYPE_KEYFRAME: u64 = 12;
 const TYPE_LAYERS: u64 = 14;
 const TYPE_DRAIN: u64 = 16;
+const TYPE_ASK: u64 = 18;
+const TYPE_ANSWER: u64 = 20;
 
 const VIDEO: u8 = 1 << 7;
 const EPOCH: u8 = 1;
@@ -120,6 +124,15 @@ pub struct Track {
     pub capture_us: i64,
     /// The codec's configuration, of frames (avcC, AudioSpecificConfig).
     pub config: Bytes,
+}
+
+/// What a client of an uplink wants to do with a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Right {
+    /// Send it.
+    Publish,
+    /// Take it.
+    Play,
 }
 
 /// What is measured of one encoding.
@@ -207,6 +220,24 @@ pub enum Message {
     Drain {
         /// In so many milliseconds.
         within_ms: u64,
+    },
+    /// A client of an uplink wants something: the node decides. What it has not allowed on a connection does not cross it.
+    Ask {
+        /// For the answer.
+        id: u64,
+        /// What.
+        right: Right,
+        /// The stream.
+        stream: StreamName,
+        /// What the client gave with the name, its token.
+        query: String,
+    },
+    /// The decision.
+    Answer {
+        /// Of what was asked.
+        id: u64,
+        /// Why not, for the client; empty: it may.
+        refused: String,
     },
     /// The sender's clock, said each second: capture times are of it.
     Clock {
@@ -309,6 +340,16 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             Message::Layers { stream, generation, encodings }
         }
         TYPE_DRAIN => Message::Drain { within_ms: number(body)? },
+        TYPE_ASK => {
+            let id = number(body)?;
+            let right = match byte(body)? {
+                0 => Right::Publish,
+                1 => Right::Play,
+                _ => return Err(Error::Number),
+            };
+            Message::Ask { id, right, stream: stream(body)?, query: text(body)?.to_owned() }
+        }
+        TYPE_ANSWER => Message::Answer { id: number(body)?, refused: text(body)?.to_owned() },
         TYPE_CLOCK => Message::Clock { now_us: time(body)? },
         odd if odd & 1 == 1 => return Ok(None),
         unknown => return Err(Error::Type(unknown)),
@@ -498,6 +539,18 @@ impl Message {
             Message::Drain { within_ms } => {
                 varint::write(out, TYPE_DRAIN);
                 varint::write(out, *within_ms);
+            }
+            Message::Ask { id, right, stream, query } => {
+                varint::write(out, TYPE_ASK);
+                varint::write(out, *id);
+                out.push(u8::from(*right == Right::Play));
+                put(out, stream.as_str().as_bytes());
+                put(out, query.as_bytes());
+            }
+            Message::Answer { id, refused } => {
+                varint::write(out, TYPE_ANSWER);
+                varint::write(out, *id);
+                put(out, refused.as_bytes());
             }
             Message::Clock { now_us } => {
                 varint::write(out, TYPE_CLOCK);

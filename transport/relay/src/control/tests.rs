@@ -77,6 +77,10 @@ fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(stream, generation, encodings)| Message::Layers { stream, generation, encodings }),
         num().prop_map(|within_ms| Message::Drain { within_ms }),
         time().prop_map(|now_us| Message::Clock { now_us }),
+        (num(), any::<bool>(), name(), "[ -~]{0,60}").prop_map(|(id, play, stream, query)| {
+            Message::Ask { id, right: if play { Right::Play } else { Right::Publish }, stream, query }
+        }),
+        (num(), "[ -~]{0,60}").prop_map(|(id, refused)| Message::Answer { id, refused }),
     ]
 }
 
