@@ -176,7 +176,8 @@ fn what_a_peer_may_not_say() {
     ] {
         assert_eq!(refused(&bad), Error::Name, "{why}");
     }
-    assert_eq!(refused(&[18]), Error::Type(18));
+    assert_eq!(refused(&[22]), Error::Type(22));
+    assert_eq!(refused(&[18, 1, 2, 3, b'a', b'/', b'b', 0]), Error::Number, "a right that is none");
     assert_eq!(refused(&[10, 1, 0, 1, 0]), Error::Short);
     assert_eq!(refused(&[0, 1, 60, b'a']), Error::Short, "text longer than the message");
     assert_eq!(refused(&[]), Error::Short);
