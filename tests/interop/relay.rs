@@ -35,3 +35,33 @@ fn a_browsers_picture_and_sound_cross() {
     a.assert_well();
     b.assert_well();
 }
+
+/// The console of the node where it is watched says which node a stream is from, and how the link is.
+#[test]
+fn the_console_shows_links_and_paths() {
+    need!(Browser);
+    let _lane = alone();
+    let cluster = Cluster::of(&["a", "b"]);
+    let (a, b) = (cluster.start("a"), cluster.start("b"));
+    let name = unique("shown");
+    let _publisher = ffmpeg::push_clip(&a.rtmp_url(&name));
+    until("the other node has it", ARRIVES, || b.log().contains("relay link up").then_some(()));
+    let _viewer = ffmpeg::view(&b.flv_url(&name));
+    let mut browser = Browser::start();
+    browser.operation(json!({"op": "goto", "page": "console", "url": b.url("/")})).expect("the page loads");
+    let mut text = |of: &str| {
+        let script = format!("document.getElementById({of:?}).textContent");
+        let text = browser.operation(json!({"op": "eval", "page": "console", "script": script}));
+        text.expect("the page has it").as_str().unwrap_or("").to_owned()
+    };
+    until("the stream's path", ARRIVES, || text("rows").contains("from RTMP by a").then_some(()));
+    until("the link", ARRIVES, || {
+        let links = text("link-rows");
+        (links.starts_with("aup") && links.contains(" ms") && links.contains("2 in · 0 out")).then_some(())
+    });
+    assert_eq!(text("links-title"), "Links of node b to others");
+    let picture = support::scratch().join("console-links.png");
+    let open = "document.getElementById('links-panel').open = true";
+    browser.operation(json!({"op": "eval", "page": "console", "script": open})).expect("it opens");
+    browser.operation(json!({"op": "screenshot", "page": "console", "path": picture})).expect("a screenshot");
+}
