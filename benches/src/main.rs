@@ -49,6 +49,8 @@ enum Verb {
     },
     /// Runs this node, Janus and nginx-rtmp in turn with the same clients, and prints them side by side.
     Peers(PeersOptions),
+    /// Carries a stream from node to node over emulated links, one way at a time, and says how late its frames are.
+    Hop(load::hop::Options),
     /// Drives clients for a run; started by it.
     #[command(hide = true)]
     Worker,
@@ -213,6 +215,7 @@ fn main() -> ExitCode {
             scenario.scenario().and_then(|scenario| load::search::run(&scenario, &search))
         }
         Verb::Peers(options) => load::peers::peers(&options),
+        Verb::Hop(options) => load::hop::run(&options),
         Verb::Worker => load::worker::run(),
     };
     match result {

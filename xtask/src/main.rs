@@ -31,6 +31,9 @@ cargo xtask VERB
   bench instructions [--ci] [--accept]
                  instructions by stage, under valgrind, against benches/instructions.txt: more than 10 % more is a
                  failure. --accept: what is counted now becomes that file
+  bench hop [OPTIONS]
+                 a stream from node to node over emulated links (root, TUN devices), by this node's relay, RTMP and SRT:
+                 installs peers where it may, and runs `millrace-bench hop OPTIONS`
   bench peers [OPTIONS]
                  this node beside Janus and nginx-rtmp, by the same clients: installs those where it may, and runs
                  `millrace-bench peers OPTIONS`
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         ["test", name] => test::run(ci, Some(name)),
         ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
         ["sim", ref arguments @ ..] => sim::run(arguments),
+        ["bench", "hop", ref options @ ..] => peers::hop(options),
         ["bench", "peers", ref options @ ..] => peers::run(options),
         ["bench", ref arguments @ ..] => bench::run(ci, arguments),
         _ => {

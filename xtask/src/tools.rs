@@ -8,8 +8,12 @@ use std::path::Path;
 type Needed<'a> = (&'a str, &'a str, &'a str);
 
 /// What the harness is tried against and compared with, and what makes its clip.
-const PEERS: [Needed<'static>; 3] =
-    [("ffmpeg", "-version", "ffmpeg"), ("janus", "--help", "janus"), ("nginx", "-v", "nginx")];
+const PEERS: [Needed<'static>; 4] = [
+    ("ffmpeg", "-version", "ffmpeg"),
+    ("janus", "--help", "janus"),
+    ("nginx", "-v", "nginx"),
+    ("srt-live-transmit", "-version", "srt-tools"),
+];
 const RTMP_MODULE: (&str, &str) = ("/usr/lib/nginx/modules/ngx_rtmp_module.so", "libnginx-mod-rtmp");
 
 /// Installs the peers that are missing; says what still is.

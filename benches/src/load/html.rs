@@ -64,7 +64,7 @@ fn write_page(outcome: &Outcome, page: &mut String) -> fmt::Result {
 }
 
 /// Text from outside as HTML, in elements and in attributes.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -430,8 +430,8 @@ fn write_plots(outcome: &Outcome, page: &mut String) -> fmt::Result {
 fn plots(outcome: &Outcome) -> Vec<Plot> {
     let measured = || outcome.timeline.iter().filter(|second| second.measured).map(|second| second.at as f64);
     let shade = measured().next().zip(measured().next_back()).map(|(first, last)| (first - 1.0, last));
-    let over_time = |title, y, y_scale, lines| Plot {
-        title,
+    let over_time = |title: &str, y, y_scale, lines| Plot {
+        title: title.into(),
         x: "seconds since the run's begin",
         y,
         x_scale: Scale::Linear,
@@ -522,7 +522,7 @@ fn percentiles(outcome: &Outcome) -> Plot {
         Line { name: group.name.clone(), colour: colour(number), thin: false, points }
     });
     Plot {
-        title: "Delay in the measured time, by percentile",
+        title: "Delay in the measured time, by percentile".into(),
         x: "percent of the frames",
         y: "at most ms",
         x_scale: Scale::Percentile,

@@ -8,6 +8,7 @@ mod clock;
 pub mod compare;
 mod engine;
 mod histogram;
+pub mod hop;
 pub mod html;
 mod http;
 pub mod outcome;

@@ -1,4 +1,4 @@
-//! Line plots as SVG, drawn for [`super::html`]: its style sheet has their colours, so that they follow light and dark.
+//! Line plots as SVG, drawn for [`super::html`]: its style sheet has their colours, so that they follow light and dark. Or as files of their own.
 
 use std::fmt::Write;
 
@@ -12,6 +12,19 @@ const BOTTOM: f64 = 38.0;
 /// More points than this have no room; each drawn one is then the greatest of several.
 const POINTS_MAX: usize = 240;
 const TICKS: f64 = 5.0;
+/// Of a file's title, and of each line of its legend.
+const TEXT_HEIGHT: f64 = 18.0;
+/// Columns of the legend.
+const KEYS: usize = 3;
+/// A file's: as [`super::html`]'s, in the light.
+const STYLE: &str = "\
+text { font: 12px system-ui, sans-serif; fill: #5a5955; } .head { font-size: 14px; font-weight: 600; fill: #1a1a19; }
+.end { text-anchor: end; } .mid { text-anchor: middle; } .grid { stroke: #dddcd6; } .axis, .tick { stroke: #5a5955; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; } .line.thin { stroke-dasharray: 4 4; }
+.span { fill: #e6edf7; } .value { fill: transparent; }
+.c0 { stroke: #2a78d6; } .c1 { stroke: #d9541e; } .c2 { stroke: #128a60; } .c3 { stroke: #b57700; }
+.c4 { stroke: #c94a86; } .c5 { stroke: #3f7d1f; } .c6 { stroke: #4a3aa7; } .c7 { stroke: #c92f2e; }
+";
 
 /// How an axis goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +54,7 @@ pub struct Line {
 #[derive(Clone, Debug)]
 pub struct Plot {
     /// What it shows.
-    pub title: &'static str,
+    pub title: String,
     /// The axes, with units.
     pub x: &'static str,
     /// See `x`.
@@ -175,6 +188,32 @@ impl Plot {
         svg
     }
 
+    /// The drawing as a file, with title and legend. Names are escaped by `escape`.
+    pub fn file(&self, escape: impl Fn(&str) -> String) -> String {
+        let rows = self.lines.len().div_ceil(KEYS) as f64;
+        let height = HEIGHT + TEXT_HEIGHT * (rows + 2.0);
+        let mut svg = format!(
+            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"><style>{STYLE}</style>"##
+        );
+        svg += r##"<rect width="100%" height="100%" fill="#fcfcfb"/>"##;
+        svg += &format!(r#"<text class="head" x="{RIGHT}" y="{TEXT_HEIGHT}">{}</text>"#, escape(&self.title));
+        let inner = self.svg("plot", &escape);
+        let place = format!(r#"<svg y="{}" width="{WIDTH}" height="{HEIGHT}""#, 1.5 * TEXT_HEIGHT);
+        svg += &inner.replacen("<svg", &place, 1);
+        for (number, line) in self.lines.iter().enumerate() {
+            let x = LEFT + (number % KEYS) as f64 * (WIDTH - LEFT - RIGHT) / KEYS as f64;
+            let y = HEIGHT + TEXT_HEIGHT * ((number / KEYS) as f64 + 2.2);
+            svg += &format!(
+                r#"<path class="line c{}" d="M{x} {}h16"/><text x="{}" y="{y}">{}</text>"#,
+                line.colour,
+                y - 4.0,
+                x + 22.0,
+                escape(&line.name)
+            );
+        }
+        svg + "</svg>\n"
+    }
+
     fn draw(&self, id: &str, escape: &dyn Fn(&str) -> String, svg: &mut String) -> std::fmt::Result {
         let lines: Vec<Vec<(f64, f64)>> = self.lines.iter().map(|line| thinned(&line.points)).collect();
         let points = lines.iter().flatten();
@@ -193,7 +232,9 @@ impl Plot {
         write!(
             svg,
             r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{id}-t {id}-d"><title id="{id}-t">{}</title><desc id="{id}-d">{} over {}: "#,
-            self.title, self.y, self.x
+            escape(&self.title),
+            self.y,
+            self.x
         )?;
         for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
             let most = line.points.iter().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
@@ -307,7 +348,7 @@ mod tests {
         {
             for scale in [Scale::Linear, Scale::Log, Scale::Percentile] {
                 let plot = Plot {
-                    title: "T",
+                    title: "T".into(),
                     x: "s",
                     y: "ms",
                     x_scale: scale,
@@ -316,6 +357,8 @@ mod tests {
                     shade: Some((1.0, 2.0)),
                 };
                 assert!(plot.svg("p", str::to_owned).ends_with("</svg>"));
+                let file = plot.file(str::to_owned);
+                assert_eq!((file.matches("<svg").count(), file.matches("</svg>").count()), (2, 2));
             }
         }
     }

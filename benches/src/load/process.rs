@@ -88,11 +88,11 @@ impl Process {
     }
 
     /// Asks again and again until it is ready.
-    pub fn wait_until(&mut self, is_ready: impl Fn() -> Result<()>) -> Result<()> {
+    pub fn wait_until(&mut self, is_ready: impl Fn(&Process) -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             self.check_alive()?;
-            match is_ready() {
+            match is_ready(self) {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
                     return Err(error.context(format!("{} is not ready after {START_TIMEOUT:?}", self.name)));
@@ -115,10 +115,14 @@ impl Process {
         }
     }
 
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.join("log")).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of its log.
     fn log_tail(&self) -> String {
-        let log = fs::read(self.folder.join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
@@ -162,7 +166,7 @@ impl Node {
         fs::write(&config, settings)?;
         let arguments = ["serve", "--config", &config.to_string_lossy()];
         let mut process = Process::start(program, &arguments, cores, folder)?;
-        process.wait_until(|| {
+        process.wait_until(|_| {
             let answer = http::request(&http::url_of(ops, "/readyz"), "GET", &[], "")?;
             ensure!(answer.head.status == 200, "it says {} on /readyz", answer.head.status);
             Ok(())

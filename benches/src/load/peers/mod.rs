@@ -1,6 +1,6 @@
 //! `millrace-bench peers`: this node and its peers in turn, on the same core, with the very same clients.
 
-mod servers;
+pub mod servers;
 mod table;
 
 use std::path::PathBuf;

@@ -76,12 +76,13 @@ fn first_line(program: &str, argument: &str) -> Result<String> {
 }
 
 /// It is often where only root's PATH leads.
-fn nginx() -> PathBuf {
+pub fn nginx() -> PathBuf {
     let place = Path::new("/usr/sbin/nginx");
     if place.is_file() { place.into() } else { "nginx".into() }
 }
 
-fn rtmp_module() -> Result<PathBuf> {
+/// Where nginx's RTMP module is.
+pub fn rtmp_module() -> Result<PathBuf> {
     let places = NGINX_MODULES.map(|folder| Path::new(folder).join(NGINX_RTMP));
     let module = places.into_iter().find(|place| place.is_file());
     module.context("nginx has no RTMP module; Debian's package is libnginx-mod-rtmp")
@@ -131,7 +132,7 @@ pub fn start_janus(cores: &[usize], target: &mut Target) -> Result<Process> {
     let arguments = ["-F", &folder.to_string_lossy(), "-C", &settings.to_string_lossy()].map(str::to_owned);
     let arguments = arguments.each_ref().map(String::as_str);
     let mut process = Process::start(Path::new("janus"), &arguments, cores, folder)?;
-    process.wait_until(|| {
+    process.wait_until(|_| {
         let answer = http::request(&http::url_of(http, "/janus/info"), "GET", &[], "")?;
         ensure!(answer.head.status == 200, "it says {} on /janus/info", answer.head.status);
         Ok(())
@@ -166,7 +167,7 @@ pub fn start_nginx(cores: &[usize], connections: usize, hls: bool, target: &mut 
     let arguments = ["-p", &folder.to_string_lossy(), "-c", &config.to_string_lossy()].map(str::to_owned);
     let arguments = arguments.each_ref().map(String::as_str);
     let mut process = Process::start(&nginx(), &arguments, cores, folder)?;
-    process.wait_until(|| {
+    process.wait_until(|_| {
         // It listens on both, and has no such file.
         let answer = http::request(&http::url_of(http, "/hls/none.m3u8"), "GET", &[], "")?;
         ensure!(answer.head.status == 404, "it says {}", answer.head.status);
