@@ -208,6 +208,8 @@ fn play_page(browser: &mut Browser, node: &Node, name: &str) {
     goto(browser, "viewer", &node.url(&format!("/play/live/{name}?via=webrtc")));
     shows(browser, 60);
     eval(browser, "viewer", &format!("window.first = window.millrace.pc; {GAP}"));
+    // The first frame has none before it: what comes after it is measured.
+    shows(browser, 10);
 }
 
 /// Waits until so many frames more are shown.
@@ -260,13 +262,14 @@ fn a_publishers_pause_is_no_lost_path_to_the_play_page() {
     let before = eval(&mut browser, "viewer", names);
     publisher.signal("STOP");
     let since = Instant::now();
-    until("three seconds have passed", Duration::from_secs(5), || {
-        (since.elapsed().as_secs() >= 3).then_some(())
+    until("two seconds have passed", Duration::from_secs(5), || {
+        (since.elapsed().as_secs() >= 2).then_some(())
     });
     publisher.signal("CONT");
-    shows(&mut browser, 30);
-    let gap = eval(&mut browser, "viewer", GAP).as_f64().expect("a number");
-    assert!(gap > 2_000.0, "it was a pause: {gap}");
+    // What waited comes at once and is decoded before it is shown.
+    until("the pause is over on the screen", ARRIVES, || {
+        eval(&mut browser, "viewer", GAP).as_f64().filter(|gap| *gap > 1_500.0)
+    });
     assert_eq!(eval(&mut browser, "viewer", names), before, "ICE was not restarted");
     node.assert_well();
 }
