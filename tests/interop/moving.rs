@@ -236,7 +236,8 @@ fn the_play_page_whose_nat_forgets_it_is_back_within_a_second() {
     let mut gaps: Vec<f64> = (0..10)
         .map(|_| {
             nat.forget(&nat.clients());
-            shows(&mut browser, 60);
+            // A viewer is given the last GOP again three times in ten seconds, and no more.
+            shows(&mut browser, 110);
             eval(&mut browser, "viewer", GAP).as_f64().expect("a number")
         })
         .collect();
