@@ -36,9 +36,7 @@ pub fn ca(out: &Path) -> anyhow::Result<()> {
 /// When the id is none, the CA cannot be read, or the files are there already or cannot be written.
 pub fn node(ca: &Path, id: &str, out: &Path) -> anyhow::Result<()> {
     let Some(id) = NodeId::new(id) else {
-        bail!(
-            "{id:?} is no node id: use a lower-case letter, then up to 62 of such letters, digits and inner hyphens"
-        );
+        bail!("{id:?} is no node id: use {}", NodeId::FORM);
     };
     let read = |name: &str| {
         let path = ca.join(name);

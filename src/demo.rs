@@ -28,9 +28,7 @@ const NAME: &str = "demo";
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    if !config.rtmp.enabled {
-        bail!("the demo publishes over RTMP: set rtmp.enabled = true");
-    }
+    needs_rtmp(&config)?;
     let signals = serve::Signals::listen()?;
     let (node, listening) = serve::start(config).await?;
     let rtmp = listening.rtmp.context("RTMP listens")?;
@@ -39,16 +37,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (publishes, plays) = (query(token.as_deref()), query(to_play.as_deref()));
     let mut draining = node.draining.subscribe();
     tokio::spawn(async move {
-        let for_ever = async {
-            loop {
-                if let Err(error) = publish(rtmp, &clip, token.as_deref()).await {
-                    tracing::warn!(%error, "the demo's publisher starts again");
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
         tokio::select! {
-            () = for_ever => {}
+            () = publish_for_ever(rtmp, &clip, token.as_deref()) => {}
             _ = draining.wait_for(|d| *d) => {}
         }
     });
@@ -65,6 +55,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         listening.ops
     )?;
     serve::wait_and_drain(node, signals).await
+}
+
+fn needs_rtmp(config: &Config) -> anyhow::Result<()> {
+    anyhow::ensure!(config.rtmp.enabled, "the demo publishes over RTMP: set rtmp.enabled = true");
+    Ok(())
+}
+
+/// The clip again and again; a second after a connection has ended, anew.
+async fn publish_for_ever(node: SocketAddr, clip: &[flv::Tag], token: Option<&str>) {
+    loop {
+        if let Err(error) = publish(node, clip, token).await {
+            tracing::warn!(%error, "the demo's publisher starts again");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 fn first(tokens: &[Token]) -> Option<String> {

@@ -286,8 +286,7 @@ impl Shard {
             return;
         }
         let tracks = &mut self.tracks;
-        let pictures = |at: &usize| tracks[subscriber.forwarders[*at].track].key.kind == Kind::Video;
-        let index = (0..subscriber.forwarders.len()).find(pictures);
+        let index = subscriber.forwarders.iter().position(|s| tracks[s.track].key.kind == Kind::Video);
         let asked = index.and_then(|index| subscriber.lost_picture(index, tracks, now));
         if let Some(track) = asked {
             self.poll_key_frame(track, now, out);

@@ -76,11 +76,7 @@ impl Config {
         let cluster = &self.cluster;
         if !cluster.node.is_empty() && NodeId::new(&cluster.node).is_none() {
             let what = format!("cluster.node is {:?}", cluster.node);
-            rules.broken(
-                "cluster.node",
-                what,
-                "Use a lower-case letter, then up to 62 of such letters, digits and inner hyphens",
-            );
+            rules.broken("cluster.node", what, &format!("Use {}", NodeId::FORM));
         }
         let mut ids = BTreeSet::new();
         for (text, peer) in cluster.peers.iter().zip(cluster.peers()) {

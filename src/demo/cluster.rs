@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{APP, NAME, publish, tags};
+use super::{APP, NAME, publish_for_ever, tags};
 use crate::cert;
 use crate::config::{Config, LogFormat};
 use crate::serve::Signals;
@@ -51,14 +51,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     told(&nodes, &config)?;
     let token = super::first(&config.auth.publish);
     let clip = tags()?;
-    let publishes = async {
-        loop {
-            if let Err(error) = publish(publisher, &clip, token.as_deref()).await {
-                tracing::warn!(%error, "the demo's publisher starts again");
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    };
     let watches = async {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -72,7 +64,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     let result = tokio::select! {
-        () = publishes => Ok(()),
+        () = publish_for_ever(publisher, &clip, token.as_deref()) => Ok(()),
         died = watches => died,
         () = signals.next() => Ok(()),
     };
@@ -104,9 +96,7 @@ struct Plan {
 /// Certificates, and settings files with free ports. A port is free when it was chosen; one that another program takes before its node does ends that node, which is
 /// told.
 fn plan(base: &Config, folder: &Path) -> anyhow::Result<Vec<Plan>> {
-    if !base.rtmp.enabled {
-        bail!("the demo publishes over RTMP: set rtmp.enabled = true");
-    }
+    super::needs_rtmp(base)?;
     let ca = folder.join("ca");
     cert::ca(&ca)?;
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use media::payload::{self, RtpPayload};
-use media::{Frame, Kind, Packet, Temporal, TrackConfig};
+use media::{Frame, Kind, Packet, TrackConfig};
 use sfu::StreamId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -72,20 +71,7 @@ pub fn cut(frame: &Frame, payloads: &mut Vec<RtpPayload>) -> Cut {
             }
         }
     }
-    let packets = payloads.drain(..).map(|one| Packet {
-        seq: 0,
-        timestamp: frame.pts.ticks(codec.clock_hz()),
-        arrival: frame.pts,
-        capture: frame.pts,
-        codec,
-        marker: one.marker,
-        key_start: one.key_start,
-        discardable: frame.discardable,
-        temporal: Temporal::default(),
-        descriptor: Bytes::new(),
-        fresh_source: false,
-        payload: one.bytes,
-    });
+    let packets = payloads.drain(..).map(|one| one.packet(frame, 0, frame.pts));
     let dts_offset = media::Time(frame.pts.since(frame.dts)).ticks(codec.clock_hz());
     Cut {
         packets: packets.collect(),

@@ -170,9 +170,9 @@ impl Hub {
     fn link(&mut self, what: FromLink) {
         match what {
             FromLink::Up(up) => self.up(*up),
-            FromLink::Down(id) => self.down(id, "closed"),
+            FromLink::Down(id, why) => self.down(id, &why),
             FromLink::Said(id, message) => self.said(id, message),
-            FromLink::Fed(id, feed, cut) => self.feed(id, feed, &cut),
+            FromLink::Fed(id, feed, cut) => self.feed(id, feed, cut),
             FromLink::Datagram(id, datagram) => {
                 let mut batch = Batch::new();
                 self.datagram(id, &datagram, &mut batch);

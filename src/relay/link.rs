@@ -56,8 +56,8 @@ pub enum FromLink {
     Said(usize, Message),
     /// A datagram came.
     Datagram(usize, Bytes),
-    /// It is gone.
-    Down(usize),
+    /// It is gone, and why.
+    Down(usize, String),
     /// A frame for it, of one of its feeds: the stream and the feed's number.
     Fed(usize, (StreamId, u64), Cut),
 }
@@ -203,9 +203,8 @@ impl Dialler {
             why = write_control(send, messages) => why,
         };
         connection.close(PROTOCOL, b"over");
-        self.links.send(FromLink::Down(id)).await?;
         let why = why.err().map_or_else(|| "closed".to_owned(), |error| format!("{error:#}"));
-        tracing::info!(%peer, why, "relay link down");
+        self.links.send(FromLink::Down(id, why)).await?;
         Ok(())
     }
 

@@ -136,23 +136,9 @@ impl Converter {
         }
         self.payloads.clear();
         payload::h264::packetize(frame, payload::PAYLOAD_LEN_MAX, &mut self.payloads);
-        let timestamp = frame.pts.ticks(Codec::H264.clock_hz());
         let capture = self.capture(frame.pts);
         for one in self.payloads.drain(..) {
-            self.video.push(Packet {
-                seq: self.video_seq,
-                timestamp,
-                arrival: capture,
-                capture,
-                codec: Codec::H264,
-                marker: one.marker,
-                key_start: one.key_start,
-                discardable: frame.discardable,
-                temporal: Temporal::default(),
-                descriptor: bytes::Bytes::new(),
-                fresh_source: false,
-                payload: one.bytes,
-            });
+            self.video.push(one.packet(frame, self.video_seq, capture));
             self.video_seq += 1;
         }
         self.stream.shared().metrics.conversion_frames.of(Conversion::FramesToPackets).add(1);

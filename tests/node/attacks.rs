@@ -11,8 +11,8 @@ const FALSE: &[u8] = b"\xfcfalse sound";
 
 fn two(node: &Node) -> (Peer, Peer) {
     let name = unique("attacked");
-    let publisher = Peer::connect(node, &node.whip_url(&name), Way::Send);
-    let viewer = Peer::connect(node, &node.whep_url(&name), Way::Receive);
+    let publisher = Peer::connect(&node.whip_url(&name), Way::Send);
+    let viewer = Peer::connect(&node.whep_url(&name), Way::Receive);
     (publisher, viewer)
 }
 

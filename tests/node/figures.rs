@@ -16,8 +16,8 @@ fn rtc(node: &Node, publishes: bool) -> Value {
 fn a_viewers_figures_say_what_became_of_its_nacks() {
     let mut node = Node::start();
     let name = unique("figures");
-    let mut publisher = Peer::connect(&node, &node.whip_url(&name), Way::Send);
-    let mut viewer = Peer::connect(&node, &node.whep_url(&name), Way::Receive);
+    let mut publisher = Peer::connect(&node.whip_url(&name), Way::Send);
+    let mut viewer = Peer::connect(&node.whep_url(&name), Way::Receive);
     for _ in 0..20 {
         let packet = publisher.sound(b"\xfcsound");
         publisher.send(&packet);

@@ -18,8 +18,8 @@ impl Scene {
     fn set() -> Scene {
         let node = Node::start();
         let name = unique("moving");
-        let publisher = Peer::connect(&node, &node.whip_url(&name), Way::Send);
-        let viewer = Peer::connect(&node, &node.whep_url(&name), Way::Receive);
+        let publisher = Peer::connect(&node.whip_url(&name), Way::Send);
+        let viewer = Peer::connect(&node.whep_url(&name), Way::Receive);
         let mut scene = Scene { node, publisher, viewer };
         assert!(scene.back_within(LIMIT).is_some(), "it flows before");
         scene

@@ -38,8 +38,8 @@ fn a_browser_at_one_node_is_watched_at_the_other() {
     // In both directions, whoever dialled.
     for (from, to) in [(&a, &b), (&b, &a)] {
         let name = unique("relayed");
-        let mut publisher = Peer::connect(from, &from.whip_url(&name), Way::Send);
-        let mut viewers = [(); 2].map(|()| Peer::connect(to, &to.whep_url(&name), Way::Receive));
+        let mut publisher = Peer::connect(&from.whip_url(&name), Way::Send);
+        let mut viewers = [(); 2].map(|()| Peer::connect(&to.whep_url(&name), Way::Receive));
         for viewer in &mut viewers {
             flows(&mut publisher, viewer, 50);
             assert!(viewer.rtp.iter().all(|packet| payload(packet) == SOUND));
@@ -54,12 +54,12 @@ fn a_viewer_that_came_first_is_served_when_the_stream_begins() {
     let cluster = Cluster::of(&["a", "b"]);
     let (a, b) = (cluster.start("a"), cluster.start("b"));
     let name = unique("later");
-    let mut viewer = Peer::connect(&b, &b.whep_url(&name), Way::Receive);
-    let mut publisher = Peer::connect(&a, &a.whip_url(&name), Way::Send);
+    let mut viewer = Peer::connect(&b.whep_url(&name), Way::Receive);
+    let mut publisher = Peer::connect(&a.whip_url(&name), Way::Send);
     flows(&mut publisher, &mut viewer, 20);
     // The publisher leaves and comes back: the viewer's session goes on.
     http::request("DELETE", &publisher.session, &[], b"").expect("an answer");
-    let mut publisher = Peer::connect(&a, &a.whip_url(&name), Way::Send);
+    let mut publisher = Peer::connect(&a.whip_url(&name), Way::Send);
     flows(&mut publisher, &mut viewer, 20);
     assert_eq!(viewer.closed, None);
 }
@@ -69,13 +69,13 @@ fn a_node_that_comes_back_is_dialled_again_and_its_streams_are_taken() {
     let cluster = Cluster::of(&["a", "b"]);
     let (a, mut b) = (cluster.start("a"), cluster.start("b"));
     let name = unique("again");
-    let mut viewer = Peer::connect(&a, &a.whep_url(&name), Way::Receive);
-    let mut publisher = Peer::connect(&b, &b.whip_url(&name), Way::Send);
+    let mut viewer = Peer::connect(&a.whep_url(&name), Way::Receive);
+    let mut publisher = Peer::connect(&b.whip_url(&name), Way::Send);
     flows(&mut publisher, &mut viewer, 20);
     b.process.signal("KILL");
     assert!(b.process.wait(LIMIT).is_some());
     let b = cluster.start("b");
-    let mut publisher = Peer::connect(&b, &b.whip_url(&name), Way::Send);
+    let mut publisher = Peer::connect(&b.whip_url(&name), Way::Send);
     flows(&mut publisher, &mut viewer, 20);
     assert_eq!(viewer.closed, None);
 }
@@ -125,7 +125,7 @@ fn an_rtmp_publisher_is_watched_by_webrtc_and_rtmp_elsewhere() {
     // The one came before the publisher, as did the other.
     let mut player = Client::connect(b.rtmp, "live").expect("a viewer connects");
     player.play(&name).expect("a viewer plays");
-    let mut viewer = Peer::connect(&b, &b.whep_url(&name), Way::Receive);
+    let mut viewer = Peer::connect(&b.whep_url(&name), Way::Receive);
     let _publisher = Publisher::start(a.rtmp, &name);
     until("picture and sound arrive", LIMIT, || {
         viewer.run(Duration::from_millis(50));

@@ -33,7 +33,7 @@ struct Camera {
 
 impl Camera {
     fn at(node: &Node, name: &str) -> Camera {
-        Camera { peer: Peer::connect(node, &node.whip_url(name), Way::Send), asked: usize::MAX }
+        Camera { peer: Peer::connect(&node.whip_url(name), Way::Send), asked: usize::MAX }
     }
 
     /// A picture and a packet of sound go.
@@ -67,8 +67,7 @@ fn pictures_cross_once_whoever_watches_and_key_frame_requests_are_merged() {
     up(&b, "a");
     let name = unique("pictures");
     let mut camera = Camera::at(&a, &name);
-    let mut viewers: Vec<Peer> =
-        (0..3).map(|_| Peer::connect(&b, &b.whep_url(&name), Way::Receive)).collect();
+    let mut viewers: Vec<Peer> = (0..3).map(|_| Peer::connect(&b.whep_url(&name), Way::Receive)).collect();
     camera.flows(&mut viewers, 30);
     for viewer in &viewers {
         assert_eq!(viewer.seen()[0][1] & 1, 0, "the first is a key frame: {:?}", viewer.seen()[0]);
@@ -113,7 +112,7 @@ fn a_stream_lingers_after_its_last_viewer_and_then_is_gone() {
     let mut camera = Camera::at(&a, &name);
     // Who leaves and comes back sees it again, at whatever moment that is.
     for pause_ms in [0, 1_500, 3_500] {
-        let mut viewers = [Peer::connect(&b, &b.whep_url(&name), Way::Receive)];
+        let mut viewers = [Peer::connect(&b.whep_url(&name), Way::Receive)];
         camera.flows(&mut viewers, 10);
         http::request("DELETE", &viewers[0].session, &[], b"").expect("an answer");
         let until = Instant::now() + Duration::from_millis(pause_ms);
@@ -121,7 +120,7 @@ fn a_stream_lingers_after_its_last_viewer_and_then_is_gone() {
             camera.step(&mut []);
         }
     }
-    let mut viewers = [Peer::connect(&b, &b.whep_url(&name), Way::Receive)];
+    let mut viewers = [Peer::connect(&b.whep_url(&name), Way::Receive)];
     camera.flows(&mut viewers, 10);
     http::request("DELETE", &viewers[0].session, &[], b"").expect("an answer");
     let left = Instant::now();
@@ -144,7 +143,7 @@ fn a_peer_that_falls_silent_is_noticed_and_taken_up_again() {
     up(&b, "a");
     let name = unique("silent");
     let mut camera = Camera::at(&a, &name);
-    let mut viewers = [Peer::connect(&b, &b.whep_url(&name), Way::Receive)];
+    let mut viewers = [Peer::connect(&b.whep_url(&name), Way::Receive)];
     camera.flows(&mut viewers, 20);
     a.process.signal("STOP");
     let stopped = Instant::now();
@@ -165,7 +164,7 @@ fn who_publishes_elsewhere_is_watched_when_the_own_publisher_leaves() {
     let name = unique("moved");
     // An encoder that lost its way to b comes back at a, and b knows later that it is gone.
     let old = Camera::at(&b, &name);
-    let mut viewers = [Peer::connect(&b, &b.whep_url(&name), Way::Receive)];
+    let mut viewers = [Peer::connect(&b.whep_url(&name), Way::Receive)];
     let mut camera = Camera::at(&a, &name);
     camera.step(&mut viewers);
     http::request("DELETE", &old.peer.session, &[], b"").expect("an answer");
@@ -182,8 +181,8 @@ fn encodings_cross_as_they_are_watched() {
     let (mut a, mut b) = (cluster.start("a"), cluster.start("b"));
     up(&b, "a");
     let name = unique("encodings");
-    let mut camera = Peer::offer(&a, &a.whip_url(&name), &(sdp::offer(Way::Send) + SIMULCAST));
-    let mut viewer = Peer::connect(&b, &b.whep_url(&name), Way::Receive);
+    let mut camera = Peer::connect_to(&a.whip_url(&name), &(sdp::offer(Way::Send) + SIMULCAST));
+    let mut viewer = Peer::connect(&b.whep_url(&name), Way::Receive);
     let layer = viewer.session.clone() + "/layer";
     let mut nth = 0;
     let mut shows = |encoding: u8| {

@@ -269,14 +269,12 @@ fn a_room_stays_on_one_shard_and_rooms_are_spread() {
     let members = 0..4;
     let mut ports = Vec::new();
     for room in 0..2 {
-        let mut publishers: Vec<Peer> = members
-            .clone()
-            .map(|member| Peer::connect(&node, &url("whip", room, member), Way::Send))
-            .collect();
+        let mut publishers: Vec<Peer> =
+            members.clone().map(|member| Peer::connect(&url("whip", room, member), Way::Send)).collect();
         let mut viewers: Vec<Peer> = members
             .clone()
             .flat_map(|viewer| members.clone().filter(move |member| *member != viewer))
-            .map(|member| Peer::connect(&node, &url("whep", room, member), Way::Receive))
+            .map(|member| Peer::connect(&url("whep", room, member), Way::Receive))
             .collect();
         for _ in 0..3 {
             for publisher in &mut publishers {

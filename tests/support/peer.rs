@@ -1,7 +1,7 @@
 //! A WebRTC peer with keys of its own, for what no browser does: sound to the other end, then lies in between. Its
 //! ICE, DTLS and SRTP are `rtc::client`; those are tested against browsers, this is for what the *node* does.
+use crate::http;
 use crate::sdp::{self, Way};
-use crate::{Node, http};
 use media::Time;
 use rtc::client::{Client, ClientConfig};
 use rtc::dtls::{Fingerprint, Identity, Role};
@@ -35,20 +35,11 @@ impl Peer {
     /// # Panics
     /// When the node refuses or no keys come within 5 s.
     #[track_caller]
-    pub fn connect(node: &Node, url: &str, way: Way) -> Peer {
-        Peer::offer(node, url, &sdp::offer(way))
+    pub fn connect(url: &str, way: Way) -> Peer {
+        Peer::connect_to(url, &sdp::offer(way))
     }
 
     /// The same with an offer of its own.
-    ///
-    /// # Panics
-    /// When the node refuses or no keys come within 5 s.
-    #[track_caller]
-    pub fn offer(_: &Node, url: &str, offer: &str) -> Peer {
-        Peer::connect_to(url, offer)
-    }
-
-    /// The same where no [`Node`] is at hand.
     ///
     /// # Panics
     /// When the node refuses or no keys come within 5 s.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use benches::receive;
+use bytes::{Buf, Bytes};
 use mio::net::TcpStream;
 
 use super::target::Url;
@@ -261,6 +262,28 @@ impl Exchange {
             }
         }
         Ok(true)
+    }
+}
+
+/// Writes what waits, then what `more` gives while it gives something; what the socket does not take is kept.
+pub fn write_waiting(
+    stream: &mut TcpStream,
+    unsent: &mut Bytes,
+    mut more: impl FnMut() -> Bytes,
+) -> io::Result<()> {
+    loop {
+        if unsent.is_empty() {
+            *unsent = more();
+        }
+        if unsent.is_empty() {
+            return Ok(());
+        }
+        match stream.write(unsent) {
+            Ok(count) => unsent.advance(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_not_now(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 
+use crate::{Frame, Packet, Time};
+
 mod av1;
 pub mod dependency;
 pub mod h264;
@@ -31,4 +33,25 @@ pub struct RtpPayload {
     pub marker: bool,
     /// The first packet of a frame that a decoder can start at.
     pub key_start: bool,
+}
+
+impl RtpPayload {
+    /// As a packet of that frame, with this number; its time is the frame's presentation time.
+    pub fn packet(self, frame: &Frame, seq: u64, capture: Time) -> Packet {
+        let codec = frame.config.codec();
+        Packet {
+            seq,
+            timestamp: frame.pts.ticks(codec.clock_hz()),
+            arrival: capture,
+            capture,
+            codec,
+            marker: self.marker,
+            key_start: self.key_start,
+            discardable: frame.discardable,
+            temporal: Temporal::default(),
+            descriptor: Bytes::new(),
+            fresh_source: false,
+            payload: self.bytes,
+        }
+    }
 }

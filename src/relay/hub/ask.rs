@@ -26,17 +26,13 @@ pub(super) struct Asked {
     next: u64,
     waiting: HashMap<u64, Waiting>,
     /// What was allowed, with the query that it was allowed for: asked again of the next link.
-    allowed: HashMap<(bool, StreamName), String>,
+    allowed: HashMap<(Right, StreamName), String>,
     /// No link since.
     lost: Option<Time>,
 }
 
-/// What a node has allowed on a link.
-#[derive(Debug, Default)]
-pub(super) struct Allowed {
-    publish: HashSet<StreamName>,
-    play: HashSet<StreamName>,
-}
+/// What a node has allowed on a link: streams, by right.
+pub(super) type Allowed = [HashSet<StreamName>; 2];
 
 impl Hub {
     fn is_uplink(&self, id: usize) -> bool {
@@ -47,11 +43,7 @@ impl Hub {
     /// Whether a peer may do that: nodes may, uplinks what they were allowed.
     pub(super) fn may(&self, id: usize, right: Right, name: &StreamName) -> bool {
         let Some(link) = self.links.get(&id) else { return false };
-        let allowed = match right {
-            Right::Publish => &link.allowed.publish,
-            Right::Play => &link.allowed.play,
-        };
-        allowed.contains(name) || !self.is_uplink(id)
+        link.allowed[right as usize].contains(name) || !self.is_uplink(id)
     }
 
     /// An uplink asks.
@@ -63,10 +55,7 @@ impl Hub {
         let Some(link) = self.links.get_mut(&from) else { return };
         let refused = match verdict {
             Ok(()) => {
-                let allowed = match right {
-                    Right::Publish => &mut link.allowed.publish,
-                    Right::Play => &mut link.allowed.play,
-                };
+                let allowed = &mut link.allowed[right as usize];
                 if allowed.len() < ALLOWED_MAX || allowed.contains(&name) {
                     allowed.insert(name);
                     String::new()
@@ -134,7 +123,7 @@ impl Hub {
 
     pub(super) fn answered(&mut self, id: u64, refused: String) {
         let Some((right, name, query, waiting)) = self.asks.waiting.remove(&id) else { return };
-        let key = (right == Right::Publish, name);
+        let key = (right, name);
         let verdict = if refused.is_empty() { Ok(()) } else { Err(refused) };
         match (&verdict, waiting) {
             (Ok(()), Some(waiting)) => {
@@ -148,9 +137,8 @@ impl Hub {
             (Err(why), None) => {
                 tracing::warn!(stream = %key.1, why, "the node does not take it any more");
                 self.asks.allowed.remove(&key);
-                let publishes = key.0;
                 self.node.clients.end_all(CloseReason::Kicked, |client| {
-                    client.stream == key.1 && client.kind.publishes() == publishes
+                    client.stream == key.1 && client.kind.publishes() == (right == Right::Publish)
                 });
             }
         }
@@ -167,13 +155,13 @@ impl Hub {
             );
         }
         let (published, streams) = (&self.published, &self.node.streams);
-        self.asks.allowed.retain(|(publish, name), _| match publish {
-            true => published.contains_key(name),
-            false => streams.get(name).is_some_and(|stream| stream.viewers() != [0; 3]),
+        self.asks.allowed.retain(|(right, name), _| match right {
+            Right::Publish => published.contains_key(name),
+            Right::Play => streams.get(name).is_some_and(|stream| stream.viewers() != [0; 3]),
         });
         let again: Vec<_> = self.asks.allowed.clone().into_iter().collect();
-        for ((publish, name), query) in again {
-            self.send_ask((if publish { Right::Publish } else { Right::Play }, name, query, None));
+        for ((right, name), query) in again {
+            self.send_ask((right, name, query, None));
         }
     }
 

@@ -352,7 +352,7 @@ impl Hub {
     }
 
     /// A frame of this node's, for a peer.
-    pub(super) fn feed(&mut self, id: usize, (stream, number): (StreamId, u64), cut: &Cut) {
+    pub(super) fn feed(&mut self, id: usize, (stream, number): (StreamId, u64), cut: Cut) {
         let now = self.now();
         let fed = self.fed.get_mut(&(id, stream)).filter(|fed| fed.number == number);
         let (Some(fed), Some(link)) = (fed, self.links.get_mut(&id)) else { return };
@@ -380,8 +380,8 @@ impl Hub {
                 },
             }));
         }
-        for packet in &cut.packets {
-            let packet = Packet { seq: *seq, ..packet.clone() };
+        for mut packet in cut.packets {
+            packet.seq = *seq;
             let of = (cut.dts_offset, FRAMES_BUDGET_MS);
             if link.push(alias, fed.epochs[kind], &packet, of, now, now) != Pushed::LeftOut {
                 *seq += 1;

@@ -69,6 +69,9 @@ const PAUSED: u8 = 1 << 2;
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
+    /// What its text is like, for who has to write one.
+    pub const FORM: &str = "a lower-case letter, then up to 62 of such letters, digits and inner hyphens";
+
     /// From its text; `None` when that is none.
     pub fn new(text: &str) -> Option<NodeId> {
         let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -127,7 +130,7 @@ pub struct Track {
 }
 
 /// What a client of an uplink wants to do with a stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Right {
     /// Send it.
     Publish,

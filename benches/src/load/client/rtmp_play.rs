@@ -1,10 +1,10 @@
 //! One RTMP player: reads as fast as it can, or as its link allows, and counts frames.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail, ensure};
 use benches::receive;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use media::Time;
 use mio::net::TcpStream;
 use rtmp::{ClientEvent, RANDOM_LEN};
@@ -12,7 +12,7 @@ use rtmp::{ClientEvent, RANDOM_LEN};
 use super::link::Limit;
 use super::tags::Tags;
 use super::{Client, Io};
-use crate::load::http::{Exchange, is_not_now};
+use crate::load::http::{Exchange, is_not_now, write_waiting};
 use crate::load::plan::{Link, Seat};
 use crate::load::target::Url;
 
@@ -47,20 +47,8 @@ impl Connection {
 
     /// Writes what waits; what the socket does not take is kept.
     pub fn write(&mut self) -> Result<()> {
-        loop {
-            if self.unsent.is_empty() {
-                self.unsent = self.client.take_output();
-            }
-            if self.unsent.is_empty() {
-                return Ok(());
-            }
-            match self.stream.write(&self.unsent) {
-                Ok(count) => self.unsent.advance(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_not_now(&error) => return Ok(()),
-                Err(error) => return Err(error).context("the connection broke"),
-            }
-        }
+        let more = || self.client.take_output();
+        write_waiting(&mut self.stream, &mut self.unsent, more).context("the connection broke")
     }
 
     /// Bytes that the server has not taken yet.

@@ -15,12 +15,11 @@ const GOP: u32 = 30;
 /// A key frame is so many times as large as others.
 const KEY_FACTOR: u32 = 8;
 /// AVCDecoderConfigurationRecord of x264's main profile at 1280x720, as an FLV tag body (E.4.3.1).
-const HEADER: [u8; 46] = [
+const HEADER: [u8; 43] = [
     0x17, 0, 0, 0, 0, 1, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40,
     0x16, 0xec, 0x04, 0x40, 0, 0, 3, 0, 0x40, 0, 0, 0x0f, 3, 0xc6, 0x0c, 0xa8, 1, 0, 4, 0x68, 0xef, 0x3c,
-    0x80, 0, 0, 0,
+    0x80,
 ];
-const HEADER_LEN: usize = 43;
 /// Frame, time, fragment and their count.
 const FRAGMENT_HEADER_LEN: usize = 4 + 8 + 2 + 2;
 /// Seven packets of MPEG-TS, which is what SRT and UDP carry at most.
@@ -50,7 +49,7 @@ impl Frames {
 
     /// The codec's settings as a tag body.
     pub fn header() -> &'static [u8] {
-        &HEADER[..HEADER_LEN]
+        &HEADER
     }
 
     /// Bytes of a frame's tag body.

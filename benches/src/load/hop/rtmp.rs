@@ -1,11 +1,11 @@
 //! RTMP between nodes by this node's own protocol code, one thread a connection. A node passes each message on when it has it whole.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use media::Time;
 use media::flv::TYPE_VIDEO;
 use mio::net::TcpStream;
@@ -15,7 +15,7 @@ use rtmp::{ClientEvent, Event, Limits, RANDOM_LEN};
 use super::arms::{End, Sender};
 use super::frames::{FPS, Frames};
 use crate::load::clock::Clock;
-use crate::load::http::is_not_now;
+use crate::load::http::{is_not_now, write_waiting};
 
 /// How often a thread looks whether the run is over.
 const LOOK: Duration = Duration::from_millis(20);
@@ -39,21 +39,8 @@ impl Line {
         Ok(Line { stream, unsent: Bytes::new() })
     }
 
-    fn write(&mut self, mut more: impl FnMut() -> Bytes) -> Result<()> {
-        loop {
-            if self.unsent.is_empty() {
-                self.unsent = more();
-            }
-            if self.unsent.is_empty() {
-                return Ok(());
-            }
-            match self.stream.write(&self.unsent) {
-                Ok(count) => self.unsent.advance(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_not_now(&error) => return Ok(()),
-                Err(error) => return Err(error).context("an RTMP connection broke"),
-            }
-        }
+    fn write(&mut self, more: impl FnMut() -> Bytes) -> Result<()> {
+        write_waiting(&mut self.stream, &mut self.unsent, more).context("an RTMP connection broke")
     }
 
     /// `None` when nothing waits.

@@ -154,16 +154,6 @@ impl LiveWindow {
         if self.drains { (self.window / 2).max(FLOOR_BYTES) } else { self.window }
     }
 
-    /// Whether the path takes less than is sent.
-    pub fn is_congested(&self) -> bool {
-        self.congested
-    }
-
-    /// The least round trip of the last seconds, in microseconds.
-    pub fn min_trip_us(&self) -> Option<i64> {
-        self.min_trip.get()
-    }
-
     /// What waits on the path, in microseconds.
     pub fn queue_us(&self) -> i64 {
         let (recent, least) = (self.recent_trip.get(), self.min_trip.get());
@@ -386,7 +376,7 @@ mod tests {
         path.run(0, 5_000);
         let longest = path.run(5_000, 30_000);
         assert!(longest < 5_000, "{longest} us");
-        assert!(!path.window.is_congested());
+        assert!(!path.window.congested);
         assert!(path.window.window() >= START_BYTES);
     }
 
@@ -398,7 +388,7 @@ mod tests {
         let mut queues: Vec<i64> = (20..180).map(|s| path.run(s * 1_000, s * 1_000 + 1_000)).collect();
         queues.sort_unstable();
         assert!(queues[159] < 200_000 && queues[120] < 50_000, "{queues:?}");
-        assert!(path.window.min_trip_us().unwrap() < 115_000, "{:?}", path.window.min_trip_us());
+        assert!(path.window.min_trip.get().unwrap() < 115_000, "{:?}", path.window.min_trip.get());
     }
 
     #[test]
@@ -444,17 +434,17 @@ mod tests {
         for s in 0..5 {
             second(&mut window, 5, s, 400);
         }
-        assert!(window.window() >= START_BYTES && !window.is_congested());
+        assert!(window.window() >= START_BYTES && !window.congested);
         for s in 5..8 {
             second(&mut window, 15, s, 400);
         }
-        assert!(window.window() < START_BYTES && window.is_congested(), "{}", window.window());
+        assert!(window.window() < START_BYTES && window.congested, "{}", window.window());
         // A few heartbeats, one of them lost, say nothing.
         let mut idle = LiveWindow::new();
         for s in 0..5 {
             second(&mut idle, 1, s, 7);
         }
-        assert!(idle.window() >= START_BYTES && !idle.is_congested());
+        assert!(idle.window() >= START_BYTES && !idle.congested);
     }
 
     #[test]

@@ -307,20 +307,7 @@ proptest! {
                     frames_hurt.insert(index);
                     continue;
                 }
-                let packet = Packet {
-                    seq: seq as u64,
-                    timestamp: frame.pts.ticks(90_000),
-                    arrival: frame.pts,
-                    capture: frame.pts,
-                    codec: Codec::H264,
-                    marker: payload.marker,
-                    key_start: payload.key_start,
-                    discardable: frame.discardable,
-                    temporal: Temporal::default(),
-                    descriptor: Bytes::new(),
-                    fresh_source: false,
-                    payload: payload.bytes,
-                };
+                let packet = payload.packet(frame, seq as u64, frame.pts);
                 units.extend(depacketizer.push(&packet).unwrap());
                 units.extend(depacketizer.poll());
             }
