@@ -257,15 +257,14 @@ impl Shard {
         let before = session.remote();
         let input = session
             .handle_datagram(datagram, from, now, &mut |to, bytes: &[u8]| push(out, metrics, to, bytes))?;
+        if before.is_some() && session.remote() != before {
+            self.moved(peer, now, out);
+        }
         match input {
             Input::Nothing => {
-                self.timers.sooner(peer, session.next_timeout());
+                self.timers.sooner(peer, self.peers[peer].session.next_timeout());
                 if is_stun {
-                    let moved = before.is_some() && session.remote() != before;
                     self.remember_address(peer, from);
-                    if moved {
-                        self.moved(peer, now, out);
-                    }
                 }
             }
             Input::Connected => {

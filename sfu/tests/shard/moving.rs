@@ -227,3 +227,17 @@ fn a_viewer_that_was_gone_for_a_while_has_a_key_frame_asked_for_where_it_is() {
         assert_eq!(scene.world.peers[scene.publisher].plis() - before, asked, "gone for {gone_ms} ms");
     }
 }
+
+/// It is the same when its report tells where it is.
+#[test]
+fn a_viewer_that_is_followed_by_its_report_has_a_key_frame_asked_for_as_well() {
+    let mut scene = Scene::of(Wish::on(0), Wish::numbered(0));
+    scene.frames(30);
+    scene.moves(scene.viewer, 6_001);
+    scene.world.peers[scene.viewer].deaf_to_checks = true;
+    scene.frames(3_000 / FRAME_MS as usize);
+    let before = scene.world.peers[scene.publisher].plis();
+    scene.report();
+    scene.world.run(40);
+    assert_eq!(scene.world.peers[scene.publisher].plis() - before, 1);
+}
