@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use anyhow::{Context, bail};
+use media::NodeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use relay::control::NodeId;
 
 /// How long both are good for. Nothing renews them: who makes a new CA gives every node a new certificate.
 const VALID: Duration = Duration::from_secs(10 * 365 * 86_400);

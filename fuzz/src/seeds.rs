@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use media::amf0::{self, Value};
 use media::flv::{self, Demuxer};
-use media::{AudioConfig, Frame, Kind, TrackConfig, VideoConfig, h264, payload};
+use media::{AudioConfig, Frame, Kind, NodeId, TrackConfig, VideoConfig, h264, payload};
 use rtc::sdp::Direction;
 use rtc::stun::{Class, Writer};
 use rtc::{rtcp, rtp};
@@ -41,7 +41,7 @@ fn relay_datagrams() -> (Vec<u8>, Vec<u8>) {
 
 /// One message of each kind, after the length of the pieces.
 fn relay_messages() -> Vec<u8> {
-    use relay::control::{Encoding, Form, Message, NodeId, Track, TrackId, VERSION};
+    use relay::control::{Encoding, Form, Message, Track, TrackId, VERSION};
     let stream = media::StreamName::new("live", "alice").expect("a name");
     let node = NodeId::new("edge-1").expect("an id");
     let (codecs, path) = ([Some(media::Codec::Opus), Some(media::Codec::H264)], vec![node.clone()]);

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Longest `app/name`, in bytes. Long enough for signed names of CDNs, short enough for a label.
 pub const STREAM_NAME_LEN_MAX: usize = 200;
+/// Bytes of a node's id: a label of a DNS name, for it stands in a certificate.
+pub const NODE_ID_LEN_MAX: usize = 63;
 
 /// A stream's name, `app/name`: two non-empty parts of `[A-Za-z0-9._~@+=-]`, neither starting with a dot, so that it
 /// is safe as a URL path, a file name, a metric label and a log field.
@@ -71,6 +73,34 @@ impl fmt::Display for StreamName {
 }
 
 impl fmt::Debug for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A node's id: a lower-case letter, then such letters, digits and inner hyphens, so that it is a DNS name and no number.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeId(std::sync::Arc<str>);
+
+impl NodeId {
+    /// What its text is like, for who has to write one.
+    pub const FORM: &str = "a lower-case letter, then up to 62 of such letters, digits and inner hyphens";
+
+    /// From its text; `None` when that is none.
+    pub fn new(text: &str) -> Option<NodeId> {
+        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let edges = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-');
+        ((1..=NODE_ID_LEN_MAX).contains(&text.len()) && edges && text.bytes().all(fine))
+            .then(|| NodeId(text.into()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

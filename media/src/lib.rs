@@ -22,7 +22,7 @@ pub mod time;
 
 pub use codec::{AudioConfig, Codec, Kind, TrackConfig, VideoConfig};
 pub use frame::Frame;
-pub use id::{StreamName, StreamNameError};
+pub use id::{NodeId, StreamName, StreamNameError};
 pub use packet::Packet;
 pub use payload::Temporal;
 pub use time::Time;

@@ -13,7 +13,7 @@ mod rules;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use relay::control::NodeId;
+use media::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub use auth::{Auth, Token};

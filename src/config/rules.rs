@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use relay::control::NodeId;
+use media::NodeId;
 
 use super::{Config, ConfigError, Place, Problem, duration};
 

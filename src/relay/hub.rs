@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::relay::control::{Message, NodeId, Right};
+use ::relay::control::{Message, Right};
 use ::relay::datagram::{self, Datagram};
 use ::relay::hop::{Demand, Incoming, IncomingStats, Outgoing, OutgoingStats};
 use bytes::Bytes;
-use media::{StreamName, Time};
+use media::{NodeId, StreamName, Time};
 use metrics::{LinkMetrics, RelayDrop, RelayEvent};
 use quinn::SendDatagramError;
 use sfu::{Mail, StreamId, TrackKey};

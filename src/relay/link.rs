@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::relay::control::{self, Message, NodeId, VERSION};
+use ::relay::control::{self, Message, VERSION};
 use bytes::{Bytes, BytesMut};
+use media::NodeId;
 use metrics::Queue;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use sfu::StreamId;

@@ -12,10 +12,10 @@ mod why;
 
 use std::sync::Arc;
 
-use ::relay::control::{Form, NodeId, Right};
+use ::relay::control::{Form, Right};
 use anyhow::Context;
 use dashmap::DashMap;
-use media::{Codec, StreamName};
+use media::{Codec, NodeId, StreamName};
 use sfu::{Mail, ShardId, SourceId, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
 

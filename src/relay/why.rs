@@ -1,6 +1,6 @@
 //! Why a link does not come up, for who can do something about it.
 
-use ::relay::control::NodeId;
+use media::NodeId;
 use quinn::ConnectionError;
 
 use crate::config::Cluster;

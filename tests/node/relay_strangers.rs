@@ -1,7 +1,8 @@
 //! The relay's port and who has no business there: a QUIC client of our own with one certificate or another.
 use bytes::BytesMut;
+use media::NodeId;
 use quinn::crypto::rustls::QuicClientConfig;
-use relay::control::{Message, NodeId, VERSION, take};
+use relay::control::{Message, VERSION, take};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::{SocketAddr, UdpSocket};

@@ -13,6 +13,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("transport/rtmp", &["media", "metrics"]),
     // link is for its tests: hops over paths that lose
     ("transport/relay", &["media", "link"]),
+    // decisions alone: what crosses the wire for them is the relay's
+    ("cluster", &["media"]),
     // the shard drives sessions, so it knows rtc; it must not know rtmp, nor touch a socket (udp)
     ("sfu", &["media", "metrics", "rtc"]),
     // a model of a path, and its emulator: knows nothing of what it carries
@@ -23,10 +25,11 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("tests", &["media", "rtc", "rtmp", "relay", "link"]),
     ("xtask", &[]),
     ("benches", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "link", "millrace"]),
-    ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "millrace"]),
+    ("fuzz", &["media", "metrics", "udp", "rtc", "rtmp", "relay", "cluster", "sfu", "millrace"]),
 ];
 
-const OURS: &[&str] = &["media", "metrics", "udp", "rtc", "rtmp", "relay", "sfu", "link", "sim", "millrace"];
+const OURS: &[&str] =
+    &["media", "metrics", "udp", "rtc", "rtmp", "relay", "cluster", "sfu", "link", "sim", "millrace"];
 
 /// Crates where time, chance and bytes are arguments.
 pub const CORE: &[&str] = &[
@@ -35,6 +38,7 @@ pub const CORE: &[&str] = &[
     "transport/rtc/src/",
     "transport/rtmp/src/",
     "transport/relay/src/",
+    "cluster/src/",
     "link/src/model/",
 ];
 

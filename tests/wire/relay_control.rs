@@ -1,7 +1,7 @@
 //! The hop's control messages, byte by byte: nodes of different builds speak them, so a change here is a change of the protocol's version.
 use bytes::{Bytes, BytesMut};
-use media::{Codec, Kind, StreamName};
-use relay::control::{Encoding, Form, Message, NodeId, Right, Track, TrackId, VERSION, take};
+use media::{Codec, Kind, NodeId, StreamName};
+use relay::control::{Encoding, Form, Message, Right, Track, TrackId, VERSION, take};
 
 #[track_caller]
 fn check(message: Message, want: &[u8]) {

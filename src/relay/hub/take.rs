@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use ::relay::control::{self, Encoding, Form, Message, NodeId, SEQ_MAX, TIME_MAX, TrackId};
+use ::relay::control::{self, Encoding, Form, Message, SEQ_MAX, TIME_MAX, TrackId};
 use ::relay::datagram::Flags;
 use ::relay::hop::Arrived;
-use media::{AudioConfig, Codec, Kind, Packet, StreamName, Time};
+use media::{AudioConfig, Codec, Kind, NodeId, Packet, StreamName, Time};
 use metrics::Queue;
 use sfu::{Command, LAYERS_MAX, Layer, Layers, Mail, SourceId, StreamId, TrackKey};
 use tokio::sync::mpsc;

@@ -19,10 +19,8 @@
 //! Text is its length (varint) and UTF-8. A type that is not known is passed over when it is odd, and ends the connection when it is even. What follows
 //! the fields of a body is passed over: later versions add there.
 
-use std::sync::Arc;
-
 use bytes::{Buf, Bytes, BytesMut};
-use media::{Codec, Kind, StreamName};
+use media::{Codec, Kind, NodeId, StreamName};
 
 use crate::varint;
 
@@ -38,8 +36,6 @@ pub const ENCODINGS_MAX: usize = 4;
 pub const RID_LEN_MAX: usize = 255;
 /// Temporal layers of an encoding, at most.
 pub const TEMPORAL_LAYERS_MAX: usize = 8;
-/// Bytes of a node's id: a label of a DNS name, for it stands in a certificate.
-pub const NODE_ID_LEN_MAX: usize = 63;
 /// Numbers of packets are below this, and times within it on either side of 0: more than any stream lives to see, and sums of them fit 64 bits.
 pub const SEQ_MAX: u64 = 1 << 48;
 /// See [`SEQ_MAX`]: 285 years of microseconds.
@@ -63,34 +59,6 @@ const EPOCH: u8 = 1;
 const FLOWS: u8 = 1;
 const LIVE: u8 = 1 << 1;
 const PAUSED: u8 = 1 << 2;
-
-/// A node's id: a lower-case letter, then such letters, digits and inner hyphens, so that it is a DNS name and no number.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct NodeId(Arc<str>);
-
-impl NodeId {
-    /// What its text is like, for who has to write one.
-    pub const FORM: &str = "a lower-case letter, then up to 62 of such letters, digits and inner hyphens";
-
-    /// From its text; `None` when that is none.
-    pub fn new(text: &str) -> Option<NodeId> {
-        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let edges = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-');
-        ((1..=NODE_ID_LEN_MAX).contains(&text.len()) && edges && text.bytes().all(fine))
-            .then(|| NodeId(text.into()))
-    }
-
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for NodeId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What the publisher sends, and so what crosses the hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
