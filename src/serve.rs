@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -120,7 +121,8 @@ fn list<T: ToString>(of: impl IntoIterator<Item = T>) -> String {
     of.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// Waits for SIGTERM or SIGINT; then takes nothing new, waits for publishers and viewers to leave until the deadline, and ends the rest. A second signal ends it
+/// Waits for SIGTERM or SIGINT; then takes nothing new, waits for publishers, viewers and peers that take streams from here to leave until the deadline, and ends
+/// the rest. A second signal ends it
 /// at once.
 pub async fn wait_and_drain(node: Arc<Node>, mut signals: Signals) -> anyhow::Result<()> {
     let interactive = signals.first().await;
@@ -128,7 +130,9 @@ pub async fn wait_and_drain(node: Arc<Node>, mut signals: Signals) -> anyhow::Re
     let deadline = node.config.node.drain_deadline;
     tracing::info!(clients = node.clients.len(), ?deadline, "draining");
     let empty = async {
-        while !node.clients.is_empty() {
+        let relay = node.streams.shared().relay();
+        let given = || relay.map_or(0, |relay| relay.given.load(Ordering::Relaxed));
+        while !node.clients.is_empty() || given() > 0 {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };

@@ -65,6 +65,7 @@ fn relay_messages() -> Vec<u8> {
             stream: stream.clone(),
             generation,
             track: TrackId { kind: Kind::Video, layer: 1 },
+            after: Some(70_000),
         },
         Message::Track(track),
         Message::KeyFrame { alias },

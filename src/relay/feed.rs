@@ -1,25 +1,28 @@
-//! An RTMP publisher's stream for one peer: one more reader of the frame log, whose frames are cut into packets. H.264 is cut as for WebRTC, with its DTS
+//! An RTMP publisher's stream for peers: one more reader of the frame log, whose frames are cut into packets, once for all. H.264 is cut as for WebRTC, with its DTS
 //! offset beside it; an AAC frame is cut into pieces as it is, and nearly always is one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use media::payload::{self, RtpPayload};
 use media::{Frame, Kind, Packet, TrackConfig};
 use sfu::StreamId;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::link::FromLink;
 use crate::stream::Stream;
 use crate::stream::log::Read;
 
-/// The GOP that is there goes so many times faster than it came, for it is nobody's live picture...
-const CATCH_UP: f64 = 2.0;
-/// ...and no slower than this, in bit/s.
-const CATCH_UP_BPS_MIN: f64 = 4e6;
 /// An AAC frame is 6144 bits a channel at most (ISO/IEC 14496-3 section 4.5.3.1), and channels are 48: what is longer is none.
 pub const SOUND_LEN_MAX: usize = 768 * 48;
+
+/// Frames for peers.
+#[derive(Debug)]
+pub struct Fed {
+    /// They were there before the feed began.
+    pub past: bool,
+    /// In order.
+    pub cuts: Vec<Cut>,
+}
 
 /// A frame in packets.
 #[derive(Debug)]
@@ -32,26 +35,16 @@ pub struct Cut {
     pub dts_offset: u32,
 }
 
-/// Runs until it is aborted or the log ends. What was there before goes at a pace of its own, in its order, sound and picture; what comes
-/// meanwhile waits in the log.
-pub async fn run(stream: Arc<Stream>, link: usize, id: (StreamId, u64), hub: mpsc::Sender<FromLink>) {
+/// Runs until it is aborted or the log ends: the GOP that is there, and what comes.
+pub async fn run(stream: Arc<Stream>, id: (StreamId, u64), hub: mpsc::Sender<FromLink>) {
     let mut reader = stream.log.prompt_reader();
     let mut payloads = Vec::new();
-    let mut due = Instant::now();
     loop {
         let past = reader.is_catching_up();
         let Read::Entries(entries) = reader.next().await else { return };
-        for entry in entries {
-            if past {
-                tokio::time::sleep_until(due).await;
-                let kbps: f64 = stream.log.rates().1.iter().sum();
-                let bps = (kbps * 1_000.0 * CATCH_UP).max(CATCH_UP_BPS_MIN);
-                due += Duration::from_secs_f64(entry.frame.data.len() as f64 * 8.0 / bps);
-            }
-            let cut = cut(&entry.frame, &mut payloads);
-            if hub.send(FromLink::Fed(link, id, cut)).await.is_err() {
-                return;
-            }
+        let cuts = entries.iter().map(|entry| cut(&entry.frame, &mut payloads)).collect();
+        if hub.send(FromLink::Fed(id, Fed { past, cuts })).await.is_err() {
+            return;
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The relay's centre: links come and go, and what they, the shards and this node's publishers say goes to the half that it is about.
 
 mod ask;
+mod cache;
+mod feeds;
 mod give;
+mod offers;
 mod take;
 
 use std::collections::{HashMap, HashSet};
@@ -12,18 +15,21 @@ use ::relay::control::{Message, Right};
 use ::relay::datagram::{self, Datagram};
 use ::relay::hop::{Demand, Incoming, IncomingStats, Outgoing, OutgoingStats};
 use bytes::Bytes;
-use media::{NodeId, StreamName, Time};
+use media::{NodeId, Packet, StreamName, Time};
 use metrics::{LinkMetrics, RelayDrop, RelayEvent};
 use quinn::SendDatagramError;
 use sfu::{Mail, StreamId, TrackKey};
 use tokio::sync::mpsc;
 
+use super::flow::{Flow, Out};
 use super::link::{FromLink, Up};
 use super::{Handle, Local};
 use crate::node::Node;
 use ask::{Allowed, Asked};
-use give::{Fed, Given, Published};
-use take::{Batch, Offer, Taken};
+use feeds::Feeds;
+use give::{Begins, Given, Published};
+use offers::Offer;
+use take::{Batch, Taken, Want};
 
 /// While quinn holds a burst, it is asked again after so long.
 const FULL_RETRY: Duration = Duration::from_millis(1);
@@ -43,7 +49,9 @@ struct Link {
     /// What comes, by alias.
     takes: HashMap<u64, Taken>,
     next_alias: u64,
+    /// What the peer announced, and what it was told.
     offers: HashMap<StreamName, Offer>,
+    told: HashMap<StreamName, Offer>,
     /// Packets that go, by alias.
     gives: HashMap<u64, TrackKey>,
     /// This clock less the peer's, in microseconds: half a round trip is in it.
@@ -71,10 +79,15 @@ struct Hub {
     given: HashMap<TrackKey, Given>,
     /// Those of them that have a backlog for somebody.
     waiting: HashSet<TrackKey>,
-    fed: HashMap<(usize, StreamId), Fed>,
+    feeds: Feeds,
+    wants: HashMap<TrackKey, Want>,
+    /// By which link a stream comes.
+    parents: HashMap<StreamName, usize>,
+    /// What was said last of the encodings of streams that come from elsewhere.
+    layers: HashMap<StreamId, Message>,
     asks: Asked,
     /// What feeds say comes with what links say.
-    feeds: mpsc::Sender<FromLink>,
+    to_me: mpsc::Sender<FromLink>,
     second: Time,
     looked: Time,
 }
@@ -86,7 +99,7 @@ pub async fn run(
     handle: Arc<Handle>,
     mut mail: mpsc::Receiver<Mail>,
     mut local: mpsc::UnboundedReceiver<Local>,
-    (feeds, mut links): (mpsc::Sender<FromLink>, mpsc::Receiver<FromLink>),
+    (to_me, mut links): (mpsc::Sender<FromLink>, mpsc::Receiver<FromLink>),
 ) {
     let mut draining = node.draining.subscribe();
     let mut hub = Hub {
@@ -97,9 +110,12 @@ pub async fn run(
         published: HashMap::new(),
         given: HashMap::new(),
         waiting: HashSet::new(),
-        fed: HashMap::new(),
+        feeds: HashMap::new(),
+        wants: HashMap::new(),
+        parents: HashMap::new(),
+        layers: HashMap::new(),
         asks: Asked::default(),
-        feeds,
+        to_me,
         second: Time::ZERO,
         looked: Time::ZERO,
     };
@@ -145,7 +161,7 @@ impl Hub {
                 if self.published.get(&name).is_some_and(|of| of.source == source) {
                     self.forget(&name);
                 }
-                self.end_takes(|taken| taken.source == source);
+                self.end_source(source);
                 // Somebody may publish it elsewhere.
                 self.choose(&name);
             }
@@ -157,7 +173,7 @@ impl Hub {
 
     fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Mirrored { track, backlog, packets, .. } => self.give(track, backlog, &packets),
+            Mail::Mirrored { track, backlog, packets, .. } => self.mirrored(track, backlog, &packets),
             Mail::Layers { stream, layers } => self.give_layers(stream, &layers),
             Mail::Mirror(key, _) => self.want(key),
             Mail::Unmirror(key, _) => self.want_no_more(key),
@@ -167,12 +183,24 @@ impl Hub {
         }
     }
 
+    /// Packets of a track that is published here.
+    fn mirrored(&mut self, track: TrackKey, backlog: bool, packets: &[Packet]) {
+        let out = |packet: &Packet| Out {
+            packet: packet.clone(),
+            dts_offset: 0,
+            config: Bytes::new(),
+            ingest: packet.arrival,
+        };
+        let flows: Vec<Flow> = packets.iter().map(|packet| Flow::Packet(out(packet))).collect();
+        self.give(track, if backlog { Begins::Backlog } else { Begins::Live }, &flows);
+    }
+
     fn link(&mut self, what: FromLink) {
         match what {
             FromLink::Up(up) => self.up(*up),
             FromLink::Down(id, why) => self.down(id, &why),
             FromLink::Said(id, message) => self.said(id, message),
-            FromLink::Fed(id, feed, cut) => self.feed(id, feed, cut),
+            FromLink::Fed(feed, fed) => self.feed(feed, fed),
             FromLink::Datagram(id, datagram) => {
                 let mut batch = Batch::new();
                 self.datagram(id, &datagram, &mut batch);
@@ -206,6 +234,7 @@ impl Hub {
             takes: HashMap::new(),
             next_alias: 0,
             offers: HashMap::new(),
+            told: HashMap::new(),
             gives: HashMap::new(),
             clock_us: None,
             heard: (0, now),
@@ -219,9 +248,10 @@ impl Hub {
         link.say(Message::Clock { now_us: now.us() });
         self.links.insert(id, link);
         self.ask_again(now);
-        let names: Vec<StreamName> = self.published.keys().cloned().collect();
+        let announced = self.handle.announced.iter().map(|of| of.key().clone());
+        let names: HashSet<StreamName> = self.published.keys().cloned().chain(announced).collect();
         for name in names {
-            self.announce(&name, Some(id));
+            self.announce(&name);
         }
     }
 
@@ -234,10 +264,6 @@ impl Hub {
         self.lost(self.now());
         for name in link.offers.into_keys() {
             self.choose(&name);
-        }
-        // What came of streams that other peers have as well comes from there.
-        for taken in link.takes.into_values().filter(|taken| taken.idle.is_none() && taken.sink.is_none()) {
-            self.want(taken.key);
         }
     }
 
@@ -254,8 +280,8 @@ impl Hub {
                 self.offered(id, stream, Offer { generation, form, codecs, path });
             }
             Message::End { stream, generation } => self.offered_no_more(id, &stream, generation),
-            Message::Subscribe { alias, stream, generation, track } => {
-                self.subscribe(id, alias, &stream, generation, track);
+            Message::Subscribe { alias, stream, generation, track, after } => {
+                self.subscribe(id, alias, &stream, generation, track, after);
             }
             Message::Unsubscribe { alias } => self.unsubscribe(id, alias),
             Message::Track(track) => {
@@ -265,7 +291,7 @@ impl Hub {
             }
             Message::KeyFrame { alias } => self.key_frame(id, alias),
             Message::Layers { stream, generation, encodings } => {
-                self.take_layers(id, &stream, generation, &encodings);
+                self.take_layers(id, stream, generation, encodings);
             }
             Message::Clock { now_us } => {
                 let clock_us = now.us().saturating_sub(now_us);
@@ -276,6 +302,10 @@ impl Hub {
             Message::Drain { within_ms } => {
                 tracing::info!(peer = %link.up.peer, within_ms, "relay peer drains");
                 link.drains = true;
+                let names: Vec<StreamName> = link.offers.keys().cloned().collect();
+                for name in names {
+                    self.choose(&name);
+                }
             }
             Message::Ask { id: ask, right, stream, query } => self.asked(id, ask, right, stream, &query),
             Message::Answer { id, refused } => self.answered(id, refused),
@@ -300,9 +330,9 @@ impl Hub {
                 let Some(arrived) = link.incoming.on_media(media, body, trip, now) else { return };
                 link.metrics.age.observe(arrived.age_us.unsigned_abs());
                 let alias = arrived.media.track;
-                match link.packet(alias, arrived, now) {
+                match link.flow(alias, arrived, now) {
                     Ok(None) => return,
-                    Ok(Some(packet)) => return batch.entry((id, alias)).or_default().push(packet),
+                    Ok(Some(flow)) => return batch.entry((id, alias)).or_default().push(flow),
                     Err(error) => error.to_string(),
                 }
             }
@@ -345,10 +375,9 @@ impl Hub {
         // While this task itself did not run, nothing could be heard.
         let slept = now.since(self.looked) > 2 * LOOK_US;
         self.looked = now;
-        let crossing: Vec<usize> = self.fed.keys().map(|(link, _)| *link).collect();
         let mut silent = Vec::new();
         for (id, link) in &mut self.links {
-            let crosses = !link.takes.is_empty() || !link.gives.is_empty() || crossing.contains(id);
+            let crosses = !link.takes.is_empty() || !link.gives.is_empty();
             let datagrams = link.up.connection.stats().udp_rx.datagrams;
             if datagrams != link.heard.0 || !crosses || slept {
                 link.heard = (datagrams, now);
@@ -362,19 +391,20 @@ impl Hub {
             self.down(id, "nothing came of the peer");
         }
         self.mend(now);
+        self.end_moves(now);
     }
 
     fn each_second(&mut self, now: Time) {
-        for (id, link) in &mut self.links {
+        for link in self.links.values_mut() {
             link.say(Message::Clock { now_us: now.us() });
             let bps = link.second_bytes.saturating_mul(8);
             link.up.window.set_demand(Demand { bps, key_bytes: link.key_bytes_max });
             link.second_bytes = 0;
             link.key_bytes_max -= link.key_bytes_max / 32;
-            let fed = self.fed.iter().filter(|((link, _), _)| link == id).map(|(_, fed)| fed.tracks()).sum();
-            link.report(fed, now);
+            link.report(now);
         }
         self.end_idle(now);
+        self.end_idle_feeds(now);
         self.give_up(now);
     }
 }
@@ -406,7 +436,7 @@ impl Link {
     }
 
     /// What both ends saw, for who scrapes or asks.
-    fn report(&mut self, fed: usize, now: Time) {
+    fn report(&mut self, now: Time) {
         let (trip, window) = (self.up.window.trip(), self.up.window.figures());
         let (out, came) = (self.outgoing.stats(), self.incoming.stats());
         let (out_before, came_before) = std::mem::replace(&mut self.reported, (out, came));
@@ -418,7 +448,7 @@ impl Link {
         of.path_queue_us.set(window.queue_us);
         of.draining.set(self.drains.into());
         of.tracks_in.set(count(self.takes.len()));
-        of.tracks_out.set(count(self.gives.len() + fed));
+        of.tracks_out.set(count(self.gives.len()));
         of.sent_bytes.add(out.bytes - out_before.bytes);
         for (event, now, before) in [
             (RelayEvent::Sent, out.sent, out_before.sent),

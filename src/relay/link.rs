@@ -13,7 +13,7 @@ use sfu::StreamId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::congestion::Window;
-use super::feed::Cut;
+use super::feed::Fed;
 use super::tls::Identity;
 use super::{Handle, LinkState, why};
 use crate::node::Node;
@@ -59,8 +59,8 @@ pub enum FromLink {
     Datagram(usize, Bytes),
     /// It is gone, and why.
     Down(usize, String),
-    /// A frame for it, of one of its feeds: the stream and the feed's number.
-    Fed(usize, (StreamId, u64), Cut),
+    /// Frames of one of this node's feeds: the stream and the feed's number.
+    Fed((StreamId, u64), Fed),
 }
 
 /// Makes links.

@@ -5,12 +5,14 @@
 
 mod congestion;
 mod feed;
+mod flow;
 mod hub;
 mod link;
 mod tls;
 mod why;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use ::relay::control::{Form, Right};
 use anyhow::Context;
@@ -20,6 +22,7 @@ use sfu::{Mail, ShardId, SourceId, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::{SOUND_LEN_MAX, cut};
+pub use flow::{Flow, Out};
 pub use why::Why;
 
 use crate::media_plane::ShardHandle;
@@ -105,6 +108,8 @@ pub struct Handle {
     pub number: ShardId,
     /// The best announcement of each stream.
     pub announced: DashMap<StreamName, Announced>,
+    /// Tracks that peers take from here.
+    pub given: AtomicUsize,
     /// Of the peer that was dialled last: an uplink has but one.
     pub state: watch::Sender<LinkState>,
     /// Each publisher says a few things.
@@ -119,6 +124,7 @@ impl Handle {
             Arc::new(Handle {
                 number: shards,
                 announced: DashMap::new(),
+                given: AtomicUsize::new(0),
                 state: watch::Sender::default(),
                 local,
             }),

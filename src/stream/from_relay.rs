@@ -12,7 +12,7 @@ use sfu::SourceId;
 use tokio::sync::mpsc;
 
 use super::Stream;
-use crate::relay::{Handle, Local, SOUND_LEN_MAX};
+use crate::relay::{Flow, Handle, Local, Out, SOUND_LEN_MAX};
 
 /// A hole waits this long for its packet: what viewers of RTMP may be late, less what frames wait elsewhere.
 const REORDER_US: i64 = 1_000_000;
@@ -34,8 +34,8 @@ pub enum FromPeer {
         /// How sound is decoded.
         config: Option<AudioConfig>,
     },
-    /// Packets, with presentation minus decode time in ticks.
-    Packets(Vec<(Packet, u32)>),
+    /// What came of it.
+    Flows(Kind, Vec<Flow>),
 }
 
 /// Runs until it is aborted or the relay has no more.
@@ -117,14 +117,17 @@ impl Tracks {
                 }
                 self.sound = config.map(|config| Arc::new(TrackConfig::Aac(config))).or(self.sound.take());
             }
-            FromPeer::Packets(packets) => {
-                for (packet, offset) in packets {
-                    match packet.codec.kind() {
-                        Kind::Audio => self.audio.push(packet),
-                        Kind::Video => {
-                            self.offsets.insert(packet.timestamp, offset);
-                            self.video.push(packet);
+            FromPeer::Flows(kind, flows) => {
+                let reorder = if kind == Kind::Video { &mut self.video } else { &mut self.audio };
+                for flow in flows {
+                    match flow {
+                        Flow::Packet(Out { packet, dts_offset, .. }) => {
+                            if kind == Kind::Video {
+                                self.offsets.insert(packet.timestamp, dts_offset);
+                            }
+                            reorder.push(packet);
                         }
+                        Flow::LeftOut { seq, count } => reorder.leave_out(seq, count.into()),
                     }
                 }
                 while self.offsets.len() > OFFSETS_MAX {
@@ -218,6 +221,10 @@ mod tests {
         Frame { config, dts: at, pts: at, key: true, discardable: false, data }
     }
 
+    fn flow(packet: Packet) -> Flow {
+        Flow::Packet(Out { packet, dts_offset: 0, config: Bytes::new(), ingest: Time::ZERO })
+    }
+
     /// What comes out of a frame's packets without those of these numbers.
     fn through(frames: &[Frame], lost: &[u64]) -> Vec<Bytes> {
         let mut tracks = Tracks::new(false);
@@ -229,7 +236,7 @@ mod tests {
                 seq += 1;
                 assert!(packet.payload.len() <= payload::PAYLOAD_LEN_MAX);
                 if !lost.contains(&seq) {
-                    tracks.take(FromPeer::Packets(vec![(Packet { seq, ..packet }, 0)]));
+                    tracks.take(FromPeer::Flows(Kind::Audio, vec![flow(Packet { seq, ..packet })]));
                 }
             }
         }
@@ -255,7 +262,7 @@ mod tests {
         let TrackConfig::Aac(config) = (*sound(5).config).clone() else { unreachable!("it is sound") };
         tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
         for packet in cut(&sound(5), &mut Vec::new()).packets {
-            tracks.take(FromPeer::Packets(vec![(Packet { seq: 1, ..packet }, 0)]));
+            tracks.take(FromPeer::Flows(Kind::Audio, vec![flow(Packet { seq: 1, ..packet })]));
         }
         assert!(tracks.pop(Time::from_ms(50)).is_none());
         assert!(tracks.pop(Time::from_ms(50).plus_us(REORDER_US - 1)).is_none());

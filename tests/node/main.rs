@@ -9,6 +9,7 @@ mod operations;
 mod publishers;
 mod relay;
 mod relay_links;
+mod relay_paths;
 mod relay_strangers;
 mod slow_viewer;
 mod srs_api;

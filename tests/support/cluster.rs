@@ -8,6 +8,8 @@ use std::process::Command;
 pub struct Cluster {
     folder: PathBuf,
     nodes: Vec<(String, u16)>,
+    /// Who knows whom; all know all when there are none.
+    links: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -18,12 +20,29 @@ impl Cluster {
     #[track_caller]
     pub fn of(ids: &[&str]) -> Cluster {
         let folder = crate::scratch().join(format!("{}-{}", crate::unique("cluster"), std::process::id()));
-        let cluster = Cluster { folder, nodes: ids.iter().map(|id| (id.to_string(), free_udp())).collect() };
+        let nodes = ids.iter().map(|id| (id.to_string(), free_udp())).collect();
+        let cluster = Cluster { folder, nodes, links: Vec::new() };
         cluster.authority("ca");
         for id in ids {
             cluster.certify("ca", id, id);
         }
         cluster
+    }
+
+    /// The same where only these know each other: `ab` is a link from `a` to `b`.
+    #[track_caller]
+    pub fn linked(links: &[&str]) -> Cluster {
+        let mut ids: Vec<&str> = links.iter().flat_map(|link| [&link[..1], &link[1..]]).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut cluster = Cluster::of(&ids);
+        cluster.links = links.iter().map(|link| (link[..1].to_owned(), link[1..].to_owned())).collect();
+        cluster
+    }
+
+    fn knows(&self, id: &str, other: &str) -> bool {
+        let is = |(from, to): &(String, String)| (from == id && to == other) || (from == other && to == id);
+        id != other && (self.links.is_empty() || self.links.iter().any(is))
     }
 
     /// Makes an authority.
@@ -74,7 +93,7 @@ impl Cluster {
         let peers: Vec<String> = self
             .nodes
             .iter()
-            .filter(|(it, _)| it != id)
+            .filter(|(it, _)| self.knows(id, it))
             .map(|(it, port)| format!("\"{it}=127.0.0.1:{port}\""))
             .collect();
         let file = |name: &str| format!("\"{}\"", self.file(folder, name).display());

@@ -15,7 +15,8 @@ pub struct Process {
 impl Process {
     /// Starts `command` with its output in `tests/interop/out/NAME.log`.
     pub fn start(name: &str, command: &mut Command) -> Process {
-        let log = crate::scratch().join(format!("{name}.log"));
+        // Test programs may run side by side, each with its own names.
+        let log = crate::scratch().join(format!("{name}-{}.log", std::process::id()));
         let out = File::create(&log).expect("the log file can be made");
         let err = out.try_clone().expect("a file handle can be cloned");
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();

@@ -29,11 +29,13 @@ fn messages_are_these_bytes() {
         b"\x0f\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y",
     );
     check(Message::End { stream: stream(), generation: 5 }, b"\x06\x04\x03a/b\x05");
-    for (track, byte) in [((Kind::Audio, 0), 0), ((Kind::Video, 0), 0x80), ((Kind::Video, 2), 0x82)] {
+    for (track, byte, after) in
+        [((Kind::Audio, 0), 0, None), ((Kind::Video, 0), 0x80, Some(0)), ((Kind::Video, 2), 0x82, Some(62))]
+    {
         let track = TrackId { kind: track.0, layer: track.1 };
         check(
-            Message::Subscribe { alias: 7, stream: stream(), generation: 5, track },
-            &[&b"\x08\x06\x07\x03a/b\x05"[..], &[byte]].concat(),
+            Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after },
+            &[&b"\x09\x06\x07\x03a/b\x05"[..], &[byte, after.map_or(0, |after| after as u8 + 1)]].concat(),
         );
     }
     check(Message::Unsubscribe { alias: 7 }, b"\x02\x08\x07");

@@ -23,6 +23,7 @@ fn media(number: u64) -> Media {
         timestamp: number as u32 / 8 * 3_000,
         dts_offset: 0,
         temporal: Default::default(),
+        left_out: false,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Reorder {
     next: Option<u64>,
     /// The latest source's first packet, while it is in the buffer.
     fresh: Option<u64>,
+    /// Numbers that do not come, by the first: how many.
+    left_out: BTreeMap<u64, u64>,
     counts: ReorderCounts,
 }
 
@@ -44,6 +46,7 @@ impl Reorder {
             buffer: BTreeMap::new(),
             next: None,
             fresh: None,
+            left_out: BTreeMap::new(),
             counts: ReorderCounts::default(),
         }
     }
@@ -51,6 +54,15 @@ impl Reorder {
     /// The first packet is this one, unless one came already: what comes before it in time waits for it.
     pub fn begins(&mut self, seq: u64) {
         self.next.get_or_insert(seq);
+    }
+
+    /// These numbers do not come: nobody is to wait for them. As many runs as packets are remembered, the latest.
+    pub fn leave_out(&mut self, first: u64, count: u64) {
+        self.left_out.insert(first, count);
+        if self.left_out.len() > self.packets_max {
+            self.left_out.pop_first();
+        }
+        self.pass_left_out();
     }
 
     /// Takes a packet in, or drops and counts it.
@@ -66,6 +78,7 @@ impl Reorder {
                 return;
             }
             self.buffer.clear();
+            self.left_out.clear();
             self.fresh = None;
             self.next = Some(seq);
         }
@@ -97,8 +110,19 @@ impl Reorder {
         }
         let (_, packet) = self.buffer.pop_first()?;
         self.next = Some(seq.saturating_add(1));
+        self.pass_left_out();
         self.fresh = self.fresh.filter(|fresh| *fresh > seq);
         Some(packet)
+    }
+
+    /// What does not come next is passed over.
+    fn pass_left_out(&mut self) {
+        while let (Some(next), Some(run)) = (self.next, self.left_out.first_entry())
+            && *run.key() <= next
+        {
+            let (first, count) = run.remove_entry();
+            self.next = Some(next.max(first.saturating_add(count)));
+        }
     }
 
     /// When [`pop`](Reorder::pop) may give a packet without another push; `None` when the buffer is empty. In the past when one is ready.
@@ -175,6 +199,26 @@ mod tests {
         reorder.push(packet(2, 50));
         assert_eq!(drain(&mut reorder, 50), [2, 3, 4]);
         assert_eq!(reorder.counts(), ReorderCounts { duplicate: 1, ..ReorderCounts::default() });
+    }
+
+    #[test]
+    fn what_was_left_out_is_not_waited_for() {
+        let mut reorder = Reorder::new(100_000, 64);
+        for seq in [1, 7, 12] {
+            reorder.push(packet(seq, 0));
+        }
+        assert_eq!(drain(&mut reorder, 0), [1]);
+        // Said before its turn, in its turn, and too late; 4 is late and no more than that.
+        reorder.leave_out(5, 2);
+        reorder.leave_out(2, 2);
+        assert_eq!(drain(&mut reorder, 0), []);
+        reorder.push(packet(4, 1));
+        assert_eq!(drain(&mut reorder, 1), [4, 7]);
+        reorder.leave_out(2, 2);
+        reorder.leave_out(8, 3);
+        assert_eq!(drain(&mut reorder, 1), [], "11 is still to come");
+        assert_eq!(drain(&mut reorder, 100), [12]);
+        assert_eq!(reorder.counts(), ReorderCounts { missing: 1, ..ReorderCounts::default() });
     }
 
     #[test]

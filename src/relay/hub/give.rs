@@ -1,21 +1,20 @@
-//! What goes out: this node's streams are announced, and peers are sent what they subscribe to.
+//! What goes out: streams are announced, and peers are sent what they subscribe to, be it published here or come from another peer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ::relay::control::{self, Encoding, Form, Message, TrackId};
-use ::relay::datagram::Flags;
+use ::relay::datagram::{Flags, left_out};
 use ::relay::hop::{Class, Outbound, Pushed};
 use bytes::Bytes;
-use media::{Codec, Kind, Packet, StreamName, Time, TrackConfig};
+use media::{Codec, Kind, StreamName, Time};
 use sfu::{Layers, Mail, SourceId, StreamId, TrackKey};
-use tokio::task::AbortHandle;
 
 use super::{Hub, Link};
 use crate::media_plane::ShardHandle;
-use crate::relay::feed::{self, Cut};
-use crate::stream::Ingest;
-use crate::task;
+use crate::relay::flow::{Flow, Out};
+use crate::stream::{Ingest, Stream};
 
 /// What a packet may be late in all and still be of use to a live viewer.
 const BUDGET_MS: u16 = 400;
@@ -31,61 +30,97 @@ const BACKLOG_RATE: i64 = 2;
 const BACKLOG_RATE_MIN: i64 = 500_000;
 /// Packets of one track that wait for their turn behind it. Full means that it is dropped, and a key frame asked for.
 const BACKLOG_MAX: usize = 16_384;
+/// Who has a track up to a number goes on with what is so far behind it at most: what is between was lost on the way, or is out of order.
+const RESUMES_MAX: u64 = 512;
 /// A peer may ask for a key frame of a track once in so long: more is no use to it.
 const KEY_FRAME_US_MIN: i64 = 100_000;
 /// A track that was cut is asked a key frame for when so little waits for the link that it finds room, ...
 const ROOM_US: i64 = 50_000;
-/// ...and again after so long.
+/// ...and again after so long. So is one that has not begun.
 const MEND_US: i64 = 500_000;
+
+/// Whom packets are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Begins {
+    /// Everybody: they are news.
+    Live,
+    /// Who has nothing yet: they are what was there before.
+    Backlog,
+    /// Everybody, though they are what was there before.
+    Past,
+}
+
+/// Where packets for peers come from.
+#[derive(Debug)]
+pub(super) enum Upstream {
+    /// The track's home shard.
+    Home(ShardHandle),
+    /// The stream's feed.
+    Feed,
+    /// Another peer. The stream is here as long as that.
+    Peer { _stream: Arc<Stream>, generation: u64, form: Form },
+}
+
+impl Upstream {
+    pub(super) fn is_feed(&self) -> bool {
+        matches!(self, Upstream::Feed)
+    }
+
+    fn is_peer(&self) -> bool {
+        matches!(self, Upstream::Peer { .. })
+    }
+
+    fn budget_ms(&self) -> u16 {
+        match self {
+            Upstream::Feed | Upstream::Peer { form: Form::Frames, .. } => FRAMES_BUDGET_MS,
+            Upstream::Home(_) | Upstream::Peer { .. } => BUDGET_MS,
+        }
+    }
+}
 
 /// A track that a peer is sent.
 #[derive(Debug)]
 struct Send {
     link: usize,
     alias: u64,
-    /// It has nothing yet: it begins with the backlog, or a key frame.
+    /// It has nothing yet: it begins with the backlog, or a key frame; behind this number, if that is there.
     fresh: bool,
+    after: Option<u64>,
     /// What the peer was told that the track is, and the capture line: ticks and microseconds.
-    told: Option<(Codec, i64, i64)>,
+    told: Option<Told>,
     epoch: bool,
     /// What is behind the GOP that it began with, that itself, and when the next of them goes.
-    backlog: VecDeque<Packet>,
+    backlog: VecDeque<Flow>,
     rate: i64,
     due: Time,
     /// A key frame was asked for.
     asked: Time,
 }
 
-/// A track that is at home here and taken elsewhere.
 #[derive(Debug)]
-pub(super) struct Given {
-    home: ShardHandle,
-    to: Vec<Send>,
+struct Told {
+    codec: Codec,
+    config: Bytes,
+    ticks: i64,
+    capture_us: i64,
 }
 
-/// An RTMP publisher's stream that a peer is sent.
+/// A track that peers are sent.
 #[derive(Debug)]
-pub(super) struct Fed {
-    /// What an ended feed of the same stream left in the queue has another.
-    number: u64,
-    task: AbortHandle,
-    /// Of sound and picture, as far as subscribed.
-    aliases: [Option<u64>; 2],
-    told: [Option<Arc<TrackConfig>>; 2],
-    epochs: [bool; 2],
-    /// The next packet's numbers. What is left out takes none, so nobody waits for it.
-    seqs: [u64; 2],
+pub(super) struct Given {
+    pub(super) upstream: Upstream,
+    to: Vec<Send>,
 }
 
 /// A stream that is published here.
 #[derive(Debug)]
 pub(super) struct Published {
-    form: Form,
+    pub(super) form: Form,
     stream: StreamId,
     home: ShardHandle,
     pub(super) source: SourceId,
-    generation: u64,
-    codecs: [Option<Codec>; 2],
+    pub(super) generation: u64,
+    pub(super) codecs: [Option<Codec>; 2],
 }
 
 impl Hub {
@@ -98,53 +133,46 @@ impl Hub {
         source: SourceId,
     ) {
         let now_us = self.node.clock.unix_us_at_zero().saturating_add(self.now().us());
-        let generation = now_us.unsigned_abs();
+        let newest = self.handle.announced.get(&name).map_or(0, |newest| newest.generation);
+        let generation = now_us.unsigned_abs().max(newest.saturating_add(1));
         self.forget(&name);
+        self.give_stream_no_more(stream, |_| true);
         let codecs = [None, None];
         let form = if ingest == Ingest::Rtmp { Form::Frames } else { Form::Packets };
         let published = Published { form, stream, home, source, generation, codecs };
         self.published.insert(name.clone(), published);
-        self.announce(&name, None);
+        self.announce(&name);
     }
 
     pub(super) fn has_codec(&mut self, name: &StreamName, source: SourceId, codec: Codec) {
         if let Some(of) = self.published.get_mut(name).filter(|of| of.source == source) {
             of.codecs[codec.kind() as usize] = Some(codec);
-            self.announce(name, None);
+            self.announce(name);
         }
     }
 
     /// A stream is not published here any more.
     pub(super) fn forget(&mut self, name: &StreamName) {
         let Some(of) = self.published.remove(name) else { return };
-        let gone: Vec<TrackKey> = self.given.keys().filter(|key| key.stream == of.stream).copied().collect();
+        self.give_stream_no_more(of.stream, |upstream| !upstream.is_peer());
+        self.end_feed(of.stream);
+    }
+
+    /// Peers are sent a stream no more, as far as it came from there.
+    pub(super) fn give_stream_no_more(&mut self, stream: StreamId, from: impl Fn(&Upstream) -> bool) {
+        let of = self.given.iter().filter(|(key, given)| key.stream == stream && from(&given.upstream));
+        let gone: Vec<TrackKey> = of.map(|(key, _)| *key).collect();
         for key in gone {
             self.give_no_more(key, |_| true);
         }
-        self.fed.retain(|(_, stream), fed| {
-            let goes = *stream == of.stream;
-            if goes {
-                fed.task.abort();
-            }
-            !goes
-        });
-        for link in self.links.values() {
-            link.say(Message::End { stream: name.clone(), generation: of.generation });
-        }
     }
 
-    /// Tells one link, or all.
-    pub(super) fn announce(&self, name: &StreamName, to: Option<usize>) {
-        let Some(of) = self.published.get(name) else { return };
-        for (_, link) in self.links.iter().filter(|(id, _)| to.is_none_or(|to| to == **id)) {
-            link.say(Message::Announce {
-                stream: name.clone(),
-                generation: of.generation,
-                form: of.form,
-                codecs: of.codecs,
-                path: vec![self.me.clone()],
-            });
-        }
+    /// The stream comes from another peer in another generation, or no more.
+    pub(super) fn give_older_no_more(&mut self, stream: StreamId, newest: Option<u64>) {
+        self.give_stream_no_more(
+            stream,
+            |upstream| matches!(upstream, Upstream::Peer { generation, .. } if Some(*generation) != newest),
+        );
     }
 
     pub(super) fn subscribe(
@@ -154,40 +182,32 @@ impl Hub {
         name: &StreamName,
         generation: u64,
         track: TrackId,
+        after: Option<u64>,
     ) {
-        let Some(of) = self.published.get(name).filter(|of| of.generation == generation) else { return };
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if link.gives.len() >= SENDS_MAX || link.gives.contains_key(&alias) || self.fed.len() >= SENDS_MAX {
+        let Some(link) = self.links.get(&id) else { return };
+        if link.gives.len() >= SENDS_MAX || link.gives.contains_key(&alias) {
             return;
         }
-        if of.form == Form::Frames {
-            let Some(stream) = self.node.streams.by_id(of.stream) else { return };
-            let (at, kind) = (of.stream, track.kind as usize);
-            // A second subscription of the same begins anew.
-            if self.fed.get(&(id, at)).is_some_and(|fed| fed.aliases[kind].is_some())
-                && let Some(old) = self.fed.remove(&(id, at))
-            {
-                old.task.abort();
-            }
-            let (metrics, feeds) = (self.node.metrics.clone(), self.feeds.clone());
-            let fed = self.fed.entry((id, at)).or_insert_with(|| {
-                let number = self.node.streams.shared().draw_id();
-                let work = feed::run(stream, id, (at, number), feeds);
-                Fed {
-                    number,
-                    task: task::spawn(metrics, work).abort_handle(),
-                    aliases: [None; 2],
-                    told: [None, None],
-                    epochs: [false; 2],
-                    seqs: [1; 2],
+        let here = self.published.get(name).filter(|of| of.generation == generation);
+        let (stream, upstream) = match here {
+            Some(of) if of.form == Form::Packets => (of.stream, Upstream::Home(of.home.clone())),
+            Some(_) if track.layer != 0 => return,
+            Some(of) => (of.stream, Upstream::Feed),
+            None => {
+                let parent = self.parent(name).filter(|(parent, offer)| {
+                    *parent != id && offer.generation == generation && !offer.path.contains(&link.up.peer)
+                });
+                let Some(form) = parent.map(|(_, offer)| offer.form) else { return };
+                let stream = self.node.streams.get_or_create(name);
+                if stream.relayed().is_none_or(|(_, has)| has != generation) {
+                    return;
                 }
-            });
-            fed.aliases[kind] = Some(alias);
-            return;
-        }
-        let key = TrackKey { stream: of.stream, kind: track.kind, layer: track.layer };
-        let home = of.home.clone();
-        let given = self.given.entry(key).or_insert_with(|| Given { home: home.clone(), to: Vec::new() });
+                (stream.id, Upstream::Peer { _stream: stream, generation, form })
+            }
+        };
+        let key = TrackKey { stream, kind: track.kind, layer: track.layer };
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let given = self.given.entry(key).or_insert_with(|| Given { upstream, to: Vec::new() });
         // One copy of a track on a link: a second subscription takes the place of the first.
         for old in given.to.extract_if(.., |send| send.link == id) {
             link.gives.remove(&old.alias);
@@ -198,6 +218,7 @@ impl Hub {
             link: id,
             alias,
             fresh: true,
+            after,
             told: None,
             epoch: false,
             backlog: VecDeque::new(),
@@ -205,8 +226,23 @@ impl Hub {
             due: Time::ZERO,
             asked: Time::ZERO,
         });
-        home.mail(Mail::Mirror(key, self.handle.number));
-        home.mail(Mail::RequestKeyFrame(key));
+        let is_peer = given.upstream.is_peer();
+        self.handle.given.store(self.given.len(), Ordering::Relaxed);
+        let Some(given) = self.given.get(&key) else { return };
+        match &given.upstream {
+            Upstream::Home(home) => {
+                home.mail(Mail::Mirror(key, self.handle.number));
+                home.mail(Mail::RequestKeyFrame(key));
+                return;
+            }
+            Upstream::Feed => self.start_feed(stream),
+            Upstream::Peer { .. } => self.want_for_peers(key, after),
+        }
+        let there = self.cached(key, after);
+        self.give(key, Begins::Backlog, &there);
+        if is_peer {
+            self.pass_layers(id, key.stream);
+        }
     }
 
     pub(super) fn unsubscribe(&mut self, id: usize, alias: u64) {
@@ -215,28 +251,10 @@ impl Hub {
         if let Some(key) = link.gives.remove(&alias) {
             self.give_no_more(key, |send| (send.link, send.alias) == (id, alias));
         }
-        self.fed.retain(|(link, _), fed| {
-            if *link == id {
-                for slot in fed.aliases.iter_mut().filter(|slot| **slot == Some(alias)) {
-                    *slot = None;
-                }
-            }
-            let stays = *link != id || fed.aliases != [None; 2];
-            if !stays {
-                fed.task.abort();
-            }
-            stays
-        });
     }
 
     /// A link is gone.
     pub(super) fn give_nothing(&mut self, id: usize) {
-        self.fed.retain(|(link, _), fed| {
-            if *link == id {
-                fed.task.abort();
-            }
-            *link != id
-        });
         let keys: Vec<TrackKey> = self.given.keys().copied().collect();
         for key in keys {
             self.give_no_more(key, |send| send.link == id);
@@ -248,47 +266,57 @@ impl Hub {
         for send in given.to.extract_if(.., |send| whom(send)) {
             if let Some(link) = self.links.get_mut(&send.link) {
                 link.gives.remove(&send.alias);
+                link.outgoing.forget(send.alias);
             }
         }
         if given.to.is_empty()
             && let Some(given) = self.given.remove(&key)
         {
-            given.home.mail(Mail::Unmirror(key, self.handle.number));
+            self.handle.given.store(self.given.len(), Ordering::Relaxed);
+            match given.upstream {
+                Upstream::Home(home) => home.mail(Mail::Unmirror(key, self.handle.number)),
+                // It lingers.
+                Upstream::Feed => {}
+                Upstream::Peer { .. } => self.want_idle(key),
+            }
+        }
+    }
+
+    /// Asks where the packets come from.
+    fn ask_upstream(&mut self, key: TrackKey) {
+        match self.given.get(&key).map(|given| &given.upstream) {
+            Some(Upstream::Home(home)) => home.mail(Mail::RequestKeyFrame(key)),
+            Some(Upstream::Peer { .. }) => self.ask_key_frame(key),
+            // Nobody can be asked.
+            Some(Upstream::Feed) | None => {}
         }
     }
 
     pub(super) fn key_frame(&mut self, id: usize, alias: u64) {
         let now = self.now();
-        let Some(key) = self.links.get(&id).and_then(|link| link.gives.get(&alias)) else { return };
-        let Some(given) = self.given.get_mut(key) else { return };
+        let Some(key) = self.links.get(&id).and_then(|link| link.gives.get(&alias)).copied() else { return };
+        let Some(given) = self.given.get_mut(&key) else { return };
         let send = given.to.iter_mut().find(|send| send.link == id);
         if let Some(send) = send.filter(|send| now.since(send.asked) >= KEY_FRAME_US_MIN) {
             send.asked = now;
-            given.home.mail(Mail::RequestKeyFrame(*key));
+            self.ask_upstream(key);
         }
     }
 
     /// Packets of a track that peers take.
-    pub(super) fn give(&mut self, key: TrackKey, backlog: bool, packets: &[Packet]) {
+    pub(super) fn give(&mut self, key: TrackKey, begins: Begins, flows: &[Flow]) {
         let now = self.now();
-        let Some(given) = self.given.get_mut(&key) else { return };
+        let Some(given) = self.given.get_mut(&key).filter(|_| !flows.is_empty()) else { return };
+        let budget_ms = given.upstream.budget_ms();
         for send in &mut given.to {
             let Some(link) = self.links.get_mut(&send.link) else { continue };
-            let from = match (send.fresh, backlog) {
-                // Others have had it.
-                (false, true) => continue,
-                (true, false) if key.kind == Kind::Video => packets.iter().position(|p| p.key_start),
-                _ => Some(0),
-            };
-            let Some(packets) = from.and_then(|from| packets.get(from..)) else { continue };
-            send.fresh = false;
-            if backlog || !send.backlog.is_empty() {
-                send.wait(packets, backlog, now);
+            let Some(flows) = send.begins(key.kind, begins, flows) else { continue };
+            if begins != Begins::Live || !send.backlog.is_empty() {
+                send.wait(flows, begins, now);
                 self.waiting.insert(key);
             } else {
-                for packet in packets {
-                    link.tell(send, packet);
-                    link.push(send.alias, send.epoch, packet, (0, BUDGET_MS), packet.arrival, now);
+                for flow in flows {
+                    link.give(send, flow, budget_ms, None, now);
                 }
             }
         }
@@ -296,22 +324,22 @@ impl Hub {
 
     /// What may go of backlogs goes; when the next of them may.
     pub(super) fn release(&mut self, now: Time) -> Option<Time> {
-        let mut next: Option<Time> = None;
+        let (mut next, mut full): (Option<Time>, Vec<TrackKey>) = (None, Vec::new());
         self.waiting.retain(|key| {
             let Some(given) = self.given.get_mut(key) else { return false };
+            let budget_ms = given.upstream.budget_ms();
             for send in given.to.iter_mut().filter(|send| !send.backlog.is_empty()) {
                 let Some(link) = self.links.get_mut(&send.link) else { continue };
-                while let Some(packet) = send.backlog.pop_front_if(|_| send.due <= now) {
-                    let len = i64::try_from(packet.payload.len()).unwrap_or(0);
+                while let Some(flow) = send.backlog.pop_front_if(|_| send.due <= now) {
+                    let len = i64::try_from(flow.payload_len()).unwrap_or(0);
                     let took = len.saturating_mul(1_000_000).checked_div(send.rate).unwrap_or(0);
                     send.due = send.due.plus_us(took);
-                    link.tell(send, &packet);
                     // What waited here for somebody to take it is not late for that.
-                    link.push(send.alias, send.epoch, &packet, (0, BUDGET_MS), now, now);
+                    link.give(send, &flow, budget_ms, Some(now), now);
                 }
                 if send.backlog.len() > BACKLOG_MAX {
                     (send.backlog, send.fresh) = (VecDeque::new(), true);
-                    given.home.mail(Mail::RequestKeyFrame(*key));
+                    full.push(*key);
                 }
                 if !send.backlog.is_empty() {
                     next = next.into_iter().chain([send.due]).min();
@@ -319,73 +347,45 @@ impl Hub {
             }
             given.to.iter().any(|send| !send.backlog.is_empty())
         });
+        for key in full {
+            self.ask_upstream(key);
+        }
         next
     }
 
-    /// Who lost a track up to its next key frame gets one when it finds room: a browser makes none by itself.
+    /// Who lost a track up to its next key frame, or has not begun, gets one when it finds room: a browser makes none by itself.
     pub(super) fn mend(&mut self, now: Time) {
-        for (key, given) in &mut self.given {
+        let mut asks = Vec::new();
+        for (key, given) in self.given.iter_mut().filter(|(key, _)| key.kind == Kind::Video) {
             for send in &mut given.to {
                 let Some(link) = self.links.get(&send.link) else { continue };
-                let cut = link.outgoing.is_cut(send.alias) && link.outgoing.queue_us(now) < ROOM_US;
-                if cut && now.since(send.asked) >= MEND_US {
+                let cut = send.fresh || link.outgoing.is_cut(send.alias);
+                if cut && link.outgoing.queue_us(now) < ROOM_US && now.since(send.asked) >= MEND_US {
                     send.asked = now;
-                    given.home.mail(Mail::RequestKeyFrame(*key));
+                    asks.push(*key);
                 }
             }
+        }
+        asks.dedup();
+        for key in asks {
+            self.ask_upstream(key);
         }
     }
 
     /// What a stream's encodings are like, for who takes one.
-    pub(super) fn give_layers(&self, stream: StreamId, layers: &Layers) {
+    pub(super) fn give_layers(&mut self, stream: StreamId, layers: &Layers) {
         let Some((name, of)) = self.published.iter().find(|(_, of)| of.stream == stream) else { return };
         let rids = self.node.streams.get(name).map_or(Vec::new(), |stream| stream.rids());
         let encodings: Vec<Encoding> = rids.into_iter().zip(layers).map(encoding).collect();
-        let takes = |link: &&Link| link.gives.values().any(|key| key.stream == stream);
-        for link in self.links.values().filter(takes) {
-            link.say(Message::Layers {
-                stream: name.clone(),
-                generation: of.generation,
-                encodings: encodings.clone(),
-            });
-        }
+        let (stream_name, generation) = (name.clone(), of.generation);
+        self.tell_layers(stream, &Message::Layers { stream: stream_name, generation, encodings });
     }
 
-    /// A frame of this node's, for a peer.
-    pub(super) fn feed(&mut self, id: usize, (stream, number): (StreamId, u64), cut: Cut) {
-        let now = self.now();
-        let fed = self.fed.get_mut(&(id, stream)).filter(|fed| fed.number == number);
-        let (Some(fed), Some(link)) = (fed, self.links.get_mut(&id)) else { return };
-        let kind = cut.config.codec().kind() as usize;
-        let Some(alias) = fed.aliases[kind] else { return };
-        let (told, seq) = (&mut fed.told[kind], &mut fed.seqs[kind]);
-        if let Some(first) = cut.packets.first()
-            && told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, &cut.config))
-        {
-            if told.is_some() {
-                fed.epochs[kind] ^= true;
-            }
-            *told = Some(cut.config.clone());
-            link.say(Message::Track(control::Track {
-                alias,
-                epoch: fed.epochs[kind],
-                codec: first.codec,
-                seq: *seq,
-                timestamp: first.timestamp,
-                capture_us: first.capture.us(),
-                // A picture's is in its key frames.
-                config: match &*cut.config {
-                    TrackConfig::H264(_) => Bytes::new(),
-                    TrackConfig::Aac(audio) => audio.asc.clone(),
-                },
-            }));
-        }
-        for mut packet in cut.packets {
-            packet.seq = *seq;
-            let of = (cut.dts_offset, FRAMES_BUDGET_MS);
-            if link.push(alias, fed.epochs[kind], &packet, of, now, now) != Pushed::LeftOut {
-                *seq += 1;
-            }
+    /// Who takes one of the stream's encodings is told.
+    pub(super) fn tell_layers(&self, stream: StreamId, layers: &Message) {
+        let takes = |link: &&Link| link.gives.values().any(|key| key.stream == stream);
+        for link in self.links.values().filter(takes) {
+            link.say(layers.clone());
         }
     }
 }
@@ -403,40 +403,94 @@ fn encoding((rid, layer): (String, &sfu::Layer)) -> Encoding {
     }
 }
 
-impl Fed {
-    pub(super) fn tracks(&self) -> usize {
-        self.aliases.iter().flatten().count()
-    }
-}
-
 impl Send {
+    /// What of it is for this peer.
+    fn begins<'a>(&mut self, kind: Kind, begins: Begins, flows: &'a [Flow]) -> Option<&'a [Flow]> {
+        if !self.fresh {
+            // Others have had it.
+            return Some(flows).filter(|_| begins != Begins::Backlog);
+        }
+        let (first, last) = (flows.first()?.seq(), flows.last()?.seq());
+        let mut flows = flows;
+        match self.after {
+            Some(after) if last <= after => return None,
+            Some(after) if first <= after.saturating_add(RESUMES_MAX) => {
+                flows = flows.get(flows.partition_point(|flow| flow.seq() <= after)..)?;
+            }
+            _ if kind == Kind::Video && begins == Begins::Live => {
+                flows = flows.get(flows.iter().position(Flow::begins_key_frame)?..)?;
+            }
+            _ => {}
+        }
+        (self.fresh, self.after) = (false, None);
+        Some(flows)
+    }
+
     /// Packets wait for their turn.
-    fn wait(&mut self, packets: &[Packet], backlog: bool, now: Time) {
-        if backlog && let (Some(first), Some(last)) = (packets.first(), packets.last()) {
-            let bytes: usize = packets.iter().map(|p| p.payload.len()).sum();
-            let took_us = last.arrival.since(first.arrival).max(100_000);
+    fn wait(&mut self, flows: &[Flow], begins: Begins, now: Time) {
+        let times = flows.iter().filter_map(|flow| match flow {
+            Flow::Packet(out) => Some(Time::from_ticks(out.packet.timestamp, out.packet.codec.clock_hz())),
+            Flow::LeftOut { .. } => None,
+        });
+        if begins != Begins::Live
+            && self.backlog.is_empty()
+            && let (Some(first), Some(last)) = (times.clone().min(), times.max())
+        {
+            let bytes: usize = flows.iter().map(Flow::payload_len).sum();
+            let took_us = last.since(first).max(100_000);
             let rate = (bytes as i64).saturating_mul(1_000_000).checked_div(took_us).unwrap_or(0);
             self.rate = rate.saturating_mul(BACKLOG_RATE).max(BACKLOG_RATE_MIN);
             self.due = now;
         }
-        self.backlog.extend(packets.iter().cloned());
+        self.backlog.extend(flows.iter().cloned());
     }
 }
 
 impl Link {
+    /// A packet, or the word that there are none; it came into the cluster when it says, or then.
+    fn give(&mut self, send: &mut Send, flow: &Flow, budget_ms: u16, ingest: Option<Time>, now: Time) {
+        match flow {
+            Flow::Packet(out) => {
+                self.tell(send, out);
+                self.push(send, out, (budget_ms, ingest.unwrap_or(out.ingest)), now);
+            }
+            Flow::LeftOut { seq, count } => {
+                self.outgoing.push(
+                    Outbound {
+                        class: Class::Video,
+                        track: send.alias,
+                        flags: Flags::default(),
+                        ingest: now,
+                        budget_ms,
+                        seq: *seq as u32,
+                        timestamp: 0,
+                        dts_offset: 0,
+                        temporal: Default::default(),
+                        descriptor: Bytes::new(),
+                        payload: left_out(*count),
+                        left_out: true,
+                    },
+                    now,
+                );
+            }
+        }
+    }
+
     /// Says what the track is, where that is news.
-    fn tell(&self, send: &mut Send, packet: &Packet) {
+    fn tell(&self, send: &mut Send, out: &Out) {
+        let packet = &out.packet;
         let (ticks, capture_us) = (packet.timestamp, packet.capture.us());
-        let is_known = send.told.is_some_and(|(codec, from, at)| {
-            let passed = Time::from_ticks(ticks.saturating_sub(from), codec.clock_hz()).us();
-            let off = at.saturating_add(passed).saturating_sub(capture_us);
-            codec == packet.codec && off.abs() <= LINE_US
+        let same = send.told.as_ref().map(|told| told.codec == packet.codec && told.config == out.config);
+        let is_known = send.told.as_ref().is_some_and(|told| {
+            let passed = Time::from_ticks(ticks.saturating_sub(told.ticks), told.codec.clock_hz()).us();
+            let off = told.capture_us.saturating_add(passed).saturating_sub(capture_us);
+            same == Some(true) && off.abs() <= LINE_US
         });
         if is_known {
             return;
         }
-        send.epoch ^= send.told.is_some_and(|(codec, ..)| codec != packet.codec);
-        send.told = Some((packet.codec, ticks, capture_us));
+        send.epoch ^= same == Some(false);
+        send.told = Some(Told { codec: packet.codec, config: out.config.clone(), ticks, capture_us });
         self.say(Message::Track(control::Track {
             alias: send.alias,
             epoch: send.epoch,
@@ -444,26 +498,19 @@ impl Link {
             seq: packet.seq,
             timestamp: ticks,
             capture_us,
-            config: Bytes::new(),
+            config: out.config.clone(),
         }));
     }
 
-    fn push(
-        &mut self,
-        alias: u64,
-        epoch: bool,
-        packet: &Packet,
-        (dts_offset, budget_ms): (u32, u16),
-        ingest: Time,
-        now: Time,
-    ) -> Pushed {
+    fn push(&mut self, send: &Send, out: &Out, (budget_ms, ingest): (u16, Time), now: Time) {
+        let packet = &out.packet;
         let mut flags = Flags::default();
         for (set, flag) in [
             (packet.key_start, Flags::KEY),
             (packet.marker, Flags::END_OF_FRAME),
             (packet.discardable, Flags::DISCARDABLE),
             (packet.fresh_source, Flags::FRESH_SOURCE),
-            (epoch, Flags::EPOCH),
+            (send.epoch, Flags::EPOCH),
         ] {
             if set {
                 flags = flags.with(flag);
@@ -472,26 +519,25 @@ impl Link {
         let class = if packet.codec.kind() == Kind::Audio { Class::Audio } else { Class::Video };
         let outbound = Outbound {
             class,
-            track: alias,
+            track: send.alias,
             flags,
             ingest,
             budget_ms,
             seq: packet.seq as u32,
             timestamp: packet.timestamp as u32,
-            dts_offset,
+            dts_offset: out.dts_offset,
             temporal: packet.temporal,
             descriptor: packet.descriptor.clone(),
             payload: packet.payload.clone(),
+            left_out: false,
         };
-        let pushed = self.outgoing.push(outbound, now);
-        if pushed == Pushed::Taken {
-            self.count(alias, packet);
+        if self.outgoing.push(outbound, now) == Pushed::Taken {
+            self.count(send.alias, packet);
         }
-        pushed
     }
 
     /// What the window is to hold: all of a second, and the largest key frame.
-    fn count(&mut self, alias: u64, packet: &Packet) {
+    fn count(&mut self, alias: u64, packet: &media::Packet) {
         let len = packet.payload.len() as u64;
         self.second_bytes += len;
         if packet.key_start {

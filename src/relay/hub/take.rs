@@ -1,57 +1,85 @@
-//! What comes in: peers offer streams, and what is watched here is taken from the nearest of them.
+//! What comes in: peers offer streams, and what is wanted here is taken from the nearest of them. Who wants it is the track's home shard, a maker of
+//! frames, or other peers, and one subscription serves all.
 
 use std::collections::HashMap;
 
-use ::relay::control::{self, Encoding, Form, Message, SEQ_MAX, TIME_MAX, TrackId};
-use ::relay::datagram::Flags;
+use ::relay::control::{self, Encoding, Message, SEQ_MAX, TIME_MAX, TrackId};
+use ::relay::datagram::{Flags, left_out_count};
 use ::relay::hop::Arrived;
-use media::{AudioConfig, Codec, Kind, NodeId, Packet, StreamName, Time};
+use media::{AudioConfig, Kind, Packet, StreamName, Time};
 use metrics::Queue;
 use sfu::{Command, LAYERS_MAX, Layer, Layers, Mail, SourceId, StreamId, TrackKey};
 use tokio::sync::mpsc;
 
+use super::cache::Cache;
+use super::give::Begins;
 use super::{Hub, Link};
 use crate::media_plane::{Order, ShardHandle};
-use crate::relay::Announced;
+use crate::relay::flow::{Flow, Out};
 use crate::stream::from_relay::FromPeer;
 
 /// A track that nobody takes any more is subscribed for so much longer: who reloads a page has it at once.
 const LINGER_US: i64 = 5_000_000;
 /// Packets of a track that come before the word what it is: a round trip of one, with its key frame.
 const EARLY_MAX: usize = 1_024;
-/// Streams that one peer may announce.
-const ANNOUNCED_MAX: usize = 10_000;
-
-/// An announcement of a peer.
-#[derive(Clone, Debug)]
-pub(super) struct Offer {
-    pub(super) generation: u64,
-    pub(super) form: Form,
-    pub(super) codecs: [Option<Codec>; 2],
-    /// The nodes that it passed, the origin first and the peer last.
-    pub(super) path: Vec<NodeId>,
-}
+/// Another way has caught up with the one before when its packets come so much later at most: it may be longer.
+const CAUGHT_UP_US: i64 = 100_000;
+/// So long is waited for that: a track of which nothing comes has caught up.
+const CATCH_UP_US: i64 = 2_000_000;
+/// A peer is asked for a key frame of a track once in so long, whoever needs one.
+const KEY_FRAME_US_MIN: i64 = 100_000;
 
 /// A track that a peer sends.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) key: TrackKey,
-    pub(super) source: SourceId,
-    home: ShardHandle,
     /// What the track is, once told.
     track: Option<control::Track>,
     /// The newest number and time, from which the 32 bits in datagrams go on.
     newest: (u64, i64),
     /// What came before the word what it is.
     early: Vec<Arrived>,
-    /// Where frames are made of it, and the watch that wants them; else it is its home shard's.
-    pub(super) sink: Option<(u64, mpsc::Sender<FromPeer>)>,
-    /// Nobody takes it since.
-    pub(super) idle: Option<Time>,
 }
 
-/// Packets that came, by link and alias, with presentation minus decode time.
-pub(super) type Batch = HashMap<(usize, u64), Vec<(Packet, u32)>>;
+/// A subscription: link and alias.
+type Leg = (usize, u64);
+
+/// Where frames are made of a track.
+#[derive(Debug)]
+struct Sink {
+    /// The watch that wants them.
+    watch: u64,
+    to: mpsc::Sender<FromPeer>,
+    /// It was told with which packet the track begins.
+    has_begun: bool,
+}
+
+/// A track that is wanted here and comes from elsewhere.
+#[derive(Debug)]
+pub(super) struct Want {
+    name: StreamName,
+    pub(super) source: SourceId,
+    generation: u64,
+    home: ShardHandle,
+    /// Its home shard takes it...
+    shard: bool,
+    /// ...or a maker of frames does...
+    sink: Option<Sink>,
+    /// ...or peers do.
+    peers: bool,
+    /// Nobody does since.
+    idle: Option<Time>,
+    /// How it comes; `None`: no way is known.
+    leg: Option<Leg>,
+    /// How it will come, once it comes that way as it does by the other, and since when it is waited for.
+    next: Option<Leg>,
+    next_since: Time,
+    cache: Cache,
+    asked: Time,
+}
+
+/// What came, by link and alias.
+pub(super) type Batch = HashMap<Leg, Vec<Flow>>;
 
 /// What a peer says of a track that cannot be.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -64,83 +92,107 @@ pub(super) enum Lie {
     Bounds,
 }
 
+impl Want {
+    fn is_wanted(&self) -> bool {
+        self.shard || self.sink.is_some() || self.peers
+    }
+
+    fn legs(&self) -> impl Iterator<Item = Leg> + use<> {
+        self.leg.into_iter().chain(self.next)
+    }
+}
+
 impl Hub {
-    pub(super) fn offered(&mut self, id: usize, name: StreamName, offer: Offer) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let full = link.offers.len() >= ANNOUNCED_MAX && !link.offers.contains_key(&name);
-        if full || offer.path.contains(&self.me) || offer.path.last() != Some(&link.up.peer) {
+    /// Asks where it comes from, for whoever needs it.
+    pub(super) fn ask_key_frame(&mut self, key: TrackKey) {
+        let now = self.now();
+        let Some(want) = self.wants.get_mut(&key) else { return };
+        if now.since(want.asked) < KEY_FRAME_US_MIN {
             return;
         }
-        link.offers.insert(name.clone(), offer);
-        self.choose(&name);
-    }
-
-    pub(super) fn offered_no_more(&mut self, id: usize, name: &StreamName, generation: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if link.offers.get(name).is_some_and(|offer| offer.generation <= generation) {
-            link.offers.remove(name);
-            self.choose(name);
-        }
-    }
-
-    /// Of who offers a stream the newest generation counts; the stream here follows it.
-    pub(super) fn choose(&mut self, name: &StreamName) {
-        let offers = self.links.values().filter_map(|link| link.offers.get(name));
-        let best =
-            offers.max_by_key(|offer| (offer.generation, std::cmp::Reverse(offer.path.len()))).cloned();
-        let generation = best.as_ref().map(|best| best.generation);
-        match best {
-            Some(Offer { generation, form, codecs, path }) => {
-                let announced = Announced { generation, path, form, codecs };
-                self.handle.announced.insert(name.clone(), announced);
-            }
-            None => {
-                self.handle.announced.remove(name);
-            }
-        }
-        let Some(stream) = self.node.streams.get(name) else { return };
-        if let Some((source, _)) = stream.relayed().filter(|(_, has)| generation != Some(*has)) {
-            self.end_takes(|taken| taken.source == source);
-            stream.detach(source);
-        }
-        stream.attach();
-    }
-
-    fn takes_of(&mut self, which: impl Fn(TrackKey) -> bool) -> impl Iterator<Item = (&u64, &mut Taken)> {
-        self.links.values_mut().flat_map(|link| link.takes.iter_mut()).filter(move |(_, t)| which(t.key))
-    }
-
-    pub(super) fn ask_key_frame(&self, key: TrackKey) {
-        for link in self.links.values() {
-            for (alias, _) in link.takes.iter().filter(|(_, taken)| taken.key == key) {
-                link.say(Message::KeyFrame { alias: *alias });
+        want.asked = now;
+        for (link, alias) in want.legs() {
+            if let Some(link) = self.links.get(&link) {
+                link.say(Message::KeyFrame { alias });
             }
         }
     }
 
     /// A shard has its first subscriber of a track that comes from elsewhere.
     pub(super) fn want(&mut self, key: TrackKey) {
-        let mut again = false;
-        for (_, taken) in self.takes_of(|of| of == key) {
-            (taken.idle, again) = (None, true);
+        let is_new = !self.wants.contains_key(&key);
+        let Some(want) = self.wanted(key, None) else { return };
+        want.shard = true;
+        if is_new {
+            return;
         }
-        if again {
-            // What was there went to who was there.
-            return self.ask_key_frame(key);
+        // What was there, in its order; a newer key frame follows for who begins.
+        let there = want.cache.begin(key.kind, None);
+        let packets = there.iter().filter_map(packet).cloned().collect();
+        want.home.mail(Mail::Packets { track: key, source: want.source, packets });
+        self.ask_key_frame(key);
+    }
+
+    /// Peers take it, the first of them behind that number.
+    pub(super) fn want_for_peers(&mut self, key: TrackKey, after: Option<u64>) {
+        if let Some(want) = self.wanted(key, after) {
+            want.peers = true;
         }
-        let Some(stream) = self.node.streams.by_id(key.stream) else { return };
-        let Some((source, generation)) = stream.relayed() else { return };
-        self.take(key, stream.name.clone(), stream.home.clone(), (source, generation), None);
+    }
+
+    /// It is wanted; subscribed for when it was not.
+    fn wanted(&mut self, key: TrackKey, after: Option<u64>) -> Option<&mut Want> {
+        if !self.wants.contains_key(&key) {
+            let stream = self.node.streams.by_id(key.stream)?;
+            let (source, generation) = stream.relayed()?;
+            let want = Want {
+                name: stream.name.clone(),
+                source,
+                generation,
+                home: stream.home.clone(),
+                shard: false,
+                sink: None,
+                peers: false,
+                idle: None,
+                leg: None,
+                next: None,
+                next_since: Time::ZERO,
+                cache: Cache::default(),
+                asked: Time::ZERO,
+            };
+            self.wants.insert(key, want);
+            let leg = self.take(key, after);
+            if let Some(want) = self.wants.get_mut(&key) {
+                want.leg = leg;
+            }
+        }
+        let want = self.wants.get_mut(&key)?;
+        want.idle = None;
+        Some(want)
     }
 
     /// A shard's last subscriber of a track is gone: to another encoding, or for good.
     pub(super) fn want_no_more(&mut self, key: TrackKey) {
-        let now = self.now();
-        let beside = |of: TrackKey| (of.stream, of.kind) == (key.stream, key.kind) && of != key;
-        let another = self.takes_of(beside).any(|(_, taken)| taken.idle.is_none());
-        for (_, taken) in self.takes_of(|of| of == key) {
-            taken.idle = Some(now.plus_us(if another { -LINGER_US } else { 0 }));
+        if let Some(want) = self.wants.get_mut(&key) {
+            want.shard = false;
         }
+        self.if_idle(key);
+    }
+
+    /// No peer takes it any more.
+    pub(super) fn want_idle(&mut self, key: TrackKey) {
+        if let Some(want) = self.wants.get_mut(&key) {
+            want.peers = false;
+        }
+        self.if_idle(key);
+    }
+
+    fn if_idle(&mut self, key: TrackKey) {
+        let now = self.now();
+        let beside = |of: &TrackKey| (of.stream, of.kind) == (key.stream, key.kind) && *of != key;
+        let another = self.wants.iter().any(|(of, want)| beside(of) && want.idle.is_none());
+        let Some(want) = self.wants.get_mut(&key).filter(|want| !want.is_wanted()) else { return };
+        want.idle = Some(now.plus_us(if another { -LINGER_US } else { 0 }));
         self.end_idle(now);
     }
 
@@ -153,65 +205,158 @@ impl Hub {
         sink: &mpsc::Sender<FromPeer>,
     ) {
         let Some(stream) = self.node.streams.by_id(id) else { return };
-        let Some((_, generation)) = stream.relayed().filter(|(has, _)| *has == source) else { return };
+        if stream.relayed().is_none_or(|(has, _)| has != source) {
+            return;
+        }
         for kind in [Kind::Video, Kind::Audio] {
-            let (name, home) = (stream.name.clone(), stream.home.clone());
-            let sink = Some((watch, sink.clone()));
-            self.take(TrackKey::new(id, kind), name, home, (source, generation), sink);
+            let key = TrackKey::new(id, kind);
+            let Some(want) = self.wanted(key, None) else { continue };
+            want.sink = Some(Sink { watch, to: sink.clone(), has_begun: false });
+            self.begin_sink(key);
         }
     }
 
-    pub(super) fn unwatch(&mut self, watch: u64) {
-        self.end_takes(|taken| taken.sink.as_ref().is_some_and(|(of, _)| *of == watch));
+    /// A maker of frames begins with what is there, or hears how what it has is decoded from now on.
+    fn begin_sink(&mut self, key: TrackKey) {
+        let there = self.cached(key, None);
+        let track = self.taken(key).and_then(|taken| taken.track.clone());
+        let (Some(want), Some(track)) = (self.wants.get_mut(&key), track) else { return };
+        let Some(sink) = &mut want.sink else { return };
+        let config = AudioConfig::from_asc(track.config.clone()).ok();
+        let begins = Some(there.first().map_or(track.seq, Flow::seq)).filter(|_| !sink.has_begun);
+        let mut told = sink.to.try_send(FromPeer::Track { kind: key.kind, begins, config });
+        if told.is_ok() && !std::mem::replace(&mut sink.has_begun, true) {
+            told = sink.to.try_send(FromPeer::Flows(key.kind, there));
+        }
+        if told.is_err() {
+            // Without that it is noise: it begins anew.
+            let watch = sink.watch;
+            self.unwatch(watch);
+        }
     }
 
-    /// Subscribes for a track, at the nearest peer that has it; one that stops is the last to be asked.
-    fn take(
-        &mut self,
-        key: TrackKey,
-        stream: StreamName,
-        home: ShardHandle,
-        (source, generation): (SourceId, u64),
-        sink: Option<(u64, mpsc::Sender<FromPeer>)>,
-    ) {
-        let offered = self.links.iter_mut().filter_map(|(id, link)| {
-            let offer = link.offers.get(&stream).filter(|offer| offer.generation == generation)?;
-            Some(((link.drains, offer.path.len(), *id), link))
-        });
-        let Some((_, link)) = offered.min_by_key(|(order, _)| *order) else { return };
+    fn taken(&self, key: TrackKey) -> Option<&Taken> {
+        let (link, alias) = self.wants.get(&key)?.leg?;
+        self.links.get(&link)?.takes.get(&alias)
+    }
+
+    pub(super) fn unwatch(&mut self, watch: u64) {
+        let of = |want: &Want| want.sink.as_ref().is_some_and(|sink| sink.watch == watch);
+        let keys: Vec<TrackKey> =
+            self.wants.iter().filter(|(_, want)| of(want)).map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(want) = self.wants.get_mut(&key) {
+                // It lingered where the frames are.
+                (want.sink, want.idle) = (None, Some(self.node.clock.now().plus_us(-LINGER_US)));
+                want.idle = want.idle.filter(|_| !want.is_wanted());
+            }
+        }
+        self.end_idle(self.now());
+    }
+
+    /// What is there of a track that is fed or comes from elsewhere, behind that number if it is, else for who begins.
+    pub(super) fn cached(&self, key: TrackKey, after: Option<u64>) -> Vec<Flow> {
+        let cache = |kind: Kind| match self.feeds.get(&key.stream) {
+            Some(feed) => Some(feed.cache(kind)),
+            None => self.wants.get(&TrackKey { kind, ..key }).map(|want| &want.cache),
+        };
+        let Some(there) = cache(key.kind) else { return Vec::new() };
+        if let Some(behind) = after.and_then(|after| there.behind(after)) {
+            return behind;
+        }
+        let picture = match key.kind {
+            Kind::Audio => cache(Kind::Video).and_then(Cache::key_ingest),
+            Kind::Video => None,
+        };
+        there.begin(key.kind, picture)
+    }
+
+    /// Subscribes for a track by the way of its stream, behind what there is of it, or that.
+    fn take(&mut self, key: TrackKey, after: Option<u64>) -> Option<Leg> {
+        let want = self.wants.get(&key)?;
+        let (name, generation, after) =
+            (want.name.clone(), want.generation, want.cache.whole_up_to().or(after));
+        let (id, _) = self.parent(&name).filter(|(_, offer)| offer.generation == generation)?;
+        let link = self.links.get_mut(&id)?;
         let alias = link.next_alias;
         link.next_alias += 1;
-        link.say(Message::Subscribe {
-            alias,
-            stream,
-            generation,
-            track: TrackId { kind: key.kind, layer: key.layer },
-        });
-        let (track, newest, early, idle) = (None, (0, 0), Vec::new(), None);
-        link.takes.insert(alias, Taken { key, source, home, track, newest, early, sink, idle });
+        let track = TrackId { kind: key.kind, layer: key.layer };
+        link.say(Message::Subscribe { alias, stream: name, generation, track, after });
+        link.takes.insert(alias, Taken { key, track: None, newest: (0, 0), early: Vec::new() });
+        Some((id, alias))
     }
 
-    /// What came comes no more.
-    pub(super) fn end_takes(&mut self, which: impl Fn(&Taken) -> bool) {
-        for link in self.links.values_mut() {
-            for (alias, taken) in link.takes.extract_if(|_, taken| which(taken)).collect::<Vec<_>>() {
-                link.say(Message::Unsubscribe { alias });
-                if taken.sink.is_none() {
-                    let end = Command::EndSource(taken.key, taken.source);
-                    let _ = taken.home.order(Order::Shard(end));
-                }
+    /// The way of a stream may be another: what comes by a link that is gone comes by that at once, what still comes until it is there.
+    pub(super) fn follow_parent(&mut self, name: &StreamName) {
+        let Some((parent, _)) = self.parent(name) else { return };
+        let is_there = |leg: &Option<Leg>, links: &HashMap<usize, Link>| {
+            leg.is_some_and(|(link, _)| links.contains_key(&link))
+        };
+        let mut moved: Vec<TrackKey> = Vec::new();
+        for (key, want) in self.wants.iter_mut().filter(|(_, want)| want.name == *name) {
+            want.next = want.next.filter(|leg| is_there(&Some(*leg), &self.links));
+            if !is_there(&want.leg, &self.links) {
+                want.leg = want.next.take();
+            }
+            if want.legs().all(|(link, _)| link != parent) {
+                moved.push(*key);
+            }
+        }
+        let now = self.now();
+        // The picture first.
+        moved.sort_unstable_by_key(|key| (key.kind == Kind::Audio, key.stream, key.layer));
+        for key in moved {
+            let leg = self.take(key, None);
+            let Some(want) = self.wants.get_mut(&key) else { continue };
+            let old = if want.leg.is_some() { std::mem::replace(&mut want.next, leg) } else { None };
+            (want.leg, want.next_since) = (want.leg.or(leg), now);
+            self.drop_leg(old);
+        }
+    }
+
+    /// Ways that were waited for long enough are taken.
+    pub(super) fn end_moves(&mut self, now: Time) {
+        let over = |want: &&mut Want| want.next.is_some() && now.since(want.next_since) >= CATCH_UP_US;
+        let mut old = Vec::new();
+        for want in self.wants.values_mut().filter(over) {
+            old.push(std::mem::replace(&mut want.leg, want.next.take()));
+        }
+        for leg in old {
+            self.drop_leg(leg);
+        }
+    }
+
+    fn drop_leg(&mut self, leg: Option<Leg>) {
+        let Some((link, alias)) = leg else { return };
+        if let Some(link) = self.links.get_mut(&link)
+            && link.takes.remove(&alias).is_some()
+        {
+            link.say(Message::Unsubscribe { alias });
+        }
+    }
+
+    fn end_wants(&mut self, which: impl Fn(&Want) -> bool) -> Vec<(TrackKey, Want)> {
+        let ended: Vec<(TrackKey, Want)> = self.wants.extract_if(|_, want| which(want)).collect();
+        for (_, want) in &ended {
+            self.drop_leg(want.leg);
+            self.drop_leg(want.next);
+        }
+        ended
+    }
+
+    /// What comes of a source that is over comes no more.
+    pub(super) fn end_source(&mut self, source: SourceId) {
+        for (key, want) in self.end_wants(|want| want.source == source) {
+            if want.shard {
+                let end = Command::EndSource(key, source);
+                let _ = want.home.order(Order::Shard(end));
             }
         }
     }
 
     /// What nobody took for a while comes no more.
     pub(super) fn end_idle(&mut self, now: Time) {
-        for link in self.links.values_mut() {
-            let over = |taken: &Taken| taken.idle.is_some_and(|idle| now.since(idle) >= LINGER_US);
-            for (alias, _) in link.takes.extract_if(|_, taken| over(taken)).collect::<Vec<_>>() {
-                link.say(Message::Unsubscribe { alias });
-            }
-        }
+        self.end_wants(|want| want.idle.is_some_and(|idle| now.since(idle) >= LINGER_US));
     }
 
     /// What a track is. What came of it before that follows.
@@ -220,61 +365,93 @@ impl Hub {
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
         let alias = track.alias;
         let Some(taken) = link.takes.get_mut(&alias) else { return Ok(()) };
-        if track.codec.kind() != taken.key.kind {
+        let key = taken.key;
+        if track.codec.kind() != key.kind {
             return Err(Lie::Kind);
         }
-        let before = taken.track.as_ref().map(|before| before.epoch);
-        if before != Some(track.epoch) {
+        let (before, epoch) = (taken.track.as_ref().map(|before| before.epoch), track.epoch);
+        if before != Some(epoch) {
             taken.newest = (track.seq, track.timestamp);
-            if let Some((watch, sink)) = &taken.sink {
-                let config = AudioConfig::from_asc(track.config.clone()).ok();
-                let begins = before.is_none().then_some(track.seq);
-                let told = FromPeer::Track { kind: taken.key.kind, begins, config };
-                if sink.try_send(told).is_err() {
-                    // Without that word it is noise: it begins anew.
-                    let watch = *watch;
-                    self.unwatch(watch);
-                    return Ok(());
-                }
-            }
         }
         taken.track = Some(track);
-        let mut packets = Vec::new();
+        let mut flows = Vec::new();
         for arrived in std::mem::take(&mut taken.early) {
-            packets.extend(link.packet(alias, arrived, now)?);
+            flows.extend(link.flow(alias, arrived, now)?);
         }
-        self.deliver(Batch::from([((id, alias), packets)]));
+        let is_leg = self.wants.get(&key).is_some_and(|want| want.leg == Some((id, alias)));
+        if is_leg && before != Some(epoch) {
+            self.begin_sink(key);
+        }
+        self.deliver(Batch::from([((id, alias), flows)]));
         Ok(())
     }
 
-    /// What a stream's encodings are like, for its home shard.
-    pub(super) fn take_layers(&self, id: usize, name: &StreamName, generation: u64, encodings: &[Encoding]) {
+    /// What a stream's encodings are like, for its home shard and for peers that take it from here.
+    pub(super) fn take_layers(
+        &mut self,
+        id: usize,
+        name: StreamName,
+        generation: u64,
+        encodings: Vec<Encoding>,
+    ) {
         let Some(link) = self.links.get(&id) else { return };
-        let Some(stream) = self.node.streams.get(name) else { return };
+        let Some(stream) = self.node.streams.get(&name) else { return };
         let takes = link.takes.values().any(|taken| taken.key.stream == stream.id);
         if let Some((source, _)) = stream.relayed().filter(|(_, has)| takes && *has == generation) {
             let layers: Layers = std::array::from_fn(|i| encodings.get(i).map_or(Layer::default(), layer));
             stream.set_rids(source, encodings.iter().map(|encoding| encoding.rid.clone()).collect());
             stream.set_layers(source, layers);
             stream.home.mail(Mail::Layers { stream: stream.id, layers });
+            let layers = Message::Layers { stream: name, generation, encodings };
+            self.tell_layers(stream.id, &layers);
+            self.layers.insert(stream.id, layers);
         }
     }
 
-    /// To the home shards, a mail a track.
-    pub(super) fn deliver(&self, batch: Batch) {
-        for ((id, alias), packets) in batch {
-            let taken = self.links.get(&id).and_then(|link| link.takes.get(&alias));
-            let Some(taken) = taken.filter(|_| !packets.is_empty()) else { continue };
-            if let Some((_, frames)) = &taken.sink {
-                if frames.try_send(FromPeer::Packets(packets)).is_err() {
-                    self.node.metrics.queue_overflows.of(Queue::Conversion).increment();
-                }
-                continue;
-            }
-            let packets = packets.into_iter().map(|(packet, _)| packet).collect();
-            taken.home.mail(Mail::Packets { track: taken.key, source: taken.source, packets });
+    /// A peer that begins to take a stream from here is told what its encodings are like.
+    pub(super) fn pass_layers(&self, id: usize, stream: StreamId) {
+        if let (Some(link), Some(layers)) = (self.links.get(&id), self.layers.get(&stream)) {
+            link.say(layers.clone());
         }
     }
+
+    /// To who wants it: the home shards, a mail a track; makers of frames; peers.
+    pub(super) fn deliver(&mut self, batch: Batch) {
+        for (leg, flows) in batch {
+            let taken = self.links.get(&leg.0).and_then(|link| link.takes.get(&leg.1));
+            let Some(taken) = taken.filter(|_| !flows.is_empty()) else { continue };
+            let key = taken.key;
+            let Some(want) = self.wants.get_mut(&key) else { continue };
+            let mut behind_us = i64::MAX;
+            for flow in &flows {
+                behind_us = behind_us.min(want.cache.insert(flow, key.kind));
+            }
+            let mut old = None;
+            if behind_us <= CAUGHT_UP_US && want.next == Some(leg) {
+                // What is on the way by the old one comes by this one, too.
+                old = want.leg.take();
+                (want.leg, want.next) = (want.next.take(), None);
+            }
+            if want.shard {
+                let packets = flows.iter().filter_map(packet).cloned().collect();
+                want.home.mail(Mail::Packets { track: key, source: want.source, packets });
+            }
+            let peers = want.peers;
+            if let Some(sink) = want.sink.as_ref().filter(|sink| sink.has_begun)
+                && sink.to.try_send(FromPeer::Flows(key.kind, flows.clone())).is_err()
+            {
+                self.node.metrics.queue_overflows.of(Queue::Conversion).increment();
+            }
+            self.drop_leg(old);
+            if peers {
+                self.give(key, Begins::Live, &flows);
+            }
+        }
+    }
+}
+
+fn packet(flow: &Flow) -> Option<&Packet> {
+    if let Flow::Packet(out) = flow { Some(&out.packet) } else { None }
 }
 
 fn layer(encoding: &Encoding) -> Layer {
@@ -296,20 +473,16 @@ fn layer(encoding: &Encoding) -> Layer {
 const _: () = assert!(LAYERS_MAX == control::ENCODINGS_MAX);
 
 impl Link {
-    /// A packet as it was at the peer; `None` while it is not known what its track is.
-    pub(super) fn packet(
-        &mut self,
-        alias: u64,
-        arrived: Arrived,
-        now: Time,
-    ) -> Result<Option<(Packet, u32)>, Lie> {
+    /// What came, as it was at the peer; `None` while it is not known what its track is.
+    pub(super) fn flow(&mut self, alias: u64, arrived: Arrived, now: Time) -> Result<Option<Flow>, Lie> {
         let half_us = self.up.window.trip().smoothed_us / 2;
         let clock_us = self.clock_us.unwrap_or(0).saturating_sub(half_us);
         let Some(taken) = self.takes.get_mut(&alias) else { return Ok(None) };
         let header = arrived.media;
         // Of a codec that the word of is on its way: that goes another way than packets.
         let epoch = header.flags.has(Flags::EPOCH);
-        let Some(track) = taken.track.as_ref().filter(|track| track.epoch == epoch) else {
+        let same = |track: &&control::Track| track.epoch == epoch || header.left_out;
+        let Some(track) = taken.track.as_ref().filter(same) else {
             if taken.early.len() < EARLY_MAX {
                 taken.early.push(arrived);
             }
@@ -322,9 +495,16 @@ impl Link {
             // Before the track's first number.
             return Ok(None);
         };
+        if seq >= SEQ_MAX {
+            return Err(Lie::Bounds);
+        }
+        if header.left_out {
+            let count = left_out_count(&arrived.payload).map_err(|_| Lie::Bounds)?;
+            return Ok(Some(Flow::LeftOut { seq, count }));
+        }
         let ticks = header.timestamp.wrapping_sub(timestamp as u32).cast_signed();
         let timestamp = timestamp.saturating_add(ticks.into());
-        if seq >= SEQ_MAX || timestamp.unsigned_abs() > TIME_MAX.unsigned_abs() {
+        if timestamp.unsigned_abs() > TIME_MAX.unsigned_abs() {
             return Err(Lie::Bounds);
         }
         if seq > taken.newest.0 {
@@ -347,6 +527,7 @@ impl Link {
             fresh_source: header.flags.has(Flags::FRESH_SOURCE),
             payload: arrived.payload,
         };
-        Ok(Some((packet, header.dts_offset)))
+        let (config, ingest) = (track.config.clone(), now.plus_us(-arrived.age_us));
+        Ok(Some(Flow::Packet(Out { packet, dts_offset: header.dts_offset, config, ingest })))
     }
 }

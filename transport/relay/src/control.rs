@@ -5,7 +5,7 @@
 //! HELLO      0   version(varint) node(text)
 //! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ...
 //! END        4   stream(text) generation(varint)
-//! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1)
+//! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1) after(varint)
 //! UNSUBSCRIBE 8  alias(varint)
 //! TRACK      10  alias(varint) flags(1) codec(1) seq(8) timestamp(8) capture(8) config(length(varint) bytes)
 //! KEYFRAME   12  alias(varint)
@@ -165,6 +165,8 @@ pub enum Message {
         generation: u64,
         /// Which track of it.
         track: TrackId,
+        /// The peer has it up to this number, below [`SEQ_MAX`]: what is after it comes, if the sender has it, else the track begins as for anybody.
+        after: Option<u64>,
     },
     /// Send it no more.
     Unsubscribe {
@@ -284,7 +286,9 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
                 }
                 _ => return Err(Error::Number),
             };
-            Message::Subscribe { alias, stream, generation, track }
+            // One more than the number.
+            let after = number(body)?.checked_sub(1);
+            Message::Subscribe { alias, stream, generation, track, after }
         }
         TYPE_UNSUBSCRIBE => Message::Unsubscribe { alias: number(body)? },
         TYPE_TRACK => {
@@ -462,12 +466,13 @@ impl Message {
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
             }
-            Message::Subscribe { alias, stream, generation, track } => {
+            Message::Subscribe { alias, stream, generation, track, after } => {
                 varint::write(out, TYPE_SUBSCRIBE);
                 varint::write(out, *alias);
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
                 out.push(if track.kind == Kind::Video { VIDEO | track.layer } else { 0 });
+                varint::write(out, after.map_or(0, |after| after.saturating_add(1)));
             }
             Message::Unsubscribe { alias } => {
                 varint::write(out, TYPE_UNSUBSCRIBE);

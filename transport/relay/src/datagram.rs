@@ -7,9 +7,13 @@
 //! end    type(1) next(varint)
 //! ```
 //!
+//! A media datagram may say instead that packets of its track do not come, as a node left them out: from number `seq` on as many as its payload says,
+//! 4 bytes. Nobody waits for them.
+//!
 //! `link_seq` counts the datagrams of one hop, whatever they carry: it is what a NACK asks for, so that a hole made upstream is not asked for again
 //! downstream. A media header has 18 bytes at the start and 22 from the 16384th datagram on.
 
+use bytes::Bytes;
 use media::{Temporal, payload::TEMPORAL_LAYERS_MAX};
 
 use crate::varint;
@@ -30,6 +34,10 @@ const TYPE_END: u8 = 4;
 const LAYER_MAX: u8 = (TEMPORAL_LAYERS_MAX as u8).saturating_sub(1);
 /// Beside the type of media: its frame's temporal layer is there.
 const TEMPORAL: u8 = 1 << 4;
+/// Beside the type of media: it stands for packets that do not come.
+const LEFT_OUT: u8 = 1 << 5;
+/// Packets that one datagram may say do not come: more than a GOP has.
+pub const LEFT_OUT_MAX: u32 = 1 << 16;
 
 /// What a packet is, beside its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -99,6 +107,8 @@ pub struct Media {
     pub dts_offset: u32,
     /// Where its frame stands among the temporal layers: three bits each of `id`, `up_from` and `up_to`.
     pub temporal: Temporal,
+    /// It is no packet: from `seq` on packets do not come, see [`left_out`].
+    pub left_out: bool,
 }
 
 /// A datagram that was read; it borrows the bytes.
@@ -144,6 +154,9 @@ pub enum Error {
     /// Asks for too much, for nothing, or for what cannot have been sent.
     #[error("relay NACK out of bounds")]
     Nack,
+    /// No packets are left out, or more than a track has.
+    #[error("relay datagram that leaves out no packets, or too many")]
+    LeftOut,
 }
 
 impl Media {
@@ -155,7 +168,8 @@ impl Media {
             Part::SecondHalf => TYPE_SECOND_HALF,
         };
         let temporal = (self.temporal != Temporal::default()).then_some(self.temporal);
-        out.push(kind | temporal.map_or(0, |_| TEMPORAL));
+        let left_out = if self.left_out { LEFT_OUT } else { 0 };
+        out.push(kind | left_out | temporal.map_or(0, |_| TEMPORAL));
         let dts = if self.dts_offset > 0 { Flags::DTS_OFFSET } else { 0 };
         let descriptor = u8::try_from(body.descriptor.len()).ok().filter(|len| *len > 0);
         out.push(self.flags.0 | dts | descriptor.map_or(0, |_| Flags::DESCRIPTOR));
@@ -180,7 +194,7 @@ impl Media {
         out.extend(body.payload);
     }
 
-    fn read<'a>(part: Part, layered: bool, rest: &mut &'a [u8]) -> Option<(Media, &'a [u8])> {
+    fn read<'a>(part: Part, kind: u8, rest: &mut &'a [u8]) -> Option<(Media, &'a [u8])> {
         let (&flags, after) = rest.split_first()?;
         *rest = after;
         let link_seq = varint::read(rest)?;
@@ -189,7 +203,7 @@ impl Media {
             rest.split_first_chunk::<14>()?;
         *rest = after;
         let mut temporal = Temporal::default();
-        if layered {
+        if kind & TEMPORAL != 0 {
             let (bits, after) = rest.split_first_chunk::<2>()?;
             *rest = after;
             let bits = u16::from_be_bytes(*bits);
@@ -215,9 +229,21 @@ impl Media {
             // 2^32 ticks of 90 kHz are 13 hours: what is longer is no offset, and is cut like the time stamps.
             dts_offset: dts_offset as u32,
             temporal,
+            left_out: kind & LEFT_OUT != 0,
         };
         Some((media, descriptor))
     }
+}
+
+/// The payload that says that so many packets do not come.
+pub fn left_out(count: u32) -> Bytes {
+    Bytes::copy_from_slice(&count.to_be_bytes())
+}
+
+/// How many do not come, by the payload that says so: at least one.
+pub fn left_out_count(payload: &[u8]) -> Result<u32, Error> {
+    let count = u32::from_be_bytes(*payload.first_chunk().ok_or(Error::Short)?);
+    if (1..=LEFT_OUT_MAX).contains(&count) { Ok(count) } else { Err(Error::LeftOut) }
 }
 
 /// Appends the word that the next datagram of media will have the number `next`.
@@ -288,19 +314,19 @@ fn next_range(highest: u64, rest: &mut &[u8]) -> Option<Result<(u64, u64), Error
 /// Reads a datagram of a peer.
 pub fn read(bytes: &[u8]) -> Result<Datagram<'_>, Error> {
     let (&kind, mut rest) = bytes.split_first().ok_or(Error::Short)?;
-    let layered = kind & TEMPORAL != 0;
-    let part = match kind & !TEMPORAL {
+    let plain = kind & (TEMPORAL | LEFT_OUT) == 0;
+    let part = match kind & !(TEMPORAL | LEFT_OUT) {
         TYPE_WHOLE => Part::Whole,
         TYPE_FIRST_HALF => Part::FirstHalf,
         TYPE_SECOND_HALF => Part::SecondHalf,
-        TYPE_NACK if !layered => {
+        TYPE_NACK if plain => {
             let highest = varint::read(&mut rest).ok_or(Error::Short)?;
             return Ok(Datagram::Nack(Nack::check(highest, rest)?));
         }
-        TYPE_END if !layered => return Ok(Datagram::End(varint::read(&mut rest).ok_or(Error::Short)?)),
+        TYPE_END if plain => return Ok(Datagram::End(varint::read(&mut rest).ok_or(Error::Short)?)),
         _ => return Err(Error::Type(kind)),
     };
-    let (media, descriptor) = Media::read(part, layered, &mut rest).ok_or(Error::Short)?;
+    let (media, descriptor) = Media::read(part, kind, &mut rest).ok_or(Error::Short)?;
     if rest.len() > PAYLOAD_LEN_MAX {
         return Err(Error::Long);
     }
@@ -325,6 +351,7 @@ mod tests {
             timestamp: 0xa0b0_c0d0,
             dts_offset: 0,
             temporal: Temporal::default(),
+            left_out: false,
         }
     }
 
@@ -428,9 +455,9 @@ mod tests {
     fn any_media() -> impl Strategy<Value = Media> {
         let part = prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf)];
         let numbers = (0..=varint::MAX, 0..=varint::MAX, any::<(u16, u16, u16, u32, u32, u32)>());
-        let layers = (0..4_u8, 0..4_u8, 0..4_u8);
+        let layers = (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>());
         (part, 0..Flags::DTS_OFFSET, numbers, layers).prop_map(
-            |(part, flags, (link_seq, track, rest), (id, up_from, up_to))| {
+            |(part, flags, (link_seq, track, rest), (id, up_from, up_to, left_out))| {
                 let (sent, age_ms, budget_ms, seq, timestamp, dts_offset) = rest;
                 Media {
                     part,
@@ -444,6 +471,7 @@ mod tests {
                     timestamp,
                     dts_offset,
                     temporal: Temporal { id, up_from, up_to },
+                    left_out,
                 }
             },
         )

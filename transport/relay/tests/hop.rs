@@ -148,6 +148,7 @@ fn run(hops: usize, config: Config, seed: u64, seconds: i64) -> Figures {
                     temporal: Default::default(),
                     descriptor: Bytes::new(),
                     payload: Bytes::from(vec![0; PACKET_LEN]),
+                    left_out: false,
                 };
                 assert_eq!(chain[0].outgoing.push(packet, now), Pushed::Taken);
                 seq += 1;
@@ -169,6 +170,7 @@ fn run(hops: usize, config: Config, seed: u64, seconds: i64) -> Figures {
                     temporal: Default::default(),
                     descriptor,
                     payload,
+                    left_out: media.left_out,
                 };
                 hop.outgoing.push(packet, now);
             }

@@ -64,9 +64,15 @@ fn message() -> impl Strategy<Value = Message> {
             Message::Announce { stream, generation, form, codecs: codecs.into(), path }
         }),
         (name(), num()).prop_map(|(stream, generation)| Message::End { stream, generation }),
-        (num(), name(), num(), track_id()).prop_map(|(alias, stream, generation, track)| {
-            Message::Subscribe { alias, stream, generation, track }
-        }),
+        (num(), name(), num(), track_id(), prop::option::of(0..SEQ_MAX)).prop_map(
+            |(alias, stream, generation, track, after)| Message::Subscribe {
+                alias,
+                stream,
+                generation,
+                track,
+                after
+            },
+        ),
         num().prop_map(|alias| Message::Unsubscribe { alias }),
         (track, config).prop_map(|((alias, epoch, codec, (seq, timestamp, capture_us)), config)| {
             let config = config.into();

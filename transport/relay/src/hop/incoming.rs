@@ -326,6 +326,7 @@ mod tests {
             timestamp: 0,
             dts_offset: 0,
             temporal: Default::default(),
+            left_out: false,
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use media::{Temporal, Time};
 
 use super::{RoundTrip, SENT_UNIT_US};
-use crate::datagram::{Body, Flags, Media, Nack, Part, write_end};
+use crate::datagram::{Body, Flags, LEFT_OUT_MAX, Media, Nack, Part, left_out, left_out_count, write_end};
 
 /// What was sent is kept so long: a loss is asked for within a round trip and the reorder window, a lost repair a few times more.
 const KEPT_US: i64 = 2_000_000;
@@ -70,6 +70,8 @@ pub struct Outbound {
     pub descriptor: Bytes,
     /// RTP payload.
     pub payload: Bytes,
+    /// It is the word that packets do not come: see [`crate::datagram::left_out`].
+    pub left_out: bool,
 }
 
 /// What became of a packet for the link.
@@ -160,6 +162,28 @@ struct Lane {
     leaves_out: bool,
     /// Nothing is taken before a key frame.
     cut: bool,
+    /// Numbers of packets that were not taken or grew too old: the first and how many. The peer is told before what is taken next.
+    missing: Option<(u32, u32)>,
+}
+
+impl Lane {
+    /// The packet does not go. What was missing before, when it does not go on with this.
+    fn miss(&mut self, seq: u32, count: u32) -> Option<(u32, u32)> {
+        let before = self.missing.take();
+        let (run, apart) = match before {
+            Some((first, run)) if first.wrapping_add(run) == seq && run < LEFT_OUT_MAX / 2 => {
+                ((first, run.saturating_add(count)), None)
+            }
+            apart => ((seq, count), apart),
+        };
+        self.missing = Some(run);
+        apart
+    }
+}
+
+/// How many packets it stands for: none of those that say so does itself.
+fn stands_for(packet: &Outbound) -> u32 {
+    if packet.left_out { left_out_count(&packet.payload).unwrap_or(0) } else { 1 }
 }
 
 /// The sending end.
@@ -226,6 +250,10 @@ impl Outgoing {
 
     /// Takes a packet for the link.
     pub fn push(&mut self, packet: Outbound, now: Time) -> Pushed {
+        if packet.left_out {
+            self.miss(&packet, now);
+            return Pushed::LeftOut;
+        }
         let waits_us = self.queue_us(now);
         let lane = self.lanes.entry(packet.track).or_default();
         let nth = match lane.frame {
@@ -244,6 +272,7 @@ impl Outgoing {
         }
         if lane.leaves_out {
             self.stats.left_out = self.stats.left_out.saturating_add(1);
+            self.miss(&packet, now);
             return Pushed::LeftOut;
         }
         let len = packet.payload.len();
@@ -252,7 +281,11 @@ impl Outgoing {
             if packet.class == Class::Audio { QUEUE_BYTES_MAX.saturating_mul(2) } else { QUEUE_BYTES_MAX };
         if self.queued_bytes.saturating_add(len) > most {
             self.stats.overflowed = self.stats.overflowed.saturating_add(1);
+            self.miss(&packet, now);
             return Pushed::Overflowed;
+        }
+        if let Some(missing) = lane.missing.take() {
+            self.tell_missing(&packet, missing, now);
         }
         self.queued_bytes = self.queued_bytes.saturating_add(len);
         if packet.class == Class::Video {
@@ -261,6 +294,33 @@ impl Outgoing {
         let due = now.plus_us(nth.saturating_mul(SPREAD_US).min(SPREAD_US_MAX));
         self.enqueue(packet.class, due, Waits::New(packet));
         Pushed::Taken
+    }
+
+    /// A packet that does not go.
+    fn miss(&mut self, packet: &Outbound, now: Time) {
+        let lane = self.lanes.entry(packet.track).or_default();
+        if let Some(apart) = lane.miss(packet.seq, stands_for(packet)) {
+            self.tell_missing(packet, apart, now);
+        }
+    }
+
+    /// The peer is told that these do not come, of the track of this packet.
+    fn tell_missing(&mut self, of: &Outbound, (seq, count): (u32, u32), now: Time) {
+        let word = Outbound {
+            flags: Flags::default(),
+            ingest: now,
+            seq,
+            dts_offset: 0,
+            descriptor: Bytes::new(),
+            payload: left_out(count),
+            left_out: true,
+            ..of.clone()
+        };
+        self.queued_bytes = self.queued_bytes.saturating_add(word.payload.len());
+        if word.class == Class::Video {
+            self.video.push_back(now);
+        }
+        self.enqueue(word.class, now, Waits::New(word));
     }
 
     fn enqueue(&mut self, class: Class, due: Time, waits: Waits) {
@@ -359,6 +419,7 @@ impl Outgoing {
                     }
                     if now > packet.ingest.plus_ms(i64::from(packet.budget_ms)) {
                         self.stats.expired = self.stats.expired.saturating_add(1);
+                        self.miss(&packet, now);
                         continue;
                     }
                     return Some(self.send_first(packet, size_max, now));
@@ -438,6 +499,7 @@ fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -
         timestamp: packet.timestamp,
         dts_offset: packet.dts_offset,
         temporal: packet.temporal,
+        left_out: packet.left_out,
     };
     let mut out =
         Vec::with_capacity(packet.payload.len().saturating_add(packet.descriptor.len()).saturating_add(40));
@@ -448,6 +510,7 @@ fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datagram::{Datagram, read};
 
     fn packet(frame: u32, class: Class, flags: Flags, ingest: Time) -> Outbound {
         Outbound {
@@ -462,6 +525,7 @@ mod tests {
             temporal: Temporal::default(),
             descriptor: Bytes::new(),
             payload: Bytes::from_static(&[7; 1_000]),
+            left_out: false,
         }
     }
 
@@ -482,11 +546,14 @@ mod tests {
         let now = Time::from_ms(330);
         assert_eq!(out.push(packet(330, Class::Audio, Flags::KEY, now), now), Pushed::Taken, "sound stays");
         assert!(out.is_cut(1));
-        let mut sent = 0;
-        while out.poll(1_200, now).is_some() {
-            sent += 1;
+        let mut sent = Vec::new();
+        while let Some(datagram) = out.poll(1_200, now) {
+            let Ok(Datagram::Media(media, body)) = read(&datagram) else { unreachable!("it is media") };
+            sent.push((media.seq, media.left_out.then(|| left_out_count(body.payload).unwrap())));
         }
-        assert_eq!(sent, 4);
+        // Sound goes first; what did not go between 90 and 150 is said before 150, and 310 when 320 does not go on with it.
+        let said = [(330, None), (0, None), (90, None), (120, Some(1)), (150, None), (310, Some(1))];
+        assert_eq!(sent, said);
         assert_eq!(out.push(packet(340, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
         // Its first packet comes behind its second.
         assert_eq!(out.push(packet(350, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
@@ -494,6 +561,36 @@ mod tests {
         assert_eq!(out.push(packet(360, Class::Video, Flags::default(), now), now), Pushed::Taken);
         assert!(!out.is_cut(1));
         assert_eq!((out.stats().left_out, out.stats().overflowed), (5, 0));
+    }
+
+    #[test]
+    fn a_run_of_packets_that_do_not_go_is_said_once_and_of_two_runs_each() {
+        let mut out = Outgoing::new();
+        let mut now = Time::ZERO;
+        out.push(packet(0, Class::Video, Flags::KEY, now), now);
+        now = Time::from_ms(301);
+        for seq in [1, 2, 3, 7] {
+            assert_eq!(out.push(packet(seq, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
+        }
+        // What a node before left out, too.
+        let word = Outbound {
+            left_out: true,
+            payload: left_out(5),
+            ..packet(8, Class::Video, Flags::default(), now)
+        };
+        assert_eq!(out.push(word, now), Pushed::LeftOut);
+        assert!(out.poll(1_200, now).is_some(), "the first frame");
+        assert_eq!(out.push(packet(13, Class::Video, Flags::KEY, now), now), Pushed::Taken);
+        let said: Vec<_> = std::iter::from_fn(|| out.poll(1_200, now))
+            .map(|datagram| match read(&datagram) {
+                Ok(Datagram::Media(media, body)) if media.left_out => {
+                    (media.seq, left_out_count(body.payload).unwrap())
+                }
+                Ok(Datagram::Media(media, _)) => (media.seq, 0),
+                other => unreachable!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(said, [(1, 3), (7, 6), (13, 0)]);
     }
 
     #[test]

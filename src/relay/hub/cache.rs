@@ -1,0 +1,194 @@
+//! The end of a track, from its newest key frame on: what somebody who begins to take it is given first, and what tells from where on somebody who
+//! changes its way has to be given it.
+
+use std::collections::BTreeMap;
+
+use media::{Kind, Time};
+
+use crate::relay::flow::Flow;
+
+/// Bytes of one track that are kept, shared with whom they went to: 16 s of 8 Mbit/s. What is longer is not kept up to its next key frame.
+const BYTES_MAX: usize = 16 << 20;
+/// Packets of it.
+const PACKETS_MAX: usize = 16_384;
+/// Sound is kept so long: GOPs of RTMP are no longer.
+const SOUND_US: i64 = 10_000_000;
+
+/// What is kept of a track.
+#[derive(Default, Debug)]
+pub(super) struct Cache {
+    flows: BTreeMap<u64, Flow>,
+    bytes: usize,
+    /// The newest key frame's first number.
+    key: Option<u64>,
+    newest: Option<u64>,
+}
+
+impl Cache {
+    /// Keeps what came; by how much it came later than another way, in microseconds: 0 when it is newer than all before.
+    pub(super) fn insert(&mut self, flow: &Flow, kind: Kind) -> i64 {
+        let seq = flow.seq();
+        let newer = self.newest.is_none_or(|newest| seq > newest);
+        self.newest = self.newest.max(Some(seq));
+        if self.key.is_some_and(|key| seq < key) {
+            return i64::MAX;
+        }
+        if let Some(before) = self.flows.get(&seq) {
+            return match (before, flow) {
+                (Flow::Packet(before), Flow::Packet(flow)) => {
+                    flow.packet.arrival.since(before.packet.arrival)
+                }
+                _ => i64::MAX,
+            };
+        }
+        if kind == Kind::Video && flow.begins_key_frame() {
+            self.key = Some(seq);
+            let newer = self.flows.split_off(&seq);
+            let older = std::mem::replace(&mut self.flows, newer);
+            self.bytes -= older.values().map(Flow::payload_len).sum::<usize>();
+        }
+        self.bytes += flow.payload_len();
+        self.flows.insert(seq, flow.clone());
+        if let (Kind::Audio, Flow::Packet(out)) = (kind, flow) {
+            let old = |flow: &Flow| match flow {
+                Flow::Packet(of) => out.packet.arrival.since(of.packet.arrival) > SOUND_US,
+                Flow::LeftOut { .. } => true,
+            };
+            while let Some(first) = self.flows.first_entry().filter(|first| old(first.get())) {
+                self.bytes -= first.remove().payload_len();
+            }
+        }
+        if self.bytes > BYTES_MAX || self.flows.len() > PACKETS_MAX {
+            (self.flows, self.bytes, self.key) = (BTreeMap::new(), 0, None);
+        }
+        if newer { 0 } else { i64::MAX }
+    }
+
+    /// When the newest key frame came into the cluster.
+    pub(super) fn key_ingest(&self) -> Option<Time> {
+        match self.flows.get(&self.key?)? {
+            Flow::Packet(out) => Some(out.ingest),
+            Flow::LeftOut { .. } => None,
+        }
+    }
+
+    /// For who begins: a picture from its key frame on, sound from that time on.
+    pub(super) fn begin(&self, kind: Kind, from: Option<Time>) -> Vec<Flow> {
+        let young = |flow: &Flow| match flow {
+            Flow::Packet(out) => from.is_some_and(|from| out.ingest >= from),
+            Flow::LeftOut { .. } => false,
+        };
+        match (kind, self.key) {
+            (Kind::Video, Some(key)) => self.flows.range(key..).map(|(_, flow)| flow.clone()).collect(),
+            (Kind::Video, None) => Vec::new(),
+            (Kind::Audio, _) => self.flows.values().skip_while(|flow| !young(flow)).cloned().collect(),
+        }
+    }
+
+    /// What is behind this number, if nothing between is missing for being too old.
+    pub(super) fn behind(&self, after: u64) -> Option<Vec<Flow>> {
+        let (first, _) = self.flows.first_key_value()?;
+        let behind = after.saturating_add(1);
+        (*first <= behind).then(|| self.flows.range(behind..).map(|(_, flow)| flow.clone()).collect())
+    }
+
+    /// The number up to which everything since the newest key frame is there.
+    pub(super) fn whole_up_to(&self) -> Option<u64> {
+        let from = self.key.or(self.flows.first_key_value().map(|(first, _)| *first))?;
+        let mut next = from;
+        for (seq, flow) in self.flows.range(from..) {
+            if *seq > next {
+                break;
+            }
+            next = next.max(flow.end());
+        }
+        next.checked_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::flow::Out;
+    use bytes::Bytes;
+    use media::{Codec, Packet};
+
+    fn packet(seq: u64, key_start: bool, len: usize) -> Flow {
+        let codec = if len < 50 { Codec::Aac } else { Codec::H264 };
+        let at = Time::from_ms(seq as i64 * 20);
+        let packet = Packet {
+            seq,
+            timestamp: 0,
+            arrival: at,
+            capture: at,
+            codec,
+            marker: true,
+            key_start,
+            discardable: false,
+            temporal: Default::default(),
+            descriptor: Bytes::new(),
+            fresh_source: false,
+            payload: Bytes::from(vec![0; len]),
+        };
+        Flow::Packet(Out { packet, dts_offset: 0, config: Bytes::new(), ingest: at })
+    }
+
+    fn seqs(flows: &[Flow]) -> Vec<u64> {
+        flows.iter().map(Flow::seq).collect()
+    }
+
+    #[test]
+    fn a_picture_begins_with_its_newest_key_frame_in_whatever_order_it_came() {
+        let mut cache = Cache::default();
+        for (seq, key) in [(1, true), (2, false), (5, false), (4, true), (3, false), (6, false)] {
+            cache.insert(&packet(seq, key, 100), Kind::Video);
+        }
+        assert_eq!(seqs(&cache.begin(Kind::Video, None)), [4, 5, 6]);
+        assert_eq!(cache.bytes, 300);
+        assert_eq!(cache.key_ingest(), Some(Time::from_ms(80)));
+        assert_eq!(cache.behind(4).map(|it| seqs(&it)), Some(vec![5, 6]));
+        assert_eq!(cache.behind(2).map(|it| seqs(&it)), None, "3 is too old");
+    }
+
+    #[test]
+    fn what_is_whole_ends_before_the_first_hole_and_what_was_left_out_is_none() {
+        let mut cache = Cache::default();
+        for seq in [1, 2, 3, 8, 9, 11] {
+            cache.insert(&packet(seq, seq == 1, 100), Kind::Video);
+        }
+        assert_eq!(cache.whole_up_to(), Some(3));
+        cache.insert(&Flow::LeftOut { seq: 4, count: 4 }, Kind::Video);
+        assert_eq!(cache.whole_up_to(), Some(9));
+        assert_eq!(cache.insert(&packet(10, false, 100), Kind::Video), i64::MAX, "a hole is closed");
+        assert_eq!(cache.insert(&packet(12, false, 100), Kind::Video), 0);
+        assert_eq!(cache.whole_up_to(), Some(12));
+        let Flow::Packet(mut other) = packet(11, false, 100) else { unreachable!("it is one") };
+        other.packet.arrival = other.packet.arrival.plus_us(30_000);
+        assert_eq!(cache.insert(&Flow::Packet(other), Kind::Video), 30_000, "by another way");
+        assert_eq!(cache.bytes, 800);
+    }
+
+    #[test]
+    fn sound_begins_with_the_picture_and_is_kept_for_ten_seconds() {
+        let mut cache = Cache::default();
+        for seq in 1..=1_000 {
+            cache.insert(&packet(seq, true, 10), Kind::Audio);
+        }
+        assert_eq!(cache.flows.len(), 501);
+        let begin = cache.begin(Kind::Audio, Some(Time::from_ms(19_000)));
+        assert_eq!((begin.len(), begin[0].seq()), (51, 950));
+        assert_eq!(cache.begin(Kind::Audio, None).len(), 0);
+    }
+
+    #[test]
+    fn an_endless_gop_is_not_kept() {
+        let mut cache = Cache::default();
+        for seq in 1..=20_000 {
+            cache.insert(&packet(seq, seq == 1, 2_000), Kind::Video);
+            assert!(cache.bytes <= BYTES_MAX);
+        }
+        assert_eq!(cache.begin(Kind::Video, None).len(), 0);
+        cache.insert(&packet(20_001, true, 100), Kind::Video);
+        assert_eq!(seqs(&cache.begin(Kind::Video, None)), [20_001]);
+    }
+}
