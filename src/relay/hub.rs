@@ -28,7 +28,7 @@ use crate::node::Node;
 use ask::{Allowed, Asked};
 use feeds::Feeds;
 use give::{Begins, Given, Published};
-use offers::Offer;
+use offers::{Offer, Parent};
 use take::{Batch, Taken, Want};
 
 /// While quinn holds a burst, it is asked again after so long.
@@ -82,7 +82,7 @@ struct Hub {
     feeds: Feeds,
     wants: HashMap<TrackKey, Want>,
     /// By which link a stream comes.
-    parents: HashMap<StreamName, usize>,
+    parents: HashMap<StreamName, Parent>,
     /// What was said last of the encodings of streams that come from elsewhere.
     layers: HashMap<StreamId, Message>,
     asks: Asked,
@@ -405,6 +405,7 @@ impl Hub {
         }
         self.end_idle(now);
         self.end_idle_feeds(now);
+        self.shorten(now);
         self.give_up(now);
     }
 }

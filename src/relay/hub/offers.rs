@@ -1,7 +1,7 @@
 //! Which streams peers have, and by which way they come here and go on.
 
 use ::relay::control::{Form, Message};
-use media::{Codec, NodeId, StreamName};
+use media::{Codec, NodeId, StreamName, Time};
 
 use super::{Hub, Link};
 use crate::relay::Announced;
@@ -10,6 +10,23 @@ use crate::relay::Announced;
 const ANNOUNCED_MAX: usize = 10_000;
 /// Links that a stream may take from its publisher's node to a viewer's.
 const HOPS_MAX: usize = 3;
+
+/// A stream that is taken comes by a shorter way when that has been there for so long: links that come and go move nobody.
+const SHORTER_US: i64 = 10_000_000;
+
+/// By which link a stream comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parent {
+    link: usize,
+    /// A shorter way has been there since.
+    longer_since: Option<Time>,
+}
+
+impl Parent {
+    fn is_long(&self, now: Time) -> bool {
+        self.longer_since.is_some_and(|since| now.since(since) >= SHORTER_US)
+    }
+}
 
 /// An announcement, of a peer or to one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,17 +62,19 @@ impl Hub {
 
     /// By which link the stream comes, and what was announced there.
     pub(super) fn parent(&self, name: &StreamName) -> Option<(usize, &Offer)> {
-        let id = *self.parents.get(name)?;
+        let id = self.parents.get(name)?.link;
         Some((id, self.links.get(&id)?.offers.get(name)?))
     }
 
-    /// Of the newest generation the way by which it comes, as long as that is one and does not stop; else the shortest.
+    /// Of the newest generation the shortest way; one that stops only where there is no other. While the stream is taken the way by which it comes, unless
+    /// another has been shorter for long.
     fn best(&self, name: &StreamName) -> Option<(usize, &Offer)> {
         let offers = self.links.iter().filter_map(|(id, link)| Some((*id, link, link.offers.get(name)?)));
         let newest = offers.clone().map(|(_, _, offer)| offer.generation).max()?;
-        let parent = self.parents.get(name);
+        let stays = |of: &&Parent| !of.is_long(self.now()) && self.is_taken(name);
+        let parent = self.parents.get(name).filter(stays).map(|of| of.link);
         let order = |(id, link, offer): &(usize, &Link, &Offer)| {
-            (link.drains, Some(id) != parent, offer.path.len(), *id)
+            (link.drains, Some(*id) != parent, offer.path.len(), *id)
         };
         let newest = offers.filter(|(_, _, offer)| offer.generation == newest);
         newest.min_by_key(order).map(|(id, _, offer)| (id, offer))
@@ -67,7 +86,9 @@ impl Hub {
         let generation = best.as_ref().map(|(_, best)| best.generation);
         match best {
             Some((id, Offer { generation, form, codecs, path })) => {
-                self.parents.insert(name.clone(), id);
+                if self.parents.get(name).is_none_or(|of| of.link != id) {
+                    self.parents.insert(name.clone(), Parent { link: id, longer_since: None });
+                }
                 let announced = Announced { generation, path, form, codecs };
                 self.handle.announced.insert(name.clone(), announced);
             }
@@ -87,6 +108,27 @@ impl Hub {
             self.follow_parent(name);
         }
         self.announce(name);
+    }
+
+    /// A way that has been longer than another for long is left.
+    pub(super) fn shorten(&mut self, now: Time) {
+        let links = &self.links;
+        let shortest = |name: &StreamName, generation: u64| {
+            let offers = links.values().filter(|link| !link.drains).filter_map(|link| link.offers.get(name));
+            offers.filter(|offer| offer.generation == generation).map(|offer| offer.path.len()).min()
+        };
+        let mut long = Vec::new();
+        for (name, parent) in &mut self.parents {
+            let offer = links.get(&parent.link).and_then(|link| link.offers.get(name));
+            let longer = offer.is_some_and(|it| shortest(name, it.generation) < Some(it.path.len()));
+            parent.longer_since = parent.longer_since.or(Some(now)).filter(|_| longer);
+            if parent.is_long(now) {
+                long.push(name.clone());
+            }
+        }
+        for name in long {
+            self.choose(&name);
+        }
     }
 
     /// Peers hear what is new of the stream: that it is published here, or the best way by which it comes. Not those that are on that way.

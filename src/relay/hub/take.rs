@@ -286,6 +286,11 @@ impl Hub {
         Some((id, alias))
     }
 
+    /// Somebody takes something of the stream here.
+    pub(super) fn is_taken(&self, name: &StreamName) -> bool {
+        self.wants.values().any(|want| want.name == *name)
+    }
+
     /// The way of a stream may be another: what comes by a link that is gone comes by that at once, what still comes until it is there.
     pub(super) fn follow_parent(&mut self, name: &StreamName) {
         let Some((parent, _)) = self.parent(name) else { return };
