@@ -164,6 +164,14 @@ pub(crate) const FAMILIES: &[Family] = &[
     link_counter("millrace_relay_sent_bytes_total", PEER, "Bytes of the datagrams sent to the peer.", |m, s| s.one(&m.sent_bytes)),
     link_counter("millrace_relay_datagrams_total", &["peer", "event"], "Datagrams of media, by what became of them.", |m, s| s.by(&m.events)),
     link_counter("millrace_relay_packets_dropped_total", &["peer", "reason"], "Packets for the peer that were not sent.", |m, s| s.by(&m.drops)),
+    node_counter("millrace_relay_switches_total", &["reason"], "Tracks that come by another way than before.", |m, s| s.by(&m.switches)),
+    Family {
+        name: "millrace_relay_switch_gap_seconds",
+        help: "Between a track's last packet by one way and its first new one by the next.",
+        kind: MetricType::HISTOGRAM,
+        labels: &[],
+        read: Read::Node(|m, s| s.histogram(&m.switch_gap)),
+    },
     Family {
         name: "millrace_relay_age_seconds",
         help: "How old packets are when they arrive from the peer, since they came into the cluster.",
@@ -381,6 +389,7 @@ mod tests {
         check::<RtmpRole>(&document, "role");
         check::<crate::RelayEvent>(&document, "relay event");
         check::<crate::RelayDrop>(&document, "relay drop reason");
+        check::<crate::RelaySwitch>(&document, "relay switch reason");
         check::<Conversion>(&document, "conversion");
         check::<Route>(&document, "route");
         check::<StatusClass>(&document, "status");

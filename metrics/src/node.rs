@@ -183,6 +183,18 @@ labels! {
     }
 }
 
+labels! {
+    /// Why a track comes by another way than before. The label is the metric's `reason`.
+    RelaySwitch {
+        /// The link by which it came is gone.
+        Lost = "lost",
+        /// The peer stops.
+        Drains = "drains",
+        /// The other way is shorter.
+        Shorter = "shorter",
+    }
+}
+
 /// What is counted of the link to one peer, over all its connections. The relay's task alone writes.
 #[derive(Default, Debug)]
 pub struct LinkMetrics {
@@ -263,6 +275,10 @@ pub struct NodeMetrics {
     pub queue_overflows: By<Queue, SharedCounter, { Queue::COUNT }>,
     /// Tasks ended by a panic of ours.
     pub panics: SharedCounter,
+    /// Tracks that went over to another way from node to node.
+    pub switches: By<RelaySwitch, SharedCounter, { RelaySwitch::COUNT }>,
+    /// Between the last packet of a track by one way and the first new one by the next.
+    pub switch_gap: Histogram,
     /// The links to the peers that the settings name, by id: set once, so the number of series is bounded.
     pub links: OnceLock<Vec<(String, Arc<LinkMetrics>)>>,
 }

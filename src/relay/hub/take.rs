@@ -7,7 +7,7 @@ use ::relay::control::{self, Encoding, Message, SEQ_MAX, TIME_MAX, TrackId};
 use ::relay::datagram::{Flags, left_out_count};
 use ::relay::hop::Arrived;
 use media::{AudioConfig, Kind, Packet, StreamName, Time};
-use metrics::Queue;
+use metrics::{Queue, RelaySwitch};
 use sfu::{Command, LAYERS_MAX, Layer, Layers, Mail, SourceId, StreamId, TrackKey};
 use tokio::sync::mpsc;
 
@@ -74,6 +74,9 @@ pub(super) struct Want {
     /// How it will come, once it comes that way as it does by the other, and since when it is waited for.
     next: Option<Leg>,
     next_since: Time,
+    /// When the newest came, and whether by another way than it is to come by now.
+    last: Option<Time>,
+    has_switched: bool,
     cache: Cache,
     asked: Time,
 }
@@ -157,6 +160,8 @@ impl Hub {
                 leg: None,
                 next: None,
                 next_since: Time::ZERO,
+                last: None,
+                has_switched: false,
                 cache: Cache::default(),
                 asked: Time::ZERO,
             };
@@ -312,11 +317,24 @@ impl Hub {
         moved.sort_unstable_by_key(|key| (key.kind == Kind::Audio, key.stream, key.layer));
         for key in moved {
             let leg = self.take(key, None);
+            self.count_switch(key);
             let Some(want) = self.wants.get_mut(&key) else { continue };
             let old = if want.leg.is_some() { std::mem::replace(&mut want.next, leg) } else { None };
             (want.leg, want.next_since) = (want.leg.or(leg), now);
             self.drop_leg(old);
         }
+    }
+
+    fn count_switch(&mut self, key: TrackKey) {
+        let Some(want) = self.wants.get_mut(&key).filter(|want| want.last.is_some()) else { return };
+        let old = want.leg.and_then(|(link, _)| self.links.get(&link));
+        let reason = match old {
+            None => RelaySwitch::Lost,
+            Some(link) if link.drains => RelaySwitch::Drains,
+            Some(_) => RelaySwitch::Shorter,
+        };
+        want.has_switched |= old.is_none();
+        self.node.metrics.switches.of(reason).increment();
     }
 
     /// Ways that were waited for long enough are taken.
@@ -325,6 +343,7 @@ impl Hub {
         let mut old = Vec::new();
         for want in self.wants.values_mut().filter(over) {
             old.push(std::mem::replace(&mut want.leg, want.next.take()));
+            want.has_switched = true;
         }
         for leg in old {
             self.drop_leg(leg);
@@ -422,6 +441,7 @@ impl Hub {
 
     /// To who wants it: the home shards, a mail a track; makers of frames; peers.
     pub(super) fn deliver(&mut self, batch: Batch) {
+        let now = self.now();
         for (leg, flows) in batch {
             let taken = self.links.get(&leg.0).and_then(|link| link.takes.get(&leg.1));
             let Some(taken) = taken.filter(|_| !flows.is_empty()) else { continue };
@@ -435,7 +455,15 @@ impl Hub {
             if behind_us <= CAUGHT_UP_US && want.next == Some(leg) {
                 // What is on the way by the old one comes by this one, too.
                 old = want.leg.take();
-                (want.leg, want.next) = (want.next.take(), None);
+                (want.leg, want.next, want.has_switched) = (want.next.take(), None, true);
+            }
+            if behind_us == 0 {
+                let before = want.last.replace(now);
+                if std::mem::take(&mut want.has_switched)
+                    && let Some(before) = before
+                {
+                    self.node.metrics.switch_gap.observe(now.since(before).unsigned_abs());
+                }
             }
             if want.shard {
                 let packets = flows.iter().filter_map(packet).cloned().collect();
