@@ -8,8 +8,8 @@ use std::process::Command;
 pub struct Cluster {
     folder: PathBuf,
     nodes: Vec<(String, u16)>,
-    /// Who knows whom; all know all when there are none.
-    links: Vec<(String, String)>,
+    /// Who is told of whom; `None`: all of all.
+    links: Option<Vec<(String, String)>>,
 }
 
 impl Cluster {
@@ -21,7 +21,7 @@ impl Cluster {
     pub fn of(ids: &[&str]) -> Cluster {
         let folder = crate::scratch().join(format!("{}-{}", crate::unique("cluster"), std::process::id()));
         let nodes = ids.iter().map(|id| (id.to_string(), free_udp())).collect();
-        let cluster = Cluster { folder, nodes, links: Vec::new() };
+        let cluster = Cluster { folder, nodes, links: None };
         cluster.authority("ca");
         for id in ids {
             cluster.certify("ca", id, id);
@@ -36,13 +36,20 @@ impl Cluster {
         ids.sort_unstable();
         ids.dedup();
         let mut cluster = Cluster::of(&ids);
-        cluster.links = links.iter().map(|link| (link[..1].to_owned(), link[1..].to_owned())).collect();
+        let links = links.iter().map(|link| (link[..1].to_owned(), link[1..].to_owned()));
+        cluster.links = Some(links.collect());
         cluster
+    }
+
+    /// The same where no settings name another node.
+    #[track_caller]
+    pub fn unlisted(ids: &[&str]) -> Cluster {
+        Cluster { links: Some(Vec::new()), ..Cluster::of(ids) }
     }
 
     fn knows(&self, id: &str, other: &str) -> bool {
         let is = |(from, to): &(String, String)| (from == id && to == other) || (from == other && to == id);
-        id != other && (self.links.is_empty() || self.links.iter().any(is))
+        id != other && self.links.as_ref().is_none_or(|links| links.iter().any(is))
     }
 
     /// Makes an authority.

@@ -8,6 +8,7 @@ pub mod ffmpeg;
 pub mod flv;
 pub mod http;
 pub mod nat;
+pub mod nats;
 pub mod netns;
 pub mod node;
 pub mod peer;

@@ -17,6 +17,8 @@ pub enum Tool {
     Firefox,
     /// TUN devices, and the right to make them and network namespaces.
     Link,
+    /// `nats-server`.
+    Nats,
 }
 
 impl Tool {
@@ -37,6 +39,8 @@ impl Tool {
                 absent.extend(no_browser(&firefox(), "FIREFOX", "puppeteer-core"));
                 absent.extend(Namespace::create().err().map(|error| error.to_string()));
             }
+            Tool::Nats if !runs("nats-server", "--version") => absent.push("no nats-server".into()),
+            Tool::Nats => {}
             Tool::Link => absent.extend(Emulator::start(&Options::default()).err().map(|it| it.to_string())),
         }
         (!absent.is_empty()).then(|| absent.join(", "))

@@ -41,6 +41,7 @@ pub fn install() {
         ("node", "--version", "nodejs"),
         ("npm", "--version", "npm"),
         ("ip", "-Version", "iproute2"),
+        ("nats-server", "--version", "nats-server"),
         ("valgrind", "--version", "valgrind"),
     ]);
     packages.extend(missing_peers());
