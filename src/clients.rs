@@ -155,6 +155,12 @@ impl Clients {
         all
     }
 
+    /// How many publish, and how many play.
+    pub fn count(&self) -> (usize, usize) {
+        let publishers = self.by_id.iter().filter(|client| client.kind.publishes()).count();
+        (publishers, self.by_id.len().saturating_sub(publishers))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod convert;
 pub mod demo;
+pub mod directory;
 pub mod door;
 pub mod http;
 pub mod logging;

@@ -14,7 +14,9 @@ static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Starts it. Dropping the guard writes what waits.
 pub fn start(config: &Config) -> anyhow::Result<WorkerGuard> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)?;
+    // Its client says each time that it connects; what the directory says is enough.
+    let filter = format!("async_nats=warn,{}", config.log.filter);
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     let terminal = std::io::stderr().is_terminal();
     let json = match config.log.format {
         LogFormat::Auto => !terminal,

@@ -16,10 +16,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clients::{Client, ClientGuard, ClientKind, Clients, Entry, Kicked};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, DirectoryKind};
+use crate::directory::{Directory, Held};
 use crate::media_plane::{self, Order, ShardHandle};
 use crate::relay;
-use crate::stream::{PublishGuard, StreamSettings, Streams, WatchGuard};
+use crate::stream::{PublishError, PublishGuard, StreamSettings, Streams, WatchGuard};
 use crate::task;
 use crate::wishes::Wishes;
 
@@ -80,6 +81,8 @@ pub struct Node {
     /// The token of a peer.
     pub session_of: DashMap<PeerId, String>,
     half_open: Mutex<VecDeque<PeerId>>,
+    /// The directory, where the settings name one.
+    pub directory: OnceLock<Arc<Directory>>,
     /// Control-plane counters.
     pub metrics: Arc<NodeMetrics>,
     /// The DTLS certificate, made at start.
@@ -99,6 +102,8 @@ impl Node {
         let clock = Clock::start();
         let random = SystemRandom::new();
         let mut seed = [0u8; 8];
+        random.fill(&mut seed).map_err(|_| anyhow::anyhow!("no randomness from the system"))?;
+        let boot = u64::from_le_bytes(seed) >> 12;
         random.fill(&mut seed).map_err(|_| anyhow::anyhow!("no randomness from the system"))?;
         let count = config.shards();
         let ip = config.webrtc.listen_ip;
@@ -136,6 +141,7 @@ impl Node {
             sessions: DashMap::new(),
             session_of: DashMap::new(),
             half_open: Mutex::default(),
+            directory: OnceLock::new(),
             metrics,
             identity,
             candidate_ips,
@@ -145,6 +151,11 @@ impl Node {
         });
         node.spawn_vital("events", node.clone().handle_events(events));
         node.spawn_vital("sweep", node.clone().sweep());
+        if node.config.cluster.directory == DirectoryKind::Nats && !node.config.cluster.is_uplink {
+            let directory = Directory::new(&node, boot)?;
+            directory.start(&node);
+            let _ = node.directory.set(directory);
+        }
         if let Some(((handle, local), (_, mail))) = cluster {
             relay::start(&node, handle, mail, local)?;
         }
@@ -218,6 +229,23 @@ impl Node {
         let (_, session) = self.sessions.remove(&token)?;
         self.clients.remove(session.client.id);
         Some(session)
+    }
+
+    /// Claims a stream for a publisher, where there is a directory.
+    ///
+    /// # Errors
+    /// The stream has a publisher, here or at the node that is named.
+    pub async fn claim(&self, stream: &StreamName) -> Result<Option<Held>, PublishError> {
+        let Some(directory) = self.directory.get() else { return Ok(None) };
+        let replace = self.config.stream.replace_publisher;
+        let own = self.streams.get(stream).and_then(|stream| stream.publisher());
+        if own.is_some_and(|own| own.relayed.is_none() && !replace) {
+            return Err(PublishError::Busy(stream.clone()));
+        }
+        let relay = self.streams.shared().relay();
+        let newest = relay.and_then(|relay| relay.announced.get(stream).map(|of| of.generation)).unwrap_or(0);
+        let claim = directory.claim(stream, newest, replace).await;
+        claim.map(Some).map_err(|node| PublishError::Elsewhere(stream.clone(), node))
     }
 
     /// Ends everything: called once, at the end of the drain.

@@ -24,7 +24,7 @@ use crate::clients::{ClientKind, Kicked};
 use crate::door::{Door, poll_send};
 use crate::node::Node;
 use crate::stream::log::{Ended, Entry, Headers, Read, Reader, rtmp_header, wire_ms};
-use crate::stream::{Ingest, Stream, Watch};
+use crate::stream::{Ingest, PublishError, Stream, Watch};
 
 /// A connection that has neither published nor played by then is closed.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
@@ -193,14 +193,16 @@ impl Connection {
     }
 
     async fn publish(&mut self, app: &str, name: &str, query: &str) -> Result<(), CloseError> {
-        let admitted = self.admit(Action::Publish, app, name, query).await.and_then(|name| {
+        let admitted = async {
+            let name = self.admit(Action::Publish, app, name, query).await?;
+            let taken = |error: PublishError| (Refusal::NameTaken, error.to_string());
+            let claim = self.node.claim(&name).await.map_err(taken)?;
             let stream = self.node.streams.get_or_create(&name);
             let (client, kicked) = self.node.add_task_client(ClientKind::RtmpPublish, self.ip(), name);
-            let guard = stream.publish(client.client.id, Ingest::Rtmp);
-            let guard = guard.map_err(|e| (Refusal::NameTaken, e.to_string()))?;
+            let guard = stream.publish(client.client.id, Ingest::Rtmp, claim).map_err(taken)?;
             Ok((stream, client, kicked, guard))
-        });
-        let (stream, client, mut kicked, guard) = match admitted {
+        };
+        let (stream, client, mut kicked, guard) = match admitted.await {
             Ok(admitted) => admitted,
             Err((refusal, why)) => {
                 self.node.metrics.refused.of(refusal).add(1);

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use media::NodeId;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
@@ -75,10 +74,7 @@ fn id_of(path: &str) -> anyhow::Result<String> {
     let cert = CertificateDer::from_pem_file(path).with_context(|| {
         format!("cannot read a certificate from {path} (--cert or --certs): `millrace cert node` makes one")
     })?;
-    let parsed =
-        webpki::EndEntityCert::try_from(&cert).with_context(|| format!("{path} is no certificate"))?;
-    let id = parsed.valid_dns_names().find_map(NodeId::new);
-    Ok(id
+    Ok(crate::relay::id_of(&cert)
         .with_context(|| format!("{path} names no node: `millrace cert node` makes one that does"))?
         .to_string())
 }

@@ -4,3 +4,5 @@
     not(test),
     deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)
 )]
+
+pub mod directory;

@@ -179,6 +179,20 @@ pub(crate) const FAMILIES: &[Family] = &[
         labels: PEER,
         read: Read::Link(|m, s| s.histogram(&m.age)),
     },
+    // The directory.
+    node_gauge("millrace_directory_connected", &[], "1 while there is a connection to the directory.", |m, s| s.one(&m.directory_connected)),
+    node_counter("millrace_directory_restarts_total", &[], "Connections to the directory that ended or did not come to be.", |m, s| s.one(&m.directory_restarts)),
+    node_gauge("millrace_directory_nodes", &[], "Nodes in the directory whose leases run.", |m, s| s.one(&m.directory_nodes)),
+    node_gauge("millrace_directory_rubbish", &[], "Records of the directory that were no such.", |m, s| s.one(&m.directory_rubbish)),
+    node_gauge("millrace_directory_claims", &[], "Streams that publishers of this node have.", |m, s| s.one(&m.claims_held)),
+    node_counter("millrace_directory_events_total", &["event"], "What became of claims.", |m, s| s.by(&m.directory)),
+    Family {
+        name: "millrace_directory_claim_seconds",
+        help: "How long publishers waited for their claim.",
+        kind: MetricType::HISTOGRAM,
+        labels: &[],
+        read: Read::Node(|m, s| s.histogram(&m.claim_time)),
+    },
     // The process.
     Family {
         name: "millrace_build_info",
@@ -209,7 +223,7 @@ impl Family {
             }
             Read::Node(read) => read(sources.node, &mut samples),
             Read::Link(read) => {
-                for (peer, link) in sources.node.links() {
+                for (peer, link) in &sources.node.links() {
                     samples.of = Some(peer.clone());
                     read(link, &mut samples);
                 }
@@ -388,6 +402,7 @@ mod tests {
         check::<Refusal>(&document, "refusal reason");
         check::<RtmpRole>(&document, "role");
         check::<crate::RelayEvent>(&document, "relay event");
+        check::<crate::DirectoryEvent>(&document, "directory event");
         check::<crate::RelayDrop>(&document, "relay drop reason");
         check::<crate::RelaySwitch>(&document, "relay switch reason");
         check::<Conversion>(&document, "conversion");
@@ -413,7 +428,7 @@ mod tests {
     fn every_sample_has_all_its_labels() {
         let shards = [Arc::new(ShardMetrics::default())];
         let node = NodeMetrics::default();
-        node.links.set(vec![("b".into(), Arc::default())]).expect("it is set once");
+        node.link("b");
         let sources = Sources { shards: &shards, node: &node, process: &Process::read() };
         for family in FAMILIES {
             let collected = family.collect(&sources);

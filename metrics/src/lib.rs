@@ -27,8 +27,8 @@ pub use drop_reason::DropReason;
 pub use histogram::{Histogram, LATENCY_BOUNDS_US};
 pub use label::{By, Label};
 pub use node::{
-    Conversion, LinkMetrics, NodeMetrics, Protocol, Queue, Refusal, RelayDrop, RelayEvent, RelaySwitch,
-    Route, RtmpRole, StatusClass,
+    Conversion, DirectoryEvent, LinkMetrics, NodeMetrics, Protocol, Queue, Refusal, RelayDrop, RelayEvent,
+    RelaySwitch, Route, RtmpRole, StatusClass,
 };
 pub use registry::Registry;
 pub use shard::{PacketKind, Phase, ShardMetrics};

@@ -1,6 +1,7 @@
 //! What the control plane counts.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
 
 use crate::{By, Histogram, SharedCounter, SharedGauge};
 
@@ -184,6 +185,22 @@ labels! {
 }
 
 labels! {
+    /// What becomes of claims in the directory. The label is the metric's `event`.
+    DirectoryEvent {
+        /// A publisher's stream was claimed.
+        Claimed = "claimed",
+        /// It could not be, as the directory was away: the publisher was taken all the same.
+        Unclaimed = "unclaimed",
+        /// Claimed later.
+        Reclaimed = "reclaimed",
+        /// Another node has it: the publisher was refused.
+        Refused = "refused",
+        /// Another node has a newer publisher: this one's was ended.
+        Lost = "lost",
+    }
+}
+
+labels! {
     /// Why a track comes by another way than before. The label is the metric's `reason`.
     RelaySwitch {
         /// The link by which it came is gone.
@@ -275,18 +292,43 @@ pub struct NodeMetrics {
     pub queue_overflows: By<Queue, SharedCounter, { Queue::COUNT }>,
     /// Tasks ended by a panic of ours.
     pub panics: SharedCounter,
+    /// 1 while there is a connection to the directory.
+    pub directory_connected: SharedGauge,
+    /// Connections to it that ended.
+    pub directory_restarts: SharedCounter,
+    /// Nodes whose leases run, this one with them.
+    pub directory_nodes: SharedGauge,
+    /// Records that were no such.
+    pub directory_rubbish: SharedGauge,
+    /// Streams that this node has.
+    pub claims_held: SharedGauge,
+    /// What became of claims.
+    pub directory: By<DirectoryEvent, SharedCounter, { DirectoryEvent::COUNT }>,
+    /// How long publishers waited for theirs.
+    pub claim_time: Histogram,
     /// Tracks that went over to another way from node to node.
     pub switches: By<RelaySwitch, SharedCounter, { RelaySwitch::COUNT }>,
     /// Between the last packet of a track by one way and the first new one by the next.
     pub switch_gap: Histogram,
-    /// The links to the peers that the settings name, by id: set once, so the number of series is bounded.
-    pub links: OnceLock<Vec<(String, Arc<LinkMetrics>)>>,
+    /// The links to other nodes, by id: as many as [`LINKS_MAX`], so the number of series is bounded.
+    links: RwLock<BTreeMap<String, Arc<LinkMetrics>>>,
 }
+
+/// Links that have series of their own; those of others are counted together, as `other`.
+pub const LINKS_MAX: usize = 256;
 
 impl NodeMetrics {
     /// The links to other nodes, by their ids.
-    pub fn links(&self) -> &[(String, Arc<LinkMetrics>)] {
-        self.links.get().map_or(&[], Vec::as_slice)
+    pub fn links(&self) -> Vec<(String, Arc<LinkMetrics>)> {
+        let links = self.links.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        links.iter().map(|(id, link)| (id.clone(), link.clone())).collect()
+    }
+
+    /// The link to that node.
+    pub fn link(&self, id: &str) -> Arc<LinkMetrics> {
+        let mut links = self.links.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let id = if links.contains_key(id) || links.len() < LINKS_MAX { id } else { "other" };
+        links.entry(id.to_owned()).or_default().clone()
     }
 
     /// Counts an answered HTTP request.

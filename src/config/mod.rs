@@ -173,6 +173,18 @@ pub struct Cluster {
     pub listen: SocketAddr,
     /// The other nodes, as `ID=ADDRESS:PORT`.
     pub peers: Vec<String>,
+    /// How nodes find each other, and who has which stream.
+    pub directory: DirectoryKind,
+    /// NATS servers, as `nats://HOST:PORT` or `tls://HOST:PORT`.
+    pub nats: Vec<String>,
+    /// A credentials file for them; empty: none.
+    pub nats_creds: String,
+    /// Servers that keep each record, where this node is the first to come.
+    pub nats_replicas: usize,
+    /// Where the node stands, for people.
+    pub region: String,
+    /// Where other nodes reach the relay, as `ADDRESS:PORT`; empty: `listen`.
+    pub advertise: String,
     /// Ids of uplinks, whose certificates may dial in and ask for rights.
     pub uplinks: Vec<String>,
     /// This process is an uplink: it dials its one peer and asks it who may do what. Not a setting: `millrace uplink` is one.
@@ -186,7 +198,22 @@ pub struct Cluster {
     pub key: String,
 }
 
+/// How nodes find each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectoryKind {
+    /// By `peers`; who publishes a stream last has it.
+    Static,
+    /// In NATS, beside `peers`.
+    Nats,
+}
+
 impl Cluster {
+    /// Where other nodes reach the relay.
+    pub fn advertised(&self) -> SocketAddr {
+        self.advertise.parse().unwrap_or(self.listen)
+    }
+
     /// The other nodes; `None` for what is no `ID=ADDRESS:PORT`.
     pub fn peers(&self) -> impl Iterator<Item = Option<(NodeId, SocketAddr)>> {
         self.peers.iter().map(|peer| {
@@ -308,6 +335,12 @@ impl Default for Cluster {
             node: String::new(),
             listen: loopback(4443),
             peers: Vec::new(),
+            directory: DirectoryKind::Static,
+            nats: Vec::new(),
+            nats_creds: String::new(),
+            nats_replicas: 1,
+            region: String::new(),
+            advertise: String::new(),
             uplinks: Vec::new(),
             is_uplink: false,
             ca: "ca.pem".into(),

@@ -1,12 +1,12 @@
 //! What values may be, beyond their types.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use media::NodeId;
 
-use super::{Config, ConfigError, Place, Problem, duration};
+use super::{Config, ConfigError, DirectoryKind, Place, Problem, duration};
 
 /// More shards than any machine has cores for; each has a port.
 const SHARDS_MAX: usize = 256;
@@ -78,6 +78,7 @@ impl Config {
             let what = format!("cluster.node is {:?}", cluster.node);
             rules.broken("cluster.node", what, &format!("Use {}", NodeId::FORM));
         }
+        self.check_directory(rules);
         let mut ids = BTreeSet::new();
         for (text, peer) in cluster.peers.iter().zip(cluster.peers()) {
             let what = format!("cluster.peers has {text:?}");
@@ -102,6 +103,41 @@ impl Config {
                     "Name ids as certificates have them, each once and none of a node",
                 );
             }
+        }
+    }
+
+    fn check_directory(&self, rules: &mut Rules) {
+        let cluster = &self.cluster;
+        if cluster.directory == DirectoryKind::Static {
+            return;
+        }
+        if cluster.node.is_empty() {
+            let what = "cluster.directory is set, and cluster.node is empty".into();
+            rules.broken("cluster.directory", what, "Give the node an id and a certificate");
+        }
+        if cluster.nats.is_empty() {
+            let what = "cluster.directory is nats, and cluster.nats is empty".into();
+            rules.broken("cluster.nats", what, "Name the servers, such as nats://10.0.0.1:4222");
+        }
+        for server in &cluster.nats {
+            if server.parse::<async_nats::ServerAddr>().is_err() || !server.contains("://") {
+                let what = format!("cluster.nats has {server:?}");
+                rules.broken("cluster.nats", what, "Write nats://HOST:PORT or tls://HOST:PORT");
+            }
+        }
+        if ![1, 3, 5].contains(&cluster.nats_replicas) {
+            let what = format!("cluster.nats_replicas is {}", cluster.nats_replicas);
+            rules.broken("cluster.nats_replicas", what, "Use 1, 3 or 5, and as many servers at least");
+        }
+        if cluster.region.len() > 64 {
+            rules.broken("cluster.region", "cluster.region is too long".into(), "Use up to 64 bytes");
+        }
+        if !cluster.advertise.is_empty() && cluster.advertise.parse::<SocketAddr>().is_err() {
+            let what = format!("cluster.advertise is {:?}", cluster.advertise);
+            rules.broken("cluster.advertise", what, "Write ADDRESS:PORT, such as 203.0.113.7:4443");
+        } else if cluster.advertised().ip().is_unspecified() {
+            let what = format!("other nodes cannot reach {} (cluster.listen)", cluster.listen);
+            rules.broken("cluster.advertise", what, "Set cluster.advertise to the address that they reach");
         }
     }
 

@@ -59,13 +59,17 @@ pub async fn clients(State(node): State<Arc<Node>>, query: RawQuery, headers: He
     Ok(Json(wrap(&node, "clients", clients.into())).into_response())
 }
 
-/// GET /api/v1/nodes/: this node and its links to the others.
+/// GET /api/v1/nodes/: this node, its links to the others, and the nodes of the directory.
 pub async fn nodes(State(node): State<Arc<Node>>, query: RawQuery, headers: HeaderMap) -> Answer {
     admit(&node, ApiAction::Manage, &query, &headers)?;
-    let links = node.metrics.links().iter().map(|(peer, link)| describe_link(peer, link)).collect::<Vec<_>>();
+    let links: Vec<_> = node.metrics.links().iter().map(|(peer, link)| describe_link(peer, link)).collect();
     let me = Some(&node.config.cluster.node).filter(|id| !id.is_empty());
     let draining = *node.draining.borrow();
-    let nodes = json!({ "node": me, "draining": draining, "links": links });
+    let directory = node
+        .directory
+        .get()
+        .map(|directory| json!({ "connected": directory.is_connected(), "nodes": directory.nodes() }));
+    let nodes = json!({ "node": me, "draining": draining, "links": links, "directory": directory });
     Ok(Json(wrap(&node, "nodes", nodes)).into_response())
 }
 

@@ -89,7 +89,7 @@ async fn call(node: &Arc<Node>, from: From, action: Action, headers: HeaderMap, 
         Refused(StatusCode::BAD_REQUEST, "streamurl must be webrtc://HOST/APP/STREAM".into())
     })?;
     admit(node, action, query, &headers)?;
-    let made = negotiate(node, from.0.ip(), action, (app, stream), &call.sdp)?;
+    let made = negotiate(node, from.0.ip(), action, (app, stream), &call.sdp).await?;
     let reply = Reply {
         code: 0,
         server: format!("vid-{}", node.config.node.name),

@@ -21,7 +21,7 @@ use crate::auth::Action;
 use crate::clients::{ClientKind, Entry};
 use crate::media_plane::{Order, ShardHandle};
 use crate::node::{IceSession, Node, RtcSession};
-use crate::stream::{Ingest, Watch};
+use crate::stream::{Ingest, PublishError, Watch};
 use crate::wishes::Wishes;
 
 const SDP_TYPE: &str = "application/sdp";
@@ -64,7 +64,7 @@ pub async fn created(
     content_type(headers, SDP_TYPE)?;
     admit(node, action, query.unwrap_or(""), headers)?;
     let offer = body_text(node, body).await?;
-    let session = negotiate(node, ip, action, name, &offer)?;
+    let session = negotiate(node, ip, action, name, &offer).await?;
     let location = format!("/session/{}", session.token);
     let extension = match action {
         Action::Play => Some(("layer", layer::EXTENSION)),
@@ -104,7 +104,7 @@ pub struct Made {
 }
 
 /// Offer to answer: the session is on its shard before this returns, so the browser's first check finds it.
-pub fn negotiate(
+pub async fn negotiate(
     node: &Arc<Node>,
     ip: IpAddr,
     action: Action,
@@ -130,6 +130,11 @@ pub fn negotiate(
     }
     let name = StreamName::new(app, stream).map_err(|e| bad(e.to_string()))?;
     let offer = Offer::parse(offer).map_err(|e| bad(e.to_string()))?;
+    let taken = |e: PublishError| refuse(Refusal::NameTaken, StatusCode::CONFLICT, e.to_string());
+    let claim = match action {
+        Action::Publish => node.claim(&name).await.map_err(taken)?,
+        Action::Play => None,
+    };
     let stream = node.streams.get_or_create(&name);
 
     let shard = match action {
@@ -208,9 +213,7 @@ pub fn negotiate(
     let is_simulcast = rids.len() > 1;
     let (publishing, watching, role) = match action {
         Action::Publish => {
-            let guard = stream
-                .publish(id, Ingest::Whip)
-                .map_err(|e| refuse(Refusal::NameTaken, StatusCode::CONFLICT, e.to_string()))?;
+            let guard = stream.publish(id, Ingest::Whip, claim).map_err(taken)?;
             let source = guard.source;
             stream.set_rids(source, rids.clone());
             (Some(guard), None, PeerRole::Publish { stream: stream.id, source })

@@ -153,8 +153,8 @@ impl Hub {
 
     fn local(&mut self, what: Local) {
         match what {
-            Local::Published { ingest, name, stream, home, source } => {
-                self.published(ingest, name, stream, home, source)
+            Local::Published { ingest, name, stream, home, source, generation } => {
+                self.published(ingest, name, (stream, home), source, generation)
             }
             Local::Codec(name, source, codec) => self.has_codec(&name, source, codec),
             Local::Left(name, source) => {
@@ -217,11 +217,7 @@ impl Hub {
         for old in old {
             self.down(old, "another connection of the same peer");
         }
-        let links = self.node.metrics.links().iter();
-        let Some(metrics) = links.filter(|(id, _)| id == up.peer.as_str()).map(|(_, of)| of.clone()).next()
-        else {
-            return up.connection.close(0_u32.into(), b"no peer");
-        };
+        let metrics = self.node.metrics.link(up.peer.as_str());
         metrics.up.set(1);
         metrics.connections.increment();
         let mut outgoing = Outgoing::new();

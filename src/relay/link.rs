@@ -1,5 +1,6 @@
 //! Connections between nodes: who dials, the control stream, and what comes, in order, for the hub.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::congestion::Window;
 use super::feed::Fed;
 use super::tls::Identity;
 use super::{Handle, LinkState, why};
+use crate::directory::Directory;
 use crate::node::Node;
 use crate::task;
 
@@ -28,6 +30,8 @@ const CONTROL_MAX: usize = 32_768;
 const AGAIN_MIN: Duration = Duration::from_millis(200);
 /// ...up to this.
 const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Nodes of the directory that one node dials.
+const PEERS_MAX: usize = 1_024;
 /// A handshake and both hellos.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes read of the control stream at a time.
@@ -81,10 +85,29 @@ pub struct Dialler {
 }
 
 impl Dialler {
-    /// Keeps a connection to a peer, for ever.
-    pub async fn dial(self, peer: NodeId, at: SocketAddr) {
+    /// Dials the nodes that the directory has, but these, each for ever.
+    pub async fn dial_found(self, directory: Arc<Directory>, mut dialled: HashSet<NodeId>) {
+        loop {
+            for record in directory.nodes() {
+                let Some(id) = NodeId::new(&record.id).filter(|id| self.me < *id) else { continue };
+                if dialled.len() < PEERS_MAX && dialled.insert(id.clone()) {
+                    let (of, directory) = (id.clone(), directory.clone());
+                    let dial = self.clone().dial(id, move || directory.relay_of(&of));
+                    task::spawn(self.node.metrics.clone(), dial);
+                }
+            }
+            let _ = tokio::time::timeout(AGAIN_MAX, directory.changed()).await;
+        }
+    }
+
+    /// Keeps a connection to a peer, for ever, while there is an address of it.
+    pub async fn dial(self, peer: NodeId, address: impl Fn() -> Option<SocketAddr>) {
         let (mut again, mut told) = (AGAIN_MIN, String::new());
         loop {
+            let Some(at) = address() else {
+                tokio::time::sleep(AGAIN_MIN).await;
+                continue;
+            };
             match self.connect(&peer, at).await {
                 Ok(()) => {
                     (again, told) = (AGAIN_MIN, String::new());

@@ -11,6 +11,7 @@ mod link;
 mod tls;
 mod why;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::{SOUND_LEN_MAX, cut};
 pub use flow::{Flow, Out};
+pub use tls::id_of;
 pub use why::Why;
 
 use crate::media_plane::ShardHandle;
@@ -48,6 +50,8 @@ pub enum Local {
         home: ShardHandle,
         /// The publisher's fence.
         source: SourceId,
+        /// By the directory; else it is this node's to say.
+        generation: Option<u64>,
     },
     /// It sends this codec.
     Codec(StreamName, SourceId, Codec),
@@ -171,10 +175,13 @@ pub fn start(
     let me = NodeId::new(&cluster.node).context("cluster.node is no node id")?;
     let peers: Vec<_> = cluster.peers().flatten().collect();
     let uplinks = cluster.uplinks.iter().filter_map(|id| NodeId::new(id));
-    let ids: Arc<[NodeId]> = peers.iter().map(|(id, _)| id.clone()).chain(uplinks).collect();
-    let of = ids.iter().map(|id| (id.as_str().to_owned(), Arc::default())).collect();
-    let _ = node.metrics.links.set(of);
-    let identity = Arc::new(tls::Identity::load(cluster, ids)?);
+    let listed: Arc<[NodeId]> = peers.iter().map(|(id, _)| id.clone()).chain(uplinks).collect();
+    for id in listed.iter() {
+        node.metrics.link(id.as_str());
+    }
+    let directory = node.directory.get().cloned();
+    let identity =
+        Arc::new(tls::Identity::load(cluster, tls::Peers { listed, directory: directory.clone() })?);
     let at = cluster.listen;
     let server = identity.server(congestion::Window::default(), node.clock);
     let endpoint = quinn::Endpoint::server(server, at)
@@ -188,8 +195,12 @@ pub fn start(
         links: links_in.clone(),
         handle: handle.clone(),
     };
+    let dialled: HashSet<NodeId> = peers.iter().map(|(id, _)| id.clone()).collect();
     for (id, at) in peers.into_iter().filter(|(id, _)| cluster.is_uplink || me < *id) {
-        node.spawn_vital("relay dial", dialler.clone().dial(id, at));
+        node.spawn_vital("relay dial", dialler.clone().dial(id, move || Some(at)));
+    }
+    if let Some(directory) = directory {
+        node.spawn_vital("relay nodes", dialler.clone().dial_found(directory, dialled));
     }
     node.spawn_vital("relay listen", dialler.listen());
     node.spawn_vital("relay", hub::run(node.clone(), me, handle, mail, local, (links_in, links)));

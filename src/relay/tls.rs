@@ -1,4 +1,4 @@
-//! Who may be on a link: mutual TLS 1.3 with certificates of the cluster's authority, each of a listed peer.
+//! Who may be on a link: mutual TLS 1.3 with certificates of the cluster's authority, each of a listed peer or a node of the directory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use rustls::{
 use super::congestion::{Factory, Window};
 use crate::clock::Clock;
 use crate::config::Cluster;
+use crate::directory::Directory;
 
 /// The protocol and its version.
 const ALPN: &[u8] = b"millrace/1";
@@ -38,12 +39,41 @@ const TIME_THRESHOLD: f32 = 2.0;
 pub struct Identity {
     server: Arc<QuicServerConfig>,
     client: Arc<QuicClientConfig>,
-    peers: Arc<[NodeId]>,
+    peers: Peers,
+    handshakes_max: usize,
+}
+
+/// Handshakes at one time where nodes are found in a directory.
+const DIRECTORY_HANDSHAKES: usize = 256;
+
+/// Which nodes may be on a link: those that the settings name, and those of the directory.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// Named by the settings.
+    pub listed: Arc<[NodeId]>,
+    /// Those of the directory.
+    pub directory: Option<Arc<Directory>>,
+}
+
+impl Peers {
+    /// The peer that a certificate names.
+    fn of(&self, cert: &CertificateDer<'_>) -> Option<NodeId> {
+        let listed = self.listed.iter().find(|id| is_of(cert, id.as_str())).cloned();
+        listed.or_else(|| {
+            let directory = self.directory.as_ref()?;
+            id_of(cert).filter(|id| directory.relay_of(id).is_some())
+        })
+    }
+}
+
+/// The node that a certificate names.
+pub fn id_of(cert: &CertificateDer<'_>) -> Option<NodeId> {
+    webpki::EndEntityCert::try_from(cert).ok()?.valid_dns_names().find_map(NodeId::new)
 }
 
 impl Identity {
     /// Reads the files.
-    pub fn load(cluster: &Cluster, peers: Arc<[NodeId]>) -> anyhow::Result<Identity> {
+    pub fn load(cluster: &Cluster, peers: Peers) -> anyhow::Result<Identity> {
         let certs = |path: &str, key: &str| -> anyhow::Result<Vec<CertificateDer<'static>>> {
             CertificateDer::pem_file_iter(path)
                 .and_then(Iterator::collect)
@@ -76,7 +106,9 @@ impl Identity {
             .with_client_auth_cert(chain, key)?;
         (server.alpn_protocols, client.alpn_protocols) = (vec![ALPN.to_vec()], vec![ALPN.to_vec()]);
         let server = Arc::new(QuicServerConfig::try_from(server)?);
-        Ok(Identity { server, client: Arc::new(QuicClientConfig::try_from(client)?), peers })
+        let handshakes_max =
+            if peers.directory.is_some() { DIRECTORY_HANDSHAKES } else { peers.listed.len().max(1) * 4 };
+        Ok(Identity { server, handshakes_max, client: Arc::new(QuicClientConfig::try_from(client)?), peers })
     }
 
     /// For one connection from a peer.
@@ -95,14 +127,14 @@ impl Identity {
 
     /// Handshakes at one time: the peers', and a few that come back before their last connection has timed out.
     pub fn handshakes_max(&self) -> usize {
-        self.peers.len().max(1).saturating_mul(4)
+        self.handshakes_max
     }
 
     /// The peer that a connection's certificate names.
     pub fn peer(&self, connection: &quinn::Connection) -> Option<NodeId> {
         let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         let cert = identity.first()?;
-        self.peers.iter().find(|id| is_of(cert, id.as_str())).cloned()
+        self.peers.of(cert)
     }
 }
 
@@ -134,7 +166,7 @@ fn is_of(cert: &CertificateDer<'_>, id: &str) -> bool {
 #[derive(Debug)]
 struct PeerVerifier {
     inner: Arc<dyn ClientCertVerifier>,
-    peers: Arc<[NodeId]>,
+    peers: Peers,
 }
 
 impl ClientCertVerifier for PeerVerifier {
@@ -149,10 +181,7 @@ impl ClientCertVerifier for PeerVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        match self.peers.iter().any(|id| is_of(end_entity, id.as_str())) {
-            true => Ok(verified),
-            false => Err(CertificateError::NotValidForName.into()),
-        }
+        self.peers.of(end_entity).map(|_| verified).ok_or(CertificateError::NotValidForName.into())
     }
 
     fn verify_tls12_signature(

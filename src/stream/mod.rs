@@ -14,13 +14,14 @@ use std::time::Duration;
 use ::relay::control::Form;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use media::{Codec, Frame, Kind, StreamName, Time};
+use media::{Codec, Frame, Kind, NodeId, StreamName, Time};
 use sfu::{CloseReason, Command, Layers, SourceId, StreamId, TrackKey};
 use tokio::task::AbortHandle;
 
 use crate::clients::{Client, ClientKind, Clients};
 use crate::clock::Clock;
 use crate::config::{BFrames, Config};
+use crate::directory::Held;
 use crate::media_plane::{Order, ShardHandle};
 use crate::relay;
 use home::{Home, Homes};
@@ -62,6 +63,9 @@ pub enum PublishError {
     /// Somebody publishes it, and `stream.replace_publisher` is off.
     #[error("{0} already has a publisher")]
     Busy(StreamName),
+    /// The same, at another node.
+    #[error("{0} already has a publisher at node {1}")]
+    Elsewhere(StreamName, NodeId),
 }
 
 /// Who publishes a stream now.
@@ -324,11 +328,18 @@ impl Stream {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Takes the name for a publisher; the guard gives it back.
-    pub fn publish(&self, client: u64, ingest: Ingest) -> Result<PublishGuard, PublishError> {
+    /// Takes the name for a publisher, with its claim in the directory if there is one; the guard gives both back.
+    pub fn publish(
+        &self,
+        client: u64,
+        ingest: Ingest,
+        claim: Option<Held>,
+    ) -> Result<PublishGuard, PublishError> {
         let mut state = self.lock();
         if let Some(publisher) = &state.publisher {
-            if !self.shared.replace {
+            // Whoever holds the claim takes the place of one that has lost it at another node.
+            let lost = claim.is_some() && publisher.relayed.is_some();
+            if !self.shared.replace && !lost {
                 return Err(PublishError::Busy(self.name.clone()));
             }
             if publisher.relayed.is_some() {
@@ -353,11 +364,12 @@ impl Stream {
         // Under the lock, so that it is told in the order of the publishers.
         if let Some(relay) = &self.shared.relay {
             let (name, stream, home) = (self.name.clone(), self.id, self.home.clone());
-            relay.tell(relay::Local::Published { ingest, name, stream, home, source });
+            let generation = claim.as_ref().map(|claim| claim.generation);
+            relay.tell(relay::Local::Published { ingest, name, stream, home, source, generation });
         }
         drop(state);
         let stream = self.me.upgrade();
-        Ok(PublishGuard { stream, source })
+        Ok(PublishGuard { stream, source, _claim: claim })
     }
 
     /// Counts a viewer in; the guard counts it out.
@@ -653,6 +665,7 @@ pub struct PublishGuard {
     stream: Option<Arc<Stream>>,
     /// The publisher's fence.
     pub source: SourceId,
+    _claim: Option<Held>,
 }
 
 impl Drop for PublishGuard {

@@ -2,6 +2,7 @@
 mod attacks;
 mod demo_cluster;
 mod deploy;
+mod directory;
 mod figures;
 mod hostile;
 mod moving;

@@ -153,8 +153,14 @@ fn a_player_stays_when_a_node_on_the_way_is_killed_and_misses_no_frame() {
     let _encoder = Publisher::start(nodes[0].rtmp, &name);
     let mut player = Client::connect(nodes[3].rtmp, "live").expect("a viewer connects");
     player.play(&name).expect("a viewer plays");
-    let before = player.collect(Duration::from_secs(2));
+    let before = player.collect(Duration::from_secs(3));
+    // So that a key frame falls into the time without a way: the way that is found then has to give what is before it.
+    let keys: Vec<_> = before.iter().filter(|it| it.tag.is_key_frame()).collect();
+    let [.., last_but_one, last] = &keys[..] else { panic!("{} key frames in 3 s", keys.len()) };
+    let gop = Duration::from_millis((last.tag.time - last_but_one.tag.time).into());
+    let next = (1..).map(|nth| last.at + gop * nth).find(|at| *at > Instant::now() + gop / 4).unwrap();
     let killed = way(&nodes, &name);
+    std::thread::sleep(next.saturating_duration_since(Instant::now()) - Duration::from_millis(100));
     nodes[killed].process.signal("KILL");
     let after = player.collect(Duration::from_secs(3));
     for kind in [AUDIO, VIDEO] {

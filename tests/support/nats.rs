@@ -93,6 +93,11 @@ impl Nats {
         self.wait_ready();
     }
 
+    /// What a server that was killed had kept is gone.
+    pub fn forget(&mut self, nth: usize) {
+        let _ = std::fs::remove_dir_all(self.folder.join(nth.to_string()));
+    }
+
     fn server_name(&self, nth: usize) -> String {
         format!("{}-{nth}", self.name)
     }

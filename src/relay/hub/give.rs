@@ -128,13 +128,13 @@ impl Hub {
         &mut self,
         ingest: Ingest,
         name: StreamName,
-        stream: StreamId,
-        home: ShardHandle,
+        (stream, home): (StreamId, ShardHandle),
         source: SourceId,
+        claimed: Option<u64>,
     ) {
         let now_us = self.node.clock.unix_us_at_zero().saturating_add(self.now().us());
         let newest = self.handle.announced.get(&name).map_or(0, |newest| newest.generation);
-        let generation = now_us.unsigned_abs().max(newest.saturating_add(1));
+        let generation = claimed.unwrap_or(now_us.unsigned_abs().max(newest.saturating_add(1)));
         self.forget(&name);
         self.give_stream_no_more(stream, |_| true);
         let codecs = [None, None];

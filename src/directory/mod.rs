@@ -1,0 +1,352 @@
+//! The directory of a cluster: which nodes there are, and which of them has which stream. Without one (a single node, or a list of peers in the settings) a
+//! stream is claimed by announcing it.
+//!
+//! It proposes, and is never in the way of media: what runs goes on without it, and a publisher that comes meanwhile is accepted with a generation of this node's
+//! own, which is claimed when the directory is back.
+
+mod nats;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::time::Duration;
+
+use cluster::directory::{Claim, Load, NodeRecord, Table, Verdict};
+use media::{NodeId, StreamName, Time};
+use metrics::{DirectoryEvent, NodeMetrics};
+use sfu::CloseReason;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::node::Node;
+use nats::Stores;
+
+/// A publisher waits so long for its claim; then it is accepted without.
+const CLAIM_LIMIT: Duration = Duration::from_secs(2);
+/// Two nodes that claim at once write again, until one of them sees the other's: more is no race.
+const WRITES_MAX: usize = 5;
+/// A claim that could not be written is tried again after so long: one write a stream and second.
+const AGAIN_US: i64 = 1_000_000;
+
+/// A stream that this node has.
+#[derive(Debug)]
+struct Mine {
+    /// Whose it is: a later publisher of the same stream has another.
+    token: u64,
+    generation: u64,
+    /// Of the record that says so, as it was seen; `None` while there is none.
+    revision: Option<u64>,
+    tried: Time,
+}
+
+/// The directory, as this node knows it.
+#[derive(Debug)]
+pub struct Directory {
+    me: NodeId,
+    boot: u64,
+    relay: SocketAddr,
+    region: String,
+    clock: Clock,
+    metrics: Arc<NodeMetrics>,
+    table: Mutex<Table>,
+    mine: Mutex<HashMap<StreamName, Mine>>,
+    /// Streams that were given up here, and their claims are not yet.
+    given_up: Mutex<Vec<StreamName>>,
+    next_token: AtomicU64,
+    /// There while it is connected.
+    stores: Mutex<Option<Stores>>,
+    /// Claims are to be looked at.
+    changed: Notify,
+    /// Nodes came or went.
+    nodes_changed: Notify,
+    /// Another process runs as this node.
+    is_double: AtomicBool,
+    node: OnceLock<Weak<Node>>,
+}
+
+/// A stream that a publisher has; given back when it goes.
+#[derive(Debug)]
+pub struct Held {
+    directory: Arc<Directory>,
+    stream: StreamName,
+    token: u64,
+    /// What its packets and announcements have.
+    pub generation: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut mine = lock(&self.directory.mine);
+        if mine.get(&self.stream).is_some_and(|mine| mine.token == self.token) {
+            mine.remove(&self.stream);
+            lock(&self.directory.given_up).push(self.stream.clone());
+            self.directory.metrics.claims_held.set(i64::try_from(mine.len()).unwrap_or(i64::MAX));
+            self.directory.changed.notify_one();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// How an attempt to write a claim ended.
+enum Written {
+    /// At this revision, with this generation.
+    Claimed(u64, u64),
+    Taken(NodeId),
+    /// The directory is away, or too slow.
+    Away,
+}
+
+impl Directory {
+    /// For a node whose settings name one.
+    pub fn new(node: &Arc<Node>, boot: u64) -> anyhow::Result<Arc<Directory>> {
+        let cluster = &node.config.cluster;
+        let me = NodeId::new(&cluster.node).ok_or_else(|| anyhow::anyhow!("cluster.node is no node id"))?;
+        let directory = Arc::new(Directory {
+            me,
+            boot,
+            relay: cluster.advertised(),
+            region: cluster.region.clone(),
+            clock: node.clock,
+            metrics: node.metrics.clone(),
+            table: Mutex::default(),
+            mine: Mutex::default(),
+            given_up: Mutex::default(),
+            next_token: AtomicU64::new(1),
+            stores: Mutex::new(None),
+            changed: Notify::new(),
+            nodes_changed: Notify::new(),
+            is_double: AtomicBool::new(false),
+            node: OnceLock::new(),
+        });
+        let _ = directory.node.set(Arc::downgrade(node));
+        Ok(directory)
+    }
+
+    /// Starts to keep it.
+    pub fn start(self: &Arc<Self>, node: &Arc<Node>) {
+        node.spawn_vital("directory", nats::run(self.clone(), node.config.cluster.clone()));
+    }
+
+    /// Claims a stream for a publisher here.
+    ///
+    /// # Errors
+    /// The node that has it, and `replace` is off.
+    pub async fn claim(
+        self: &Arc<Self>,
+        stream: &StreamName,
+        newest: u64,
+        replace: bool,
+    ) -> Result<Held, NodeId> {
+        let began = self.clock.now();
+        let unix_us = self.clock.unix_us_at_zero().saturating_add(began.us()).unsigned_abs();
+        let known = lock(&self.table).claim_of(stream).map_or(0, |(claim, _)| claim.generation);
+        let local = unix_us.max(newest.max(known).saturating_add(1));
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        // Before it is written: what is written and nobody's here is given back.
+        let mine = Mine { token, generation: local, revision: None, tried: began };
+        let before = lock(&self.mine).insert(stream.clone(), mine);
+        let stores = lock(&self.stores).clone();
+        let written = match stores {
+            Some(stores) => {
+                let write = self.write(&stores, stream, newest, None, replace);
+                tokio::time::timeout(CLAIM_LIMIT, write).await.unwrap_or(Written::Away)
+            }
+            None => Written::Away,
+        };
+        let mut all = lock(&self.mine);
+        let (generation, event) = match written {
+            Written::Claimed(revision, generation) => {
+                if let Some(mine) = all.get_mut(stream).filter(|mine| mine.token == token) {
+                    (mine.revision, mine.generation) = (Some(revision), generation);
+                }
+                (generation, DirectoryEvent::Claimed)
+            }
+            Written::Away => (local, DirectoryEvent::Unclaimed),
+            Written::Taken(node) => {
+                match before {
+                    Some(before) => all.insert(stream.clone(), before),
+                    None => all.remove(stream),
+                };
+                self.metrics.directory.of(DirectoryEvent::Refused).increment();
+                return Err(node);
+            }
+        };
+        self.metrics.directory.of(event).increment();
+        self.metrics.claims_held.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
+        self.metrics.claim_time.observe(self.clock.now().since(began).unsigned_abs());
+        Ok(Held { directory: self.clone(), stream: stream.clone(), token, generation })
+    }
+
+    /// Writes a claim by compare-and-set: the next one, or that with this generation, if no other is newer.
+    async fn write(
+        &self,
+        stores: &Stores,
+        stream: &StreamName,
+        newest: u64,
+        own: Option<u64>,
+        replace: bool,
+    ) -> Written {
+        for _ in 0..WRITES_MAX {
+            let Ok(there) = stores.claim(stream).await else { return Written::Away };
+            let (revision, generation) = {
+                let (table, now) = (lock(&self.table), self.clock.now());
+                match (own, &there) {
+                    (Some(own), Some((claim, revision)))
+                        if self.is_mine(claim) && claim.generation == own =>
+                    {
+                        return Written::Claimed(*revision, own);
+                    }
+                    (Some(own), Some((claim, _))) if !self.is_mine(claim) && claim.generation > own => {
+                        match table.counts(claim, now) {
+                            Some(holder) => return Written::Taken(holder),
+                            None => (there.map(|(_, revision)| revision), own),
+                        }
+                    }
+                    (Some(own), _) => (there.map(|(_, revision)| revision), own),
+                    (None, _) => {
+                        let me = (&self.me, self.boot);
+                        match table.verdict(me, there.as_ref(), replace, newest, now) {
+                            Verdict::Free { revision, generation } => (revision, generation),
+                            Verdict::Taken(node) => return Written::Taken(node),
+                        }
+                    }
+                }
+            };
+            let claim = Claim { node: self.me.to_string(), boot: self.boot, generation };
+            match stores.write(stream, &claim, revision).await {
+                Ok(Some(revision)) => return Written::Claimed(revision, generation),
+                // Somebody else was faster.
+                Ok(None) => {}
+                Err(()) => return Written::Away,
+            }
+        }
+        Written::Away
+    }
+
+    fn is_mine(&self, claim: &Claim) -> bool {
+        claim.node == self.me.as_str() && claim.boot == self.boot
+    }
+
+    /// What is claimed and nobody's here is given back; what is somebody's here and not claimed is claimed. Publishers of streams that another node has newer
+    /// ones of are ended.
+    async fn settle(&self, stores: &Stores, all: bool) {
+        let now = self.clock.now();
+        let (mut again, mut lost) = (Vec::new(), Vec::new());
+        let mut back = std::mem::take(&mut *lock(&self.given_up));
+        {
+            let (table, mut mine) = (lock(&self.table), lock(&self.mine));
+            if all {
+                back.extend(table.claims_of(&self.me, self.boot).map(|(stream, ..)| stream.clone()));
+            }
+            back.retain(|stream| !mine.contains_key(stream));
+            for (stream, mine) in mine.iter_mut() {
+                let there = table.claim_of(stream);
+                mine.revision = there
+                    .filter(|(claim, _)| self.is_mine(claim) && claim.generation == mine.generation)
+                    .map(|(_, revision)| *revision);
+                if let Some((claim, _)) = there.filter(|(claim, _)| claim.generation > mine.generation)
+                    && let Some(node) = table.counts(claim, now).filter(|node| *node != self.me)
+                {
+                    lost.push((stream.clone(), node));
+                } else if mine.revision.is_none() && now.since(mine.tried) >= AGAIN_US {
+                    mine.tried = now;
+                    again.push((stream.clone(), mine.generation));
+                }
+            }
+        }
+        for stream in back {
+            let revision =
+                lock(&self.table).claim_of(&stream).filter(|(claim, _)| self.is_mine(claim)).map(|of| of.1);
+            if let Some(revision) = revision {
+                let _ = stores.give_back(&stream, revision).await;
+            }
+        }
+        for (stream, generation) in again {
+            match self.write(stores, &stream, 0, Some(generation), true).await {
+                Written::Claimed(..) => self.metrics.directory.of(DirectoryEvent::Reclaimed).increment(),
+                Written::Taken(node) => lost.push((stream, node)),
+                Written::Away => {}
+            }
+        }
+        for (stream, node) in lost {
+            self.lose(&stream, &node);
+        }
+    }
+
+    /// Another node has a newer publisher.
+    fn lose(&self, stream: &StreamName, node: &NodeId) {
+        if lock(&self.mine).remove(stream).is_none() {
+            return;
+        }
+        self.metrics.directory.of(DirectoryEvent::Lost).increment();
+        tracing::warn!(%stream, %node, "another node has a newer publisher of the stream: this one's is ended");
+        if let Some(own) = self.node.get().and_then(Weak::upgrade) {
+            own.clients
+                .end_all(CloseReason::Replaced, |client| client.kind.publishes() && client.stream == *stream);
+        }
+    }
+
+    /// This node's record.
+    fn record(&self) -> NodeRecord {
+        let mut load = Load::default();
+        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
+            let (publishers, viewers) = node.clients.count();
+            let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+            load = Load {
+                publishers: count(publishers),
+                viewers: count(viewers),
+                draining: *node.draining.borrow(),
+            };
+        }
+        NodeRecord {
+            id: self.me.to_string(),
+            boot: self.boot,
+            relay: self.relay,
+            region: self.region.clone(),
+            load,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The other nodes whose leases run; while the directory is away, those that are known.
+    pub fn nodes(&self) -> Vec<NodeRecord> {
+        let (away, now) = (!self.is_connected(), self.clock.now());
+        let table = lock(&self.table);
+        let records: Vec<&NodeRecord> = if away {
+            table.records().collect()
+        } else {
+            table.living(now).map(|(_, record)| record).collect()
+        };
+        records.into_iter().filter(|record| record.id != self.me.as_str()).cloned().collect()
+    }
+
+    /// Where a node's relay is: likewise.
+    pub fn relay_of(&self, id: &NodeId) -> Option<SocketAddr> {
+        self.nodes().iter().find(|record| record.id == id.as_str()).map(|record| record.relay)
+    }
+
+    /// Whether it is connected.
+    pub fn is_connected(&self) -> bool {
+        lock(&self.stores).is_some()
+    }
+
+    /// When nodes come or go.
+    pub async fn changed(&self) {
+        self.nodes_changed.notified().await;
+    }
+
+    /// Another process runs as this node; said once.
+    fn note_double(&self, at: SocketAddr) {
+        if !self.is_double.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                node = %self.me,
+                %at,
+                "another node runs with this cluster.node: this one is not in the directory; give each its own id and certificate"
+            );
+        }
+    }
+}

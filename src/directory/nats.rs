@@ -1,0 +1,259 @@
+//! The directory in NATS: two buckets of JetStream's key-value store, one of nodes with a maximum age, one of claims.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, UpdateErrorKind, Watch};
+use async_nats::jetstream::{self, Context, stream};
+use cluster::directory::{Claim, HEARTBEAT_US, LEASE_US, NodeRecord, key_of};
+use futures_util::StreamExt;
+use media::StreamName;
+
+use super::{Directory, lock};
+use crate::config::Cluster;
+
+/// Buckets.
+const NODES: &str = "millrace_nodes";
+const STREAMS: &str = "millrace_streams";
+/// One request to the servers.
+const REQUEST_LIMIT: Duration = Duration::from_millis(1_500);
+/// Connected to again after so long, and a part of it more by chance: not all nodes at once.
+const AGAIN: Duration = Duration::from_millis(500);
+const HEARTBEAT: Duration = Duration::from_micros(HEARTBEAT_US as u64);
+const LEASE: Duration = Duration::from_micros(LEASE_US as u64);
+
+/// Both buckets.
+#[derive(Clone, Debug)]
+pub(super) struct Stores {
+    nodes: Store,
+    streams: Store,
+}
+
+impl Stores {
+    /// A claim and its revision, from the servers and not from what is known here.
+    pub(super) async fn claim(&self, stream: &StreamName) -> Result<Option<(Claim, u64)>, ()> {
+        let entry = self.streams.entry(key_of(stream));
+        let entry = tokio::time::timeout(REQUEST_LIMIT, entry).await.map_err(drop)?.map_err(drop)?;
+        // What is no claim is nobody's: it is written over.
+        Ok(entry.map(|entry| {
+            let none = Claim { node: String::new(), boot: 0, generation: 0 };
+            let is_there = entry.operation == Operation::Put;
+            let claim = Claim::read(&entry.value).ok().filter(|_| is_there).unwrap_or(none);
+            (claim, entry.revision)
+        }))
+    }
+
+    /// Writes a claim in the place of that revision: its own; `None` when another is there by now.
+    pub(super) async fn write(
+        &self,
+        stream: &StreamName,
+        claim: &Claim,
+        revision: Option<u64>,
+    ) -> Result<Option<u64>, ()> {
+        let (key, bytes) = (key_of(stream), claim.write().into());
+        let write = async {
+            match revision {
+                None => match self.streams.create(key, bytes).await {
+                    Ok(revision) => Ok(Some(revision)),
+                    Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(None),
+                    Err(_) => Err(()),
+                },
+                Some(revision) => match self.streams.update(key, bytes, revision).await {
+                    Ok(revision) => Ok(Some(revision)),
+                    Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
+                    Err(_) => Err(()),
+                },
+            }
+        };
+        tokio::time::timeout(REQUEST_LIMIT, write).await.map_err(drop)?
+    }
+
+    /// A claim is given back, if it is still that.
+    pub(super) async fn give_back(&self, stream: &StreamName, revision: u64) -> Result<(), ()> {
+        let delete = self.streams.delete_expect_revision(key_of(stream), Some(revision));
+        tokio::time::timeout(REQUEST_LIMIT, delete).await.map_err(drop)?.map_err(drop)
+    }
+}
+
+/// Runs for ever.
+pub(super) async fn run(directory: Arc<Directory>, cluster: Cluster) {
+    let mut told = String::new();
+    loop {
+        let error = match session(&directory, &cluster).await {
+            Ok(never) => match never {},
+            Err(error) => format!("{error:#}"),
+        };
+        *lock(&directory.stores) = None;
+        directory.metrics.directory_connected.set(0);
+        directory.metrics.directory_restarts.increment();
+        // The same again is no news.
+        if told != error {
+            tracing::warn!(
+                error,
+                "the directory is away; what runs goes on, publishers are taken without a claim"
+            );
+            told = error;
+        }
+        let part = u32::try_from(directory.boot % 500).unwrap_or(0);
+        tokio::time::sleep(AGAIN + Duration::from_millis(part.into())).await;
+    }
+}
+
+async fn connect(cluster: &Cluster) -> anyhow::Result<Context> {
+    let mut options = ConnectOptions::new()
+        .name(format!("millrace {}", cluster.node))
+        .connection_timeout(REQUEST_LIMIT)
+        .ping_interval(HEARTBEAT)
+        // When it is gone this end connects anew, to whichever server is there.
+        .max_reconnects(1)
+        .request_timeout(Some(REQUEST_LIMIT));
+    if !cluster.nats_creds.is_empty() {
+        let creds = std::fs::read_to_string(&cluster.nats_creds).map_err(|error| {
+            anyhow::anyhow!("cannot read {} (cluster.nats_creds): {error}", cluster.nats_creds)
+        })?;
+        options = options.credentials(&creds)?;
+    }
+    let client = tokio::time::timeout(3 * REQUEST_LIMIT, options.connect(cluster.nats.clone())).await??;
+    let mut context = jetstream::new(client);
+    context.set_timeout(REQUEST_LIMIT);
+    Ok(context)
+}
+
+async fn bucket(context: &Context, name: &str, replicas: usize, max_age: Duration) -> anyhow::Result<Store> {
+    if let Ok(store) = context.get_key_value(name).await {
+        return Ok(store);
+    }
+    // What the client's own call for a bucket makes; that asks for the account as well, and cannot read what servers before 2.10 say of it.
+    let config = stream::Config {
+        name: format!("KV_{name}"),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: 1,
+        max_age,
+        num_replicas: replicas,
+        max_message_size: cluster::directory::RECORD_LEN_MAX as i32,
+        allow_rollup: true,
+        allow_direct: true,
+        deny_delete: true,
+        discard: stream::DiscardPolicy::New,
+        ..stream::Config::default()
+    };
+    context.create_stream(config).await?;
+    Ok(context.get_key_value(name).await?)
+}
+
+/// While the servers are there.
+async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std::convert::Infallible> {
+    let context = connect(cluster).await?;
+    let stores = Stores {
+        nodes: bucket(&context, NODES, cluster.nats_replicas, LEASE).await?,
+        streams: bucket(&context, STREAMS, cluster.nats_replicas, Duration::ZERO).await?,
+    };
+    let mut nodes = stores.nodes.watch_with_history(">").await?;
+    let mut streams = stores.streams.watch_with_history(">").await?;
+    wait_for_id(directory, &stores).await?;
+    lock(&directory.table).forget_claims();
+    *lock(&directory.stores) = Some(stores.clone());
+    directory.metrics.directory_connected.set(1);
+    tracing::info!(servers = cluster.nats.len(), "directory connected");
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut echoed = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            _ = heartbeat.tick() => {
+                // A watch whose server died says nothing, not even that.
+                anyhow::ensure!(echoed.elapsed() < LEASE, "its watch gives nothing");
+                let put = stores.nodes.put(directory.me.as_str(), directory.record().write().into());
+                tokio::time::timeout(REQUEST_LIMIT, put).await??;
+                lock(&directory.table).prune(directory.clock.now());
+                tokio::time::timeout(LEASE, directory.settle(&stores, true)).await?;
+            }
+            entry = nodes.next() => {
+                let entry = next(entry)?;
+                if take_node(directory, &entry) {
+                    echoed = tokio::time::Instant::now();
+                }
+            }
+            entry = streams.next() => {
+                take_claim(directory, &next(entry)?);
+                // All that came with it.
+                while let Some(entry) = streams_now(&mut streams).await {
+                    take_claim(directory, &entry?);
+                }
+                tokio::time::timeout(LEASE, directory.settle(&stores, false)).await?;
+            }
+            () = directory.changed.notified() => {
+                tokio::time::timeout(LEASE, directory.settle(&stores, false)).await?;
+            }
+        }
+    }
+}
+
+fn next<E: std::error::Error + Send + Sync + 'static>(
+    entry: Option<Result<Entry, E>>,
+) -> anyhow::Result<Entry> {
+    Ok(entry.ok_or_else(|| anyhow::anyhow!("its watch ended"))??)
+}
+
+async fn streams_now(watch: &mut Watch) -> Option<anyhow::Result<Entry>> {
+    let now = futures_util::future::poll_immediate(watch.next()).await?;
+    Some(next(now))
+}
+
+/// The record of an earlier start of this node has to be gone: its claims count as long.
+async fn wait_for_id(directory: &Directory, stores: &Stores) -> anyhow::Result<()> {
+    let mut seen: Option<u64> = None;
+    loop {
+        let entry = stores.nodes.entry(directory.me.as_str());
+        let entry = tokio::time::timeout(REQUEST_LIMIT, entry).await??;
+        let other = entry.filter(|entry| entry.operation == Operation::Put).and_then(|entry| {
+            let record = NodeRecord::read(directory.me.as_str(), &entry.value).ok()?;
+            (record.boot != directory.boot).then_some((record, entry.revision))
+        });
+        let Some((record, revision)) = other else { return Ok(()) };
+        if seen.is_some_and(|seen| seen != revision) {
+            directory.note_double(record.relay);
+            anyhow::bail!("another node runs as {}", directory.me);
+        }
+        seen = Some(revision);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A node's record came or went; whether it is this node's own.
+fn take_node(directory: &Directory, entry: &Entry) -> bool {
+    let now = directory.clock.now();
+    let mut table = lock(&directory.table);
+    let known = table.living(now).count();
+    let own = entry.key == directory.me.as_str();
+    match entry.operation {
+        Operation::Put => {
+            if let Ok(record) = table.node(&entry.key, &entry.value, now)
+                && own
+                && record.boot != directory.boot
+            {
+                directory.note_double(record.relay);
+            }
+        }
+        Operation::Delete | Operation::Purge => table.node_gone(&entry.key),
+    }
+    let count = table.living(now).count();
+    directory.metrics.directory_nodes.set(i64::try_from(count).unwrap_or(i64::MAX));
+    directory.metrics.directory_rubbish.set(i64::try_from(table.refused()).unwrap_or(i64::MAX));
+    drop(table);
+    if count != known {
+        directory.nodes_changed.notify_one();
+    }
+    own
+}
+
+fn take_claim(directory: &Directory, entry: &Entry) {
+    let mut table = lock(&directory.table);
+    match entry.operation {
+        Operation::Put => {
+            let _ = table.claim(&entry.key, &entry.value, entry.revision);
+        }
+        Operation::Delete | Operation::Purge => table.claim_gone(&entry.key),
+    }
+}
