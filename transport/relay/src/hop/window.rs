@@ -160,6 +160,11 @@ impl LiveWindow {
         recent.zip(least).map_or(0, |(recent, least)| recent.saturating_sub(least).max(0))
     }
 
+    /// The least round trip lately, in microseconds; 0 while unknown.
+    pub fn least_us(&self) -> i64 {
+        self.min_trip.get().unwrap_or(0)
+    }
+
     /// Bytes arrived, and how long the newest of them and its acknowledgement were on the way.
     pub fn on_ack(&mut self, bytes: u64, trip_us: i64, now: Time) {
         self.min_trip.add(trip_us, now);
