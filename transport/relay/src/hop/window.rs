@@ -29,10 +29,14 @@ const FALLEN_PERCENT: u64 = 60;
 const SHARED_PERCENT: u64 = 85;
 /// ...and for so long delay says nothing: what is subscribed is sent, and no more.
 const SHARED_US: i64 = 10_000_000;
+/// A key frame is out after so long, half a frame's interval, on a path that was not congested lately: the pacer spreads 1.25 windows over a round trip.
+const KEY_FRAME_US: u64 = 16_000;
 /// The window becomes this share of itself, once a round trip, while the path is congested.
 const DECREASE_PERCENT: u64 = 85;
-/// And comes back by this share of its aim.
+/// And comes back by this share of what is needed.
 const INCREASE_PERCENT: u64 = 5;
+/// Or by this, where nothing was ever congested: a new link's first key frames are not late.
+const START_PERCENT: u64 = 25;
 
 /// What the subscriptions of a link need.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -225,8 +229,10 @@ impl LiveWindow {
             }
             let aim = self.aim(now);
             if self.window < aim && !self.congested {
-                self.window =
-                    self.window.saturating_add((aim.saturating_mul(INCREASE_PERCENT) / 100).max(1)).min(aim);
+                let step = aim.min(self.needed(least.unsigned_abs()).max(START_BYTES));
+                let percent = if self.congested_at.is_none() { START_PERCENT } else { INCREASE_PERCENT };
+                let step = (step.saturating_mul(percent) / 100).max(1);
+                self.window = self.window.saturating_add(step).min(aim);
             } else if self.window > aim {
                 self.window = aim;
             }
@@ -277,9 +283,7 @@ impl LiveWindow {
         let shared = self.is_shared(now);
         // With another's queue on the way, what arrives in a round trip of now is needed.
         let trip = if shared { self.recent_trip.get().map_or(least, i64::unsigned_abs) } else { least };
-        let needed = self.demand.bps.saturating_mul(trip.saturating_add(20_000)) / 8_000_000;
-        let needed = needed.saturating_mul(3) / 2;
-        let needed = needed.saturating_add(self.demand.key_bytes);
+        let needed = self.needed(trip);
         if shared {
             return needed.clamp(FLOOR_BYTES, CAP_BYTES);
         }
@@ -288,7 +292,15 @@ impl LiveWindow {
         if self.is_narrow(now) {
             return (taken.saturating_mul(NARROW_PERCENT) / 100).clamp(FLOOR_BYTES, CAP_BYTES);
         }
-        needed.max(taken.saturating_mul(2)).clamp(START_BYTES.min(CAP_BYTES), CAP_BYTES)
+        // QUIC's pacer has no other word for a rate.
+        let paced = self.demand.key_bytes.saturating_mul(least).saturating_mul(4) / (KEY_FRAME_US * 5);
+        needed.max(paced).max(taken.saturating_mul(2)).clamp(START_BYTES.min(CAP_BYTES), CAP_BYTES)
+    }
+
+    /// In flight of what is subscribed, at most.
+    fn needed(&self, trip_us: u64) -> u64 {
+        let needed = self.demand.bps.saturating_mul(trip_us.saturating_add(20_000)) / 8_000_000;
+        (needed.saturating_mul(3) / 2).saturating_add(self.demand.key_bytes)
     }
 
     fn decrease(&mut self, now: Time) {
