@@ -25,12 +25,15 @@ const SPREAD_US_MAX: i64 = 16_000;
 const END_US: i64 = 8_000;
 /// Said again for as long as nothing follows: the link's heartbeat.
 const HEARTBEAT_US: i64 = 100_000;
-/// The second copy of what was lost twice goes so much later: a burst of losses is over by then.
+/// The second copy of what was lost goes so much later: a burst of losses is over by then.
 const APART_US: i64 = 8_000;
-/// Copies beyond the first cost at most this share of what is sent new.
+/// Copies of what was lost twice and more cost at most this share of what is sent new...
 const COPIES_PERCENT: i64 = 5;
-/// Saved up at most: a key frame's.
-const COPIES_BYTES_MAX: i64 = 64_000;
+/// ...and a copy of what was lost once is made while all that is sent again costs less than this: it is what keeps a frame of a hundred from
+/// waiting two round trips where 2 % are lost, and where 5 % are it would be dear.
+const REPAIRS_PERCENT: i64 = 5;
+/// Of either is saved up at most: a key frame's.
+const SAVED_BYTES_MAX: i64 = 64_000;
 /// Frames wait so long, in quarters of their budget, before nothing is taken that no other frame refers to...
 const DISCARDABLE_QUARTERS: i64 = 1;
 /// ...and before a track is cut up to its next key frame.
@@ -200,7 +203,10 @@ pub struct Outgoing {
     half: Option<Outbound>,
     /// Second and third copies, by when they are due.
     copies: VecDeque<(Time, u64)>,
+    /// Bytes that they may still cost.
     copies_budget: i64,
+    /// Bytes that all repair may still cost before it makes no copy of what was lost once.
+    repairs_budget: i64,
     sent: VecDeque<Sent>,
     /// The number of the first that is kept.
     first: u64,
@@ -367,15 +373,16 @@ impl Outgoing {
             return;
         }
         (sent.waits, sent.tries) = (true, sent.tries.saturating_add(1));
-        let (class, len, more) =
-            (sent.packet.class, sent.packet.payload.len(), sent.tries.saturating_sub(1).min(2));
+        let (class, tries) = (sent.packet.class, sent.tries);
+        let len = i64::try_from(sent.packet.payload.len()).unwrap_or(i64::MAX).saturating_add(40);
         self.enqueue(class, Time::ZERO, Waits::Again(number));
-        for copy in 1..=i64::from(more) {
-            let len = i64::try_from(len).unwrap_or(i64::MAX).saturating_add(40);
-            if self.copies_budget < len {
+        self.repairs_budget = self.repairs_budget.saturating_sub(len).max(-SAVED_BYTES_MAX);
+        for copy in 1..=i64::from(tries.saturating_sub(1).clamp(1, 2)) {
+            let budget = if tries == 1 { &mut self.repairs_budget } else { &mut self.copies_budget };
+            if *budget < len {
                 break;
             }
-            self.copies_budget = self.copies_budget.saturating_sub(len);
+            *budget = budget.saturating_sub(len);
             let due = now.plus_us(APART_US.saturating_mul(copy));
             let at = self.copies.partition_point(|(other, _)| *other <= due);
             self.copies.insert(at, (due, number));
@@ -459,8 +466,12 @@ impl Outgoing {
     fn send(&mut self, packet: Outbound, part: Part, now: Time) -> Vec<u8> {
         let datagram = write(&packet, part, self.number(), false, now);
         let len = packet.payload.len();
-        let earned = i64::try_from(datagram.len()).unwrap_or(0).saturating_mul(COPIES_PERCENT) / 100;
-        self.copies_budget = self.copies_budget.saturating_add(earned).min(COPIES_BYTES_MAX);
+        let new = i64::try_from(datagram.len()).unwrap_or(0);
+        for (budget, percent) in
+            [(&mut self.copies_budget, COPIES_PERCENT), (&mut self.repairs_budget, REPAIRS_PERCENT)]
+        {
+            *budget = budget.saturating_add(new.saturating_mul(percent) / 100).min(SAVED_BYTES_MAX);
+        }
         self.kept_bytes = self.kept_bytes.saturating_add(len);
         self.sent.push_back(Sent { packet, part, at: now, last: now, tries: 0, waits: false });
         self.stats.sent = self.stats.sent.saturating_add(1);
