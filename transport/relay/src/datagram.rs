@@ -18,6 +18,8 @@ use media::{Temporal, payload::TEMPORAL_LAYERS_MAX};
 
 use crate::varint;
 
+/// A media header without a descriptor, of a track whose number is below 2^14, at its longest.
+pub const HEADER_LEN_USUAL: usize = 28;
 /// A packet that fits no datagram goes in two; none has more payload than this, in both halves.
 pub const PAYLOAD_LEN_MAX: usize = 2_048;
 /// Numbers one NACK may ask for, all ranges together: what a hop keeps track of.

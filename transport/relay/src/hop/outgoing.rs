@@ -449,12 +449,11 @@ impl Outgoing {
 
     /// Whole where it fits, else its first half.
     fn send_first(&mut self, packet: Outbound, size_max: usize, now: Time) -> Vec<u8> {
-        /// The header at its longest, without a descriptor.
-        const HEADER_LEN_MAX: usize = 36;
         let len = packet.payload.len();
-        let room = size_max.saturating_sub(packet.descriptor.len().saturating_add(HEADER_LEN_MAX));
-        if len <= room || len < 2 {
-            return self.send(packet, Part::Whole, now);
+        let whole = write(&packet, Part::Whole, self.number(), false, now);
+        if whole.len() <= size_max || len < 2 {
+            self.keep(packet, Part::Whole, whole.len(), now);
+            return whole;
         }
         let middle = len.div_ceil(2);
         let second =
@@ -465,8 +464,14 @@ impl Outgoing {
 
     fn send(&mut self, packet: Outbound, part: Part, now: Time) -> Vec<u8> {
         let datagram = write(&packet, part, self.number(), false, now);
+        self.keep(packet, part, datagram.len(), now);
+        datagram
+    }
+
+    /// What was sent, in a datagram of so many bytes.
+    fn keep(&mut self, packet: Outbound, part: Part, datagram_len: usize, now: Time) {
         let len = packet.payload.len();
-        let new = i64::try_from(datagram.len()).unwrap_or(0);
+        let new = i64::try_from(datagram_len).unwrap_or(0);
         for (budget, percent) in
             [(&mut self.copies_budget, COPIES_PERCENT), (&mut self.repairs_budget, REPAIRS_PERCENT)]
         {
@@ -483,7 +488,6 @@ impl Outgoing {
             self.sent.pop_front();
             self.first = self.first.saturating_add(1);
         }
-        datagram
     }
 
     fn send_again(&mut self, number: u64, now: Time) -> Option<Vec<u8>> {
@@ -521,7 +525,7 @@ fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datagram::{Datagram, read};
+    use crate::datagram::{Datagram, HEADER_LEN_USUAL, read};
 
     fn packet(frame: u32, class: Class, flags: Flags, ingest: Time) -> Outbound {
         Outbound {
@@ -617,6 +621,20 @@ mod tests {
         assert_eq!(taken, QUEUE_BYTES_MAX / 1_000);
         assert_eq!(out.push(packet(2, Class::Audio, Flags::KEY, now), now), Pushed::Taken);
         assert_eq!(out.stats().overflowed, 20_000 - taken as u64);
+    }
+
+    #[test]
+    fn a_packet_that_fits_by_a_byte_goes_whole() {
+        let mut out = Outgoing::new();
+        let now = Time::from_ms(1);
+        let mut sent = |size_max| {
+            out.push(packet(1, Class::Video, Flags::KEY, now), now);
+            std::iter::from_fn(|| out.poll(size_max, now)).map(|datagram| datagram.len()).collect::<Vec<_>>()
+        };
+        let len = sent(1_400)[0];
+        assert!(len <= 1_000 + HEADER_LEN_USUAL);
+        assert_eq!(sent(len), [len]);
+        assert_eq!(sent(len - 1).len(), 2);
     }
 
     #[test]
