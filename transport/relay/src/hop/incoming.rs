@@ -17,17 +17,18 @@ const KNOWN: u64 = 1 << 14;
 const HALVES_MAX: usize = 512;
 /// A hole is a loss and no packet out of order after so long at least.
 const REORDER_US_MIN: i64 = 1_000;
-/// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: one of a hundred is later.
+/// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: who is a little late is asked for in vain, who
+/// is waited for too long is late for viewers.
 const LATER_PART: i64 = 4;
-const EARLIER_PART: i64 = 512;
-/// The longest usual delay goes up by so much with each packet that took longer, and down by a fiftieth with each that did not: two of a hundred
+const EARLIER_PART: i64 = 16_384;
+/// The longest usual delay goes up by so much with each packet that took longer, and down by this part with each that did not: three of two hundred
 /// take longer.
 const DELAY_STEP_US: i64 = 1_000;
-const DELAY_DOWN_PART: i64 = 50;
+const DELAY_DOWN_PART: i64 = 70;
 /// Of use for so long, until something came: what a live viewer has.
 const LEFT_US: i64 = 400_000;
 /// Halved in so long.
-const FORGET_US: i64 = 5_000_000;
+const FORGET_US: i64 = 10_000_000;
 
 /// A packet that came, whole.
 #[derive(Clone, Debug)]
