@@ -7,7 +7,9 @@ use media::Time;
 
 use super::answers::Answers;
 use super::{RoundTrip, SENT_UNIT_US};
-use crate::datagram::{Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, Part, write_nack};
+use crate::datagram::{
+    Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, Part, whole_number, write_nack,
+};
 
 /// Numbers that are missing at one time. More is no loss that repair helps against: the oldest are given up.
 const MISSING_MAX: usize = NACK_NUMBERS_MAX as usize;
@@ -19,12 +21,12 @@ const HALVES_MAX: usize = 512;
 const REORDER_US_MIN: i64 = 1_000;
 /// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: who is a little late is asked for in vain, who
 /// is waited for too long is late for viewers.
-const LATER_PART: i64 = 4;
+const LATER_PART: i64 = 1;
 const EARLIER_PART: i64 = 16_384;
-/// The longest usual delay goes up by so much with each packet that took longer, and down by this part with each that did not: three of two hundred
-/// take longer.
+/// The longest usual delay goes up by so much with each packet that took longer, and down by this part with each that did not: one of a hundred and
+/// fifty takes longer.
 const DELAY_STEP_US: i64 = 1_000;
-const DELAY_DOWN_PART: i64 = 70;
+const DELAY_DOWN_PART: i64 = 150;
 /// Of use for so long, until something came: what a live viewer has.
 const LEFT_US: i64 = 400_000;
 /// Halved in so long.
@@ -154,6 +156,7 @@ impl Incoming {
 
     /// Takes a datagram of media: the packet, if it is new and whole now.
     pub fn on_media(&mut self, media: Media, body: Body<'_>, trip: RoundTrip, now: Time) -> Option<Arrived> {
+        let media = Media { link_seq: whole_number(media.link_seq, self.next), ..media };
         let half_trip_us = trip.smoothed_us / 2;
         let age_us = i64::from(media.age_ms).saturating_mul(1_000).saturating_add(half_trip_us);
         if media.link_seq >= self.next {

@@ -18,7 +18,7 @@ const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Asks of the peer that wait to be sent: each has what was due at one time, so more than a few is a link that stands still. The oldest is dropped.
 const ASKS_MAX: usize = 16;
 /// A frame's packets are due one after the other at this distance, so that those of others go between: a key frame does not hold up a link.
-const SPREAD_US: i64 = 150;
+const SPREAD_US: i64 = 110;
 /// Up to half a frame's interval.
 const SPREAD_US_MAX: i64 = 16_000;
 /// When nothing follows for so long, the peer is told the highest number: it would miss a lost last packet only with the next frame.
