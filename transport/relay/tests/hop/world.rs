@@ -16,7 +16,6 @@ const FRAME_US: i64 = 33_333;
 /// A key frame each second, eight times any other frame.
 const GOP: i64 = 30;
 const KEY_FACTOR: usize = 8;
-const BUDGET_MS: u16 = 400;
 /// The first second is of connections: its frames are not counted.
 const SETTLE: i64 = 30;
 
@@ -31,11 +30,13 @@ pub struct Cell {
     pub size_max: usize,
     /// A TCP flow shares the first link.
     pub beside: bool,
+    /// What frames may be late.
+    pub budget_ms: u16,
 }
 
 impl Cell {
     pub fn new(config: Config) -> Cell {
-        Cell { config, hops: 1, kbps: 4_000, seconds: 20, size_max: SIZE_MAX, beside: false }
+        Cell { config, hops: 1, kbps: 4_000, seconds: 20, size_max: SIZE_MAX, beside: false, budget_ms: 400 }
     }
 }
 
@@ -162,7 +163,7 @@ pub fn run(cell: Cell, seed: u64) -> Figures {
             let len = frame_len(cell.kbps, nth);
             key_bytes = key_bytes.max(len as u64);
             bytes += if nth >= SETTLE { len } else { 0 };
-            let missing = push(&mut chain[0].outgoing, cell.size_max, (nth, len), &mut seq, now);
+            let missing = push(&mut chain[0].outgoing, &cell, (nth, len), &mut seq, now);
             frames.insert(nth as u32, Frame { at: now, missing, came: None });
             nth += 1;
             // As the hub does, each second.
@@ -219,14 +220,8 @@ pub fn run(cell: Cell, seed: u64) -> Figures {
 }
 
 /// A frame in packets, as a node cuts one; returns how many.
-fn push(
-    outgoing: &mut Outgoing,
-    size_max: usize,
-    (nth, len): (i64, usize),
-    seq: &mut u32,
-    now: Time,
-) -> usize {
-    let most = size_max - HEADER_LEN_USUAL - 2;
+fn push(outgoing: &mut Outgoing, cell: &Cell, (nth, len): (i64, usize), seq: &mut u32, now: Time) -> usize {
+    let most = cell.size_max - HEADER_LEN_USUAL - 2;
     let count = len.div_ceil(most);
     for i in 0..count {
         let mut flags = if nth % GOP == 0 { Flags::KEY } else { Flags::default() };
@@ -239,7 +234,7 @@ fn push(
             track: 1,
             flags,
             ingest: now,
-            budget_ms: BUDGET_MS,
+            budget_ms: cell.budget_ms,
             seq: *seq,
             timestamp: nth as u32,
             dts_offset: 0,
