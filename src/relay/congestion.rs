@@ -79,10 +79,9 @@ impl Controller for Factory {
         let (trip_us, now) = (us(now.saturating_duration_since(sent)), self.time(now));
         let mut state = self.window.lock();
         state.window.on_ack(bytes, trip_us, now);
-        let smoothed_us = us(rtt.get());
-        let off = (trip_us - smoothed_us).abs();
-        let deviation_us = state.trip.deviation_us + (off - state.trip.deviation_us) / 4;
-        state.trip = RoundTrip { min_us: us(rtt.min()), smoothed_us, deviation_us };
+        // QUIC's least is of the whole connection: a path that became longer would stay short.
+        let least_us = state.window.least_us();
+        state.trip.measured(trip_us, least_us, us(rtt.get()));
     }
 
     fn on_congestion_event(&mut self, now: Instant, _sent: Instant, _persistent: bool, lost_bytes: u64) {

@@ -2,12 +2,15 @@
 //! offset beside it; an AAC frame is cut into pieces as it is, and nearly always is one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use ::relay::datagram;
 use media::payload::{self, RtpPayload};
 use media::{Frame, Kind, Packet, TrackConfig};
 use sfu::StreamId;
 use tokio::sync::mpsc;
 
+use super::Handle;
 use super::link::FromLink;
 use crate::stream::Stream;
 use crate::stream::log::Read;
@@ -35,31 +38,38 @@ pub struct Cut {
     pub dts_offset: u32,
 }
 
+/// The payload of a packet that is one datagram of so many bytes; without a link, of any path.
+pub fn piece_bytes(datagram_bytes: Option<usize>) -> usize {
+    let fits = datagram_bytes.map_or(0, |bytes| bytes.saturating_sub(datagram::HEADER_LEN_USUAL));
+    fits.clamp(payload::PAYLOAD_LEN_MAX, datagram::PAYLOAD_LEN_MAX)
+}
+
 /// Runs until it is aborted or the log ends: the GOP that is there, and what comes.
-pub async fn run(stream: Arc<Stream>, id: (StreamId, u64), hub: mpsc::Sender<FromLink>) {
+pub async fn run(stream: Arc<Stream>, id: (StreamId, u64), hub: mpsc::Sender<FromLink>, relay: Arc<Handle>) {
     let mut reader = stream.log.prompt_reader();
     let mut payloads = Vec::new();
     loop {
         let past = reader.is_catching_up();
         let Read::Entries(entries) = reader.next().await else { return };
-        let cuts = entries.iter().map(|entry| cut(&entry.frame, &mut payloads)).collect();
+        let piece_bytes = relay.piece_bytes.load(Ordering::Relaxed);
+        let cuts = entries.iter().map(|entry| cut(&entry.frame, piece_bytes, &mut payloads)).collect();
         if hub.send(FromLink::Fed(id, Fed { past, cuts })).await.is_err() {
             return;
         }
     }
 }
 
-/// A frame's packets; none for what is no frame of its codec.
-pub fn cut(frame: &Frame, payloads: &mut Vec<RtpPayload>) -> Cut {
+/// A frame's packets, of at most so many bytes of payload; none for what is no frame of its codec.
+pub fn cut(frame: &Frame, piece_bytes: usize, payloads: &mut Vec<RtpPayload>) -> Cut {
     let codec = frame.config.codec();
     match frame.kind() {
-        Kind::Video => payload::h264::packetize(frame, payload::PAYLOAD_LEN_MAX, payloads),
+        Kind::Video => payload::h264::packetize(frame, piece_bytes, payloads),
         Kind::Audio if frame.data.len() > SOUND_LEN_MAX => {}
         Kind::Audio => {
             let mut rest = frame.data.clone();
             while !rest.is_empty() {
                 let key_start = rest.len() == frame.data.len();
-                let bytes = rest.split_to(rest.len().min(payload::PAYLOAD_LEN_MAX));
+                let bytes = rest.split_to(rest.len().min(piece_bytes));
                 payloads.push(RtpPayload { bytes, marker: rest.is_empty(), key_start });
             }
         }
@@ -70,5 +80,19 @@ pub fn cut(frame: &Frame, payloads: &mut Vec<RtpPayload>) -> Cut {
         packets: packets.collect(),
         config: frame.config.clone(),
         dts_offset: u32::try_from(dts_offset).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_cut_to_what_the_paths_take() {
+        assert_eq!(piece_bytes(None), payload::PAYLOAD_LEN_MAX);
+        assert_eq!(piece_bytes(Some(1_130)), 1_102);
+        assert_eq!(piece_bytes(Some(1_418)), 1_390);
+        assert_eq!(piece_bytes(Some(9_000)), datagram::PAYLOAD_LEN_MAX);
+        assert_eq!(piece_bytes(Some(700)), payload::PAYLOAD_LEN_MAX, "such a path takes packets in halves");
     }
 }

@@ -9,6 +9,7 @@ mod take;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::relay::control::{Message, Right};
@@ -399,6 +400,8 @@ impl Hub {
             link.key_bytes_max -= link.key_bytes_max / 32;
             link.report(now);
         }
+        let sizes = self.links.values().filter_map(|link| link.up.connection.max_datagram_size());
+        self.handle.piece_bytes.store(super::feed::piece_bytes(sizes.min()), Ordering::Relaxed);
         self.end_idle(now);
         self.end_idle_feeds(now);
         self.shorten(now);

@@ -12,6 +12,7 @@ mod tls;
 mod why;
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -20,6 +21,7 @@ use anyhow::Context;
 use dashmap::DashMap;
 use media::{Codec, NodeId, StreamName};
 use sfu::{Mail, ShardId, SourceId, StreamId};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::{SOUND_LEN_MAX, cut};
@@ -32,6 +34,8 @@ use crate::node::Node;
 use crate::stream::Ingest;
 use crate::stream::from_relay::FromPeer;
 
+/// What the kernel holds of datagrams, each way: key frames of many streams come at one time. It gives less where `net.core.rmem_max` is less.
+const SOCKET_BYTES: usize = 4 << 20;
 /// Mail of shards that waits for the relay, like that of a shard for another.
 pub const MAIL_MAX: usize = 8_192;
 
@@ -112,6 +116,8 @@ pub struct Handle {
     pub number: ShardId,
     /// The best announcement of each stream.
     pub announced: DashMap<StreamName, Announced>,
+    /// Frames are cut into packets of so many bytes of payload, which the paths of all links take whole.
+    pub piece_bytes: AtomicUsize,
     /// Tracks that peers take from here.
     pub given: AtomicUsize,
     /// Of the peer that was dialled last: an uplink has but one.
@@ -128,6 +134,7 @@ impl Handle {
             Arc::new(Handle {
                 number: shards,
                 announced: DashMap::new(),
+                piece_bytes: AtomicUsize::new(feed::piece_bytes(None)),
                 given: AtomicUsize::new(0),
                 state: watch::Sender::default(),
                 local,
@@ -184,8 +191,8 @@ pub fn start(
         Arc::new(tls::Identity::load(cluster, tls::Peers { listed, directory: directory.clone() })?);
     let at = cluster.listen;
     let server = identity.server(congestion::Window::default(), node.clock);
-    let endpoint = quinn::Endpoint::server(server, at)
-        .with_context(|| format!("cannot listen on udp {at} (cluster.listen)"))?;
+    let endpoint =
+        endpoint(server, at).with_context(|| format!("cannot listen on udp {at} (cluster.listen)"))?;
     let (links_in, links) = mpsc::channel(link::EVENTS_MAX);
     let dialler = link::Dialler {
         node: node.clone(),
@@ -206,4 +213,16 @@ pub fn start(
     node.spawn_vital("relay", hub::run(node.clone(), me, handle, mail, local, (links_in, links)));
     tracing::info!(node = cluster.node, listen = %at, peers = cluster.peers.len(), "relay");
     Ok(())
+}
+
+fn endpoint(server: quinn::ServerConfig, at: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_recv_buffer_size(SOCKET_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BYTES)?;
+    socket.bind(&at.into())?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(tls::endpoint_config(), Some(server), socket.into(), runtime)
 }

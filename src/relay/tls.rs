@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use media::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
@@ -28,6 +29,7 @@ const ALPN: &[u8] = b"millrace/1";
 const DATAGRAMS_OUT_BYTES: usize = 32 << 10;
 /// Those that came and were not read: a second of 30 Mbit/s. The oldest is dropped by quinn, and asked for again by the hop.
 const DATAGRAMS_IN_BYTES: usize = 4 << 20;
+const CONNECTION_ID_LEN: usize = 4;
 const IDLE: Duration = Duration::from_secs(4);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The hop repairs; to quinn a packet out of order is one until so many came after it, or packets out of order look like congestion.
@@ -136,6 +138,13 @@ impl Identity {
         let cert = identity.first()?;
         self.peers.of(cert)
     }
+}
+
+/// Of the socket: each packet names its connection, in fewer bytes than the usual 8. A node has few, and drawn ids that are taken are drawn again.
+pub fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_LEN)));
+    config
 }
 
 fn transport(window: Window, clock: Clock) -> TransportConfig {

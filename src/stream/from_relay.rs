@@ -232,7 +232,7 @@ mod tests {
         tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
         let mut seq = 0;
         for frame in frames {
-            for packet in cut(frame, &mut Vec::new()).packets {
+            for packet in cut(frame, payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
                 seq += 1;
                 assert!(packet.payload.len() <= payload::PAYLOAD_LEN_MAX);
                 if !lost.contains(&seq) {
@@ -261,7 +261,7 @@ mod tests {
         let mut tracks = Tracks::new(true);
         let TrackConfig::Aac(config) = (*sound(5).config).clone() else { unreachable!("it is sound") };
         tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
-        for packet in cut(&sound(5), &mut Vec::new()).packets {
+        for packet in cut(&sound(5), payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
             tracks.take(FromPeer::Flows(Kind::Audio, vec![flow(Packet { seq: 1, ..packet })]));
         }
         assert!(tracks.pop(Time::from_ms(50)).is_none());

@@ -11,6 +11,10 @@ use crate::relay::flow::Flow;
 const BYTES_MAX: usize = 16 << 20;
 /// Packets of it.
 const PACKETS_MAX: usize = 16_384;
+/// What came before the newest key frame is kept so long: who changes its way goes on with that.
+const BEFORE_KEY_US: i64 = 2_000_000;
+/// A hole that old is one for good: repair has its chance within the budget of the live.
+const MISSING_US: i64 = 600_000;
 /// Sound is kept so long: GOPs of RTMP are no longer.
 const SOUND_US: i64 = 10_000_000;
 
@@ -30,9 +34,6 @@ impl Cache {
         let seq = flow.seq();
         let newer = self.newest.is_none_or(|newest| seq > newest);
         self.newest = self.newest.max(Some(seq));
-        if self.key.is_some_and(|key| seq < key) {
-            return i64::MAX;
-        }
         if let Some(before) = self.flows.get(&seq) {
             return match (before, flow) {
                 (Flow::Packet(before), Flow::Packet(flow)) => {
@@ -42,26 +43,30 @@ impl Cache {
             };
         }
         if kind == Kind::Video && flow.begins_key_frame() {
-            self.key = Some(seq);
-            let newer = self.flows.split_off(&seq);
-            let older = std::mem::replace(&mut self.flows, newer);
-            self.bytes -= older.values().map(Flow::payload_len).sum::<usize>();
+            self.key = self.key.max(Some(seq));
         }
         self.bytes += flow.payload_len();
         self.flows.insert(seq, flow.clone());
-        if let (Kind::Audio, Flow::Packet(out)) = (kind, flow) {
-            let old = |flow: &Flow| match flow {
-                Flow::Packet(of) => out.packet.arrival.since(of.packet.arrival) > SOUND_US,
-                Flow::LeftOut { .. } => true,
-            };
-            while let Some(first) = self.flows.first_entry().filter(|first| old(first.get())) {
-                self.bytes -= first.remove().payload_len();
-            }
+        self.trim(flow, kind);
+        if newer { 0 } else { i64::MAX }
+    }
+
+    /// Sound that is too old goes, and of pictures what is before the key frame, but the latest.
+    fn trim(&mut self, newest: &Flow, kind: Kind) {
+        let (key, keep_us) = match kind {
+            Kind::Audio => (None, SOUND_US),
+            Kind::Video => (Some(self.key.unwrap_or(0)), BEFORE_KEY_US),
+        };
+        let old = |seq: u64, flow: &Flow| {
+            let aged = newest.age_of(flow).is_none_or(|age| age > keep_us);
+            key.is_none_or(|key| seq < key) && aged
+        };
+        while let Some(first) = self.flows.first_entry().filter(|first| old(*first.key(), first.get())) {
+            self.bytes -= first.remove().payload_len();
         }
         if self.bytes > BYTES_MAX || self.flows.len() > PACKETS_MAX {
             (self.flows, self.bytes, self.key) = (BTreeMap::new(), 0, None);
         }
-        if newer { 0 } else { i64::MAX }
     }
 
     /// When the newest key frame came into the cluster.
@@ -92,12 +97,12 @@ impl Cache {
         (*first <= behind).then(|| self.flows.range(behind..).map(|(_, flow)| flow.clone()).collect())
     }
 
-    /// The number up to which everything since the newest key frame is there.
+    /// The number up to which everything is there; what has been missing for long does not come any more.
     pub(super) fn whole_up_to(&self) -> Option<u64> {
-        let from = self.key.or(self.flows.first_key_value().map(|(first, _)| *first))?;
-        let mut next = from;
-        for (seq, flow) in self.flows.range(from..) {
-            if *seq > next {
+        let (_, newest) = self.flows.last_key_value()?;
+        let mut next = *self.flows.first_key_value()?.0;
+        for (seq, flow) in &self.flows {
+            if *seq > next && newest.age_of(flow).is_none_or(|age| age < MISSING_US) {
                 break;
             }
             next = next.max(flow.end());
@@ -144,10 +149,15 @@ mod tests {
             cache.insert(&packet(seq, key, 100), Kind::Video);
         }
         assert_eq!(seqs(&cache.begin(Kind::Video, None)), [4, 5, 6]);
-        assert_eq!(cache.bytes, 300);
+        assert_eq!(cache.bytes, 600);
         assert_eq!(cache.key_ingest(), Some(Time::from_ms(80)));
         assert_eq!(cache.behind(4).map(|it| seqs(&it)), Some(vec![5, 6]));
-        assert_eq!(cache.behind(2).map(|it| seqs(&it)), None, "3 is too old");
+        assert_eq!(cache.behind(2).map(|it| seqs(&it)), Some(vec![3, 4, 5, 6]), "what is before it is kept");
+        for seq in 105..=205 {
+            cache.insert(&packet(seq, false, 100), Kind::Video);
+        }
+        assert_eq!(cache.behind(2).map(|it| it.len()), None, "for two seconds");
+        assert_eq!(seqs(&cache.begin(Kind::Video, None))[..3], [4, 5, 6]);
     }
 
     #[test]
@@ -166,6 +176,13 @@ mod tests {
         other.packet.arrival = other.packet.arrival.plus_us(30_000);
         assert_eq!(cache.insert(&Flow::Packet(other), Kind::Video), 30_000, "by another way");
         assert_eq!(cache.bytes, 800);
+        // 13 to 15 do not come.
+        for seq in 16..46 {
+            cache.insert(&packet(seq, false, 100), Kind::Video);
+        }
+        assert_eq!(cache.whole_up_to(), Some(12));
+        cache.insert(&packet(46, false, 100), Kind::Video);
+        assert_eq!(cache.whole_up_to(), Some(46));
     }
 
     #[test]

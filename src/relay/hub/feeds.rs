@@ -52,7 +52,7 @@ impl Hub {
         }
         let Some(of) = self.node.streams.by_id(stream) else { return };
         let number = self.node.streams.shared().draw_id();
-        let work = feed::run(of, (stream, number), self.to_me.clone());
+        let work = feed::run(of, (stream, number), self.to_me.clone(), self.handle.clone());
         let task = task::spawn(self.node.metrics.clone(), work).abort_handle();
         // Numbers that no feed of this stream had before: none makes a million packets a second.
         let first = self.now().us().unsigned_abs().max(1);

@@ -1,7 +1,7 @@
 //! Datagrams of the hop: a media packet (or half of one), the request for numbers that did not come, and the word that nothing more was sent.
 //!
 //! ```text
-//! media  type(1) flags(1) link_seq(varint) track(varint) sent(2) age_ms(2) budget_ms(2) seq(4)
+//! media  type(1) flags(1) link_seq(3) track(varint) sent(2) age_ms(varint) budget(1) seq(4)
 //!        timestamp(4) [temporal(2)] [dts_offset(varint)] [descriptor_len(1) descriptor] payload
 //! NACK   type(1) highest(varint) { behind(varint) count(varint) } ...
 //! end    type(1) next(varint)
@@ -11,13 +11,22 @@
 //! 4 bytes. Nobody waits for them.
 //!
 //! `link_seq` counts the datagrams of one hop, whatever they carry: it is what a NACK asks for, so that a hole made upstream is not asked for again
-//! downstream. A media header has 18 bytes at the start and 22 from the 16384th datagram on.
+//! downstream. Of a media datagram's number there are the low 24 bits: the receiver knows the rest ([`whole_number`]). The usual header of a packet that
+//! is younger than 64 ms has 18 bytes.
 
 use bytes::Bytes;
 use media::{Temporal, payload::TEMPORAL_LAYERS_MAX};
 
 use crate::varint;
 
+/// A media header without a descriptor, of a track whose number is below 2^14, at its longest.
+pub const HEADER_LEN_USUAL: usize = 26;
+/// Bits of a media datagram's number: half of them are two seconds of 40 Gbit/s.
+const NUMBER_BITS: u32 = 24;
+/// Of a packet so old nobody wants to know how old it is; it takes two bytes.
+const AGE_MS_MAX: u16 = (1 << 14) - 1;
+/// A budget is said in units of so many milliseconds, rounded up: up to 2.55 s.
+const BUDGET_UNIT_MS: u16 = 10;
 /// A packet that fits no datagram goes in two; none has more payload than this, in both halves.
 pub const PAYLOAD_LEN_MAX: usize = 2_048;
 /// Numbers one NACK may ask for, all ranges together: what a hop keeps track of.
@@ -89,13 +98,13 @@ pub struct Media {
     pub part: Part,
     /// What it is.
     pub flags: Flags,
-    /// The datagram's number on this hop, below 2^62.
+    /// The datagram's number on this hop, below 2^62; of one that was read its low 24 bits.
     pub link_seq: u64,
     /// The track, as the subscription named it, below 2^62.
     pub track: u64,
     /// When the datagram left, by its sender's clock, in quarters of a millisecond: wraps in 16 s.
     pub sent: u16,
-    /// Since the packet came into the cluster, in milliseconds: what it waited at each node, and half a round trip of each hop.
+    /// Since the packet came into the cluster, in milliseconds: what it waited at each node, and half a round trip of each hop. At most 16383.
     pub age_ms: u16,
     /// How old it may get and still be of use, in milliseconds.
     pub budget_ms: u16,
@@ -173,11 +182,12 @@ impl Media {
         let dts = if self.dts_offset > 0 { Flags::DTS_OFFSET } else { 0 };
         let descriptor = u8::try_from(body.descriptor.len()).ok().filter(|len| *len > 0);
         out.push(self.flags.0 | dts | descriptor.map_or(0, |_| Flags::DESCRIPTOR));
-        varint::write(out, self.link_seq);
+        let [.., n0, n1, n2] = self.link_seq.to_be_bytes();
+        out.extend([n0, n1, n2]);
         varint::write(out, self.track);
         out.extend(self.sent.to_be_bytes());
-        out.extend(self.age_ms.to_be_bytes());
-        out.extend(self.budget_ms.to_be_bytes());
+        varint::write(out, self.age_ms.min(AGE_MS_MAX).into());
+        out.push(u8::try_from(self.budget_ms.div_ceil(BUDGET_UNIT_MS)).unwrap_or(u8::MAX));
         out.extend(self.seq.to_be_bytes());
         out.extend(self.timestamp.to_be_bytes());
         if let Some(Temporal { id, up_from, up_to }) = temporal {
@@ -195,12 +205,14 @@ impl Media {
     }
 
     fn read<'a>(part: Part, kind: u8, rest: &mut &'a [u8]) -> Option<(Media, &'a [u8])> {
-        let (&flags, after) = rest.split_first()?;
+        let (&[flags, n0, n1, n2], after) = rest.split_first_chunk::<4>()?;
         *rest = after;
-        let link_seq = varint::read(rest)?;
+        let link_seq = u32::from_be_bytes([0, n0, n1, n2]).into();
         let track = varint::read(rest)?;
-        let (&[l0, l1, a0, a1, b0, b1, s0, s1, s2, s3, t0, t1, t2, t3], after) =
-            rest.split_first_chunk::<14>()?;
+        let (&[l0, l1], after) = rest.split_first_chunk::<2>()?;
+        *rest = after;
+        let age_ms = varint::read(rest)?;
+        let (&[budget, s0, s1, s2, s3, t0, t1, t2, t3], after) = rest.split_first_chunk::<9>()?;
         *rest = after;
         let mut temporal = Temporal::default();
         if kind & TEMPORAL != 0 {
@@ -222,8 +234,8 @@ impl Media {
             link_seq,
             track,
             sent: u16::from_be_bytes([l0, l1]),
-            age_ms: u16::from_be_bytes([a0, a1]),
-            budget_ms: u16::from_be_bytes([b0, b1]),
+            age_ms: u16::try_from(age_ms).map_or(AGE_MS_MAX, |age_ms| age_ms.min(AGE_MS_MAX)),
+            budget_ms: u16::from(budget).saturating_mul(BUDGET_UNIT_MS),
             seq: u32::from_be_bytes([s0, s1, s2, s3]),
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             // 2^32 ticks of 90 kHz are 13 hours: what is longer is no offset, and is cut like the time stamps.
@@ -232,6 +244,19 @@ impl Media {
             left_out: kind & LEFT_OUT != 0,
         };
         Some((media, descriptor))
+    }
+}
+
+/// The number whose low 24 bits are these, by the one expected next: the nearest to it (RFC 9000 appendix A.3).
+pub fn whole_number(low: u64, next: u64) -> u64 {
+    const ALL: u64 = 1 << NUMBER_BITS;
+    let near = (next & !ALL.saturating_sub(1)) | (low & ALL.saturating_sub(1));
+    if near.saturating_add(ALL / 2) <= next {
+        near.saturating_add(ALL)
+    } else if near > next.saturating_add(ALL / 2) {
+        near.checked_sub(ALL).unwrap_or(near)
+    } else {
+        near
     }
 }
 
@@ -360,16 +385,16 @@ mod tests {
         let temporal = Temporal { id: 2, up_from: 1, up_to: 3 };
         let (media, mut out) = (Media { temporal, ..media() }, Vec::new());
         media.write(Body::default(), &mut out);
-        assert_eq!((out[0], &out[21..]), (TEMPORAL, &[0, 0b1100_1010][..]));
+        assert_eq!((out[0], &out[18..]), (TEMPORAL, &[0, 0b1100_1010][..]));
         assert_eq!(read(&out), Ok(Datagram::Media(media, Body::default())));
-        assert_eq!(read(&out[..22]), Err(Error::Short));
+        assert_eq!(read(&out[..19]), Err(Error::Short));
     }
 
     #[test]
     fn bytes_of_a_media_datagram() {
         let mut out = Vec::new();
         media().write(Body::default(), &mut out);
-        let head = [0, 3, 0x80, 1, 0x11, 0x70, 3, 1, 2, 0, 37, 1, 144, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0];
+        let head = [0, 3, 1, 0x11, 0x70, 3, 1, 2, 37, 40, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0];
         assert_eq!(out, head);
         out.extend(b"payload");
         let body = Body { descriptor: b"", payload: b"payload" };
@@ -383,6 +408,34 @@ mod tests {
         for len in 0..head.len() {
             assert_eq!(read(&out[..len]), Err(Error::Short), "{len}");
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_header_is_as_near_as_can_be() {
+        let mut out = Vec::new();
+        let far = Media { link_seq: (5 << NUMBER_BITS) + 7, age_ms: u16::MAX, budget_ms: 401, ..media() };
+        far.write(Body::default(), &mut out);
+        let near = Media { link_seq: 7, age_ms: AGE_MS_MAX, budget_ms: 410, ..media() };
+        assert_eq!(read(&out), Ok(Datagram::Media(near, Body::default())));
+        let longest = Media { budget_ms: u16::MAX, ..media() };
+        out.clear();
+        longest.write(Body::default(), &mut out);
+        let Ok(Datagram::Media(read, _)) = read(&out) else { panic!() };
+        assert_eq!(read.budget_ms, 2_550);
+    }
+
+    #[test]
+    fn a_number_is_the_one_next_to_what_is_expected() {
+        let all = 1_u64 << NUMBER_BITS;
+        for next in [0, 1, 5, all / 2, all - 1, all, all + 3, 5 * all - 1, 5 * all, 9 * all + all / 2] {
+            for back in 0..1_000.min(next) {
+                assert_eq!(whole_number((next - back) % all, next), next - back, "{back} behind {next}");
+            }
+            for ahead in [0, 1, 1_000, 1_000_000] {
+                assert_eq!(whole_number((next + ahead) % all, next), next + ahead, "{ahead} from {next}");
+            }
+        }
+        assert!(whole_number(u64::MAX, varint::MAX) <= varint::MAX + all);
     }
 
     #[test]
@@ -454,11 +507,18 @@ mod tests {
 
     fn any_media() -> impl Strategy<Value = Media> {
         let part = prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf)];
-        let numbers = (0..=varint::MAX, 0..=varint::MAX, any::<(u16, u16, u16, u32, u32, u32)>());
+        let times = (any::<u16>(), 0..=AGE_MS_MAX, any::<u8>());
+        let numbers = (0..1_u64 << NUMBER_BITS, 0..=varint::MAX, times, any::<(u32, u32, u32)>());
         let layers = (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>());
         (part, 0..Flags::DTS_OFFSET, numbers, layers).prop_map(
-            |(part, flags, (link_seq, track, rest), (id, up_from, up_to, left_out))| {
-                let (sent, age_ms, budget_ms, seq, timestamp, dts_offset) = rest;
+            |(
+                part,
+                flags,
+                (link_seq, track, (sent, age_ms, budget), rest),
+                (id, up_from, up_to, left_out),
+            )| {
+                let (seq, timestamp, dts_offset) = rest;
+                let budget_ms = u16::from(budget) * BUDGET_UNIT_MS;
                 Media {
                     part,
                     flags: Flags(flags),

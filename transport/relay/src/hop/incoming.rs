@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use media::Time;
 
+use super::answers::Answers;
 use super::{RoundTrip, SENT_UNIT_US};
-use crate::datagram::{Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, Part, write_nack};
+use crate::datagram::{
+    Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, Part, whole_number, write_nack,
+};
 
 /// Numbers that are missing at one time. More is no loss that repair helps against: the oldest are given up.
 const MISSING_MAX: usize = NACK_NUMBERS_MAX as usize;
@@ -16,17 +19,18 @@ const KNOWN: u64 = 1 << 14;
 const HALVES_MAX: usize = 512;
 /// A hole is a loss and no packet out of order after so long at least.
 const REORDER_US_MIN: i64 = 1_000;
-/// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: one of a hundred is later.
-const LATER_PART: i64 = 4;
-const EARLIER_PART: i64 = 512;
-/// The longest usual delay goes up by so much with each packet that took longer, and down by a fiftieth with each that did not: two of a hundred
-/// take longer.
+/// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: who is a little late is asked for in vain, who
+/// is waited for too long is late for viewers.
+const LATER_PART: i64 = 1;
+const EARLIER_PART: i64 = 16_384;
+/// The longest usual delay goes up by so much with each packet that took longer, and down by this part with each that did not: one of a hundred and
+/// fifty takes longer.
 const DELAY_STEP_US: i64 = 1_000;
-const DELAY_DOWN_PART: i64 = 50;
+const DELAY_DOWN_PART: i64 = 150;
 /// Of use for so long, until something came: what a live viewer has.
 const LEFT_US: i64 = 400_000;
 /// Halved in so long.
-const FORGET_US: i64 = 5_000_000;
+const FORGET_US: i64 = 10_000_000;
 
 /// A packet that came, whole.
 #[derive(Clone, Debug)]
@@ -64,8 +68,22 @@ struct Missing {
     since: Time,
     /// When to ask for it, again.
     due: Time,
+    /// When it was asked for the last two times.
+    asked: [Option<Time>; 2],
     /// When it is of no use any more.
     end: Time,
+}
+
+impl Missing {
+    /// How long the answer took that is here now, if that is known.
+    fn answered_us(&self, trip: RoundTrip, now: Time) -> Option<i64> {
+        match self.asked {
+            [Some(asked), None] => Some(now.since(asked)),
+            // None is there so soon: it is to the request before, and they take longer than was waited for.
+            [Some(again), Some(asked)] if now.since(again) < trip.min_us / 2 => Some(now.since(asked)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -83,6 +101,7 @@ pub struct Incoming {
     /// Whether the [`KNOWN`] numbers before `next` came, newest last.
     known: VecDeque<bool>,
     missing: BTreeMap<u64, Missing>,
+    answers: Answers,
     halves: BTreeMap<u64, Half>,
     /// How late the latest but a few of what came out of order were, fading; of a new link what it may cost to wait.
     lateness_us: Option<i64>,
@@ -111,6 +130,7 @@ impl Incoming {
             next: 0,
             known: VecDeque::new(),
             missing: BTreeMap::new(),
+            answers: Answers::default(),
             halves: BTreeMap::new(),
             lateness_us: None,
             faded: None,
@@ -136,6 +156,7 @@ impl Incoming {
 
     /// Takes a datagram of media: the packet, if it is new and whole now.
     pub fn on_media(&mut self, media: Media, body: Body<'_>, trip: RoundTrip, now: Time) -> Option<Arrived> {
+        let media = Media { link_seq: whole_number(media.link_seq, self.next), ..media };
         let half_trip_us = trip.smoothed_us / 2;
         let age_us = i64::from(media.age_ms).saturating_mul(1_000).saturating_add(half_trip_us);
         if media.link_seq >= self.next {
@@ -213,6 +234,9 @@ impl Incoming {
         let missing = self.missing.remove(&number);
         if media.flags.has(crate::datagram::Flags::RETRANSMISSION) {
             self.stats.repaired = self.stats.repaired.saturating_add(1);
+            if let Some(after_us) = missing.and_then(|missing| missing.answered_us(trip, now)) {
+                self.answers.came(after_us);
+            }
         } else {
             self.stats.reordered = self.stats.reordered.saturating_add(1);
             if let Some(missing) = missing {
@@ -243,7 +267,7 @@ impl Incoming {
             }
             self.known.push_back(false);
             if next.saturating_sub(number) <= MISSING_MAX as u64 {
-                self.missing.insert(number, Missing { since: now, due, end });
+                self.missing.insert(number, Missing { since: now, due, asked: [None; 2], end });
             }
         }
         self.next = next;
@@ -261,12 +285,12 @@ impl Incoming {
     /// The request for what is due, to be sent at once; `None` when nothing is.
     pub fn poll(&mut self, trip: RoundTrip, now: Time) -> Option<Vec<u8>> {
         self.fade(trip, now);
-        let again = now.plus_us(trip.longest_us());
+        let again = now.plus_us(self.answers.longest_us(trip));
+        let answer = now.plus_us(self.answers.usual_us(trip));
         let (mut ranges, mut lost): (Vec<(u64, u64)>, u64) = (Vec::new(), 0);
         let mut numbers: u64 = 0;
         self.missing.retain(|number, missing| {
-            // An answer takes a round trip.
-            if now.plus_us(trip.smoothed_us) > missing.end {
+            if answer > missing.end {
                 if now < missing.end {
                     missing.due = missing.end;
                     return true;
@@ -287,6 +311,7 @@ impl Incoming {
             }
             numbers = numbers.saturating_add(1);
             missing.due = again;
+            missing.asked = [Some(now), missing.asked[0]];
             true
         });
         self.stats.lost = self.stats.lost.saturating_add(lost);
@@ -361,6 +386,54 @@ mod tests {
         let mut incoming = Incoming::new();
         incoming.on_end(1, TRIP, Time(1_000));
         assert!(incoming.poll(TRIP, Time(20_000)).is_some());
+    }
+
+    /// What is asked for, and when in milliseconds, of a number that never comes.
+    fn asks(incoming: &mut Incoming, trip: RoundTrip, from_ms: i64) -> Vec<i64> {
+        let at = |ms: &i64| incoming.poll(trip, Time::from_ms(*ms)).is_some();
+        (from_ms..from_ms + 400).filter(at).map(|ms| ms - from_ms).collect()
+    }
+
+    #[test]
+    fn a_lost_handshake_packet_does_not_delay_what_is_asked_for() {
+        let mut trip = RoundTrip::default();
+        trip.measured(1_100_000, 1_100_000, 1_100_000);
+        trip.measured(100_000, 100_000, 975_000);
+        let mut incoming = Incoming::new();
+        assert_eq!(incoming.reorder_us(trip), 18_750);
+        take(&mut incoming, media(0, 0, 0), b"p", Time::ZERO);
+        incoming.on_end(2, trip, Time::ZERO);
+        let at = asks(&mut incoming, trip, 0);
+        assert!(at.len() == 2 && at[0] <= 19 && at[1] <= 220, "{at:?}");
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_so_as_soon_as_its_answer_is_late() {
+        // QUIC's deviation has delayed acknowledgements in it.
+        let trip = RoundTrip { deviation_us: 15_000, ..TRIP };
+        let mut incoming = Incoming::new();
+        for lost in 0..10_u64 {
+            let now = Time::from_ms(100 + lost as i64 * 500);
+            incoming.on_end(lost + 1, trip, now);
+            let ask = (0..50).map(|ms| now.plus_ms(ms)).find(|at| incoming.poll(trip, *at).is_some());
+            let again = Media { flags: Flags::RETRANSMISSION, ..media(lost, 0, 0) };
+            let came = ask.expect("it is missing").plus_ms(101);
+            assert!(incoming.on_media(again, Body::default(), trip, came).is_some());
+        }
+        incoming.on_end(11, trip, Time::from_ms(6_000));
+        let at = asks(&mut incoming, trip, 6_000);
+        assert!(at[1] - at[0] <= 108, "{at:?}");
+        // They take longer now than was waited for: it is seen though each is asked for twice.
+        for lost in 11..20_u64 {
+            let now = Time::from_ms(10_000 + lost as i64 * 500);
+            incoming.on_end(lost + 1, trip, now);
+            let asked = (0..160).filter(|ms| incoming.poll(trip, now.plus_ms(*ms)).is_some()).min().unwrap();
+            let again = Media { flags: Flags::RETRANSMISSION, ..media(lost, 0, 0) };
+            incoming.on_media(again, Body::default(), trip, now.plus_ms(asked + 150));
+        }
+        incoming.on_end(21, trip, Time::from_ms(30_000));
+        let at = asks(&mut incoming, trip, 30_000);
+        assert!(at[1] - at[0] >= 150, "{at:?}");
     }
 
     #[test]

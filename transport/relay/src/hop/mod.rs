@@ -1,5 +1,6 @@
 //! One hop: both ends of a link between two nodes.
 
+mod answers;
 mod incoming;
 mod outgoing;
 mod window;
@@ -23,9 +24,14 @@ pub struct RoundTrip {
 }
 
 impl RoundTrip {
-    /// The longest that is usual: who has no answer after so long gets none.
-    pub fn longest_us(&self) -> i64 {
-        self.smoothed_us.saturating_add(self.deviation_us.saturating_mul(4).max(5_000))
+    /// One more packet took `trip_us` there and back; `least_us` is the least lately, and QUIC's smoothed one is `smoothed_us`. That begins with the
+    /// handshake, a lost packet of which makes it a second and more, and comes down by an eighth with each answer: at an end that sends little, for
+    /// seconds.
+    pub fn measured(&mut self, trip_us: i64, least_us: i64, smoothed_us: i64) {
+        let smoothed_us = smoothed_us.min(least_us.saturating_mul(3) / 2);
+        let off_us = trip_us.saturating_sub(smoothed_us).saturating_abs();
+        let deviation_us = self.deviation_us.saturating_add(off_us.saturating_sub(self.deviation_us) / 4);
+        *self = RoundTrip { min_us: least_us, smoothed_us, deviation_us };
     }
 
     /// The shortest that is usual.

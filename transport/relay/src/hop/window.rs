@@ -29,10 +29,18 @@ const FALLEN_PERCENT: u64 = 60;
 const SHARED_PERCENT: u64 = 85;
 /// ...and for so long delay says nothing: what is subscribed is sent, and no more.
 const SHARED_US: i64 = 10_000_000;
+/// A key frame is out after so long, a third of a frame's interval, on a path that was not congested lately: the pacer spreads 1.25 windows over a round trip.
+const KEY_FRAME_US: u64 = 12_000;
 /// The window becomes this share of itself, once a round trip, while the path is congested.
 const DECREASE_PERCENT: u64 = 85;
-/// And comes back by this share of its aim.
+/// A queue that is none of timers and pacing.
+const WAITS_US: i64 = 25_000;
+/// While so much of what is subscribed arrived in a second, there is no more to gain for anybody who waits.
+const SATISFIED_PERCENT: u64 = 90;
+/// And comes back by this share of what is needed.
 const INCREASE_PERCENT: u64 = 5;
+/// Or by this, where nothing was ever congested: a new link's first key frames are not late.
+const START_PERCENT: u64 = 25;
 
 /// What the subscriptions of a link need.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -96,8 +104,10 @@ pub struct LiveWindow {
     acked: u64,
     lost: u64,
     second: Time,
-    /// Loss of the last whole second, in percent.
+    /// Loss of the last whole second, in percent...
     loss_percent: u64,
+    /// ...and what arrived in it, in bit/s.
+    second_bps: u64,
     /// The next step of the window.
     step: Time,
     congested: bool,
@@ -133,6 +143,7 @@ impl LiveWindow {
             lost: 0,
             second: Time::ZERO,
             loss_percent: 0,
+            second_bps: 0,
             step: Time::ZERO,
             congested: false,
             congested_at: None,
@@ -158,6 +169,11 @@ impl LiveWindow {
     pub fn queue_us(&self) -> i64 {
         let (recent, least) = (self.recent_trip.get(), self.min_trip.get());
         recent.zip(least).map_or(0, |(recent, least)| recent.saturating_sub(least).max(0))
+    }
+
+    /// The least round trip lately, in microseconds; 0 while unknown.
+    pub fn least_us(&self) -> i64 {
+        self.min_trip.get().unwrap_or(0)
     }
 
     /// Bytes arrived, and how long the newest of them and its acknowledgement were on the way.
@@ -196,6 +212,8 @@ impl LiveWindow {
             let all = self.acked.saturating_add(self.lost);
             let percent = self.lost.saturating_mul(100).checked_div(all);
             self.loss_percent = percent.filter(|_| all >= LOSS_BYTES_MIN).unwrap_or(0);
+            let passed_us = now.since(self.second).unsigned_abs();
+            self.second_bps = self.acked.saturating_mul(8_000_000).checked_div(passed_us).unwrap_or(0);
             (self.acked, self.lost, self.second) = (0, 0, now);
         }
         self.drain(now);
@@ -204,14 +222,14 @@ impl LiveWindow {
         }
         let least = self.min_trip.get().unwrap_or(0);
         let queue_us = self.queue_us();
-        let shared = self.is_shared(now);
-        if self.loss_percent > LOSS_PERCENT {
+        let shared = self.is_shared(now) || self.is_satisfied();
+        if self.loss_percent > LOSS_PERCENT && self.loses() {
             self.decrease(now);
         } else if queue_us > (least / 2).max(60_000) && !shared {
             self.fall(now);
         } else {
             // It grows no more with a queue of this, too: that one never leaves by itself.
-            let waits = queue_us > (least / 4).max(25_000) && !shared;
+            let waits = queue_us > (least / 4).max(WAITS_US) && !shared;
             self.congested &= waits;
             if waits {
                 self.congested_at = Some(now);
@@ -220,8 +238,10 @@ impl LiveWindow {
             }
             let aim = self.aim(now);
             if self.window < aim && !self.congested {
-                self.window =
-                    self.window.saturating_add((aim.saturating_mul(INCREASE_PERCENT) / 100).max(1)).min(aim);
+                let step = aim.min(self.needed(least.unsigned_abs()).max(START_BYTES));
+                let percent = if self.congested_at.is_none() { START_PERCENT } else { INCREASE_PERCENT };
+                let step = (step.saturating_mul(percent) / 100).max(1);
+                self.window = self.window.saturating_add(step).min(aim);
             } else if self.window > aim {
                 self.window = aim;
             }
@@ -243,17 +263,17 @@ impl LiveWindow {
 
     /// Gives way to a queue, until that turns out to be another's.
     fn fall(&mut self, now: Time) {
-        let (window, bps, since) = *self.fall.get_or_insert((self.window, self.round_bps, now));
+        let arrived_bps = self.round_bps.max(self.second_bps);
+        let (window, bps, since) = *self.fall.get_or_insert((self.window, arrived_bps, now));
         let trip_us = self.recent_trip.get().unwrap_or(0);
         let fallen = self.window.saturating_mul(100) <= window.saturating_mul(FALLEN_PERCENT);
         if !fallen || now.since(since) < trip_us.saturating_mul(2) {
             return self.decrease(now);
         }
-        self.fall = None;
         if self.round_bps.saturating_mul(100) > bps.saturating_mul(SHARED_PERCENT) {
             return self.decrease(now);
         }
-        (self.shared_at, self.congested_at, self.congested) = (Some(now), None, false);
+        (self.fall, self.shared_at, self.congested_at, self.congested) = (None, Some(now), None, false);
         (self.window, self.step) = (self.aim(now), now.plus_us(trip_us.max(10_000)));
     }
 
@@ -261,9 +281,19 @@ impl LiveWindow {
         self.shared_at.is_some_and(|at| now.since(at) < SHARED_US)
     }
 
+    /// In this second, too: a burst that is over is no congestion.
+    fn loses(&self) -> bool {
+        self.lost.saturating_mul(100) > self.acked.saturating_add(self.lost).saturating_mul(LOSS_PERCENT)
+    }
+
+    /// What is subscribed arrives: who waits there with it waits for others.
+    fn is_satisfied(&self) -> bool {
+        self.second_bps.saturating_mul(100) > self.demand.bps.saturating_mul(SATISFIED_PERCENT)
+    }
+
     /// It was congested lately: more than it takes would wait there.
     fn is_narrow(&self, now: Time) -> bool {
-        self.congested_at.is_some_and(|at| now.since(at) < DRAIN_EACH_US)
+        !self.is_satisfied() && self.congested_at.is_some_and(|at| now.since(at) < DRAIN_EACH_US)
     }
 
     /// What is enough and not too much: the demand in a round trip, its key frames, and twice what the path was seen to take.
@@ -271,10 +301,12 @@ impl LiveWindow {
         let Some(least) = self.min_trip.get().map(i64::unsigned_abs) else { return self.window };
         let shared = self.is_shared(now);
         // With another's queue on the way, what arrives in a round trip of now is needed.
-        let trip = if shared { self.recent_trip.get().map_or(least, i64::unsigned_abs) } else { least };
-        let needed = self.demand.bps.saturating_mul(trip.saturating_add(20_000)) / 8_000_000;
-        let needed = needed.saturating_mul(3) / 2;
-        let needed = needed.saturating_add(self.demand.key_bytes);
+        let trip = if shared || self.is_satisfied() {
+            self.recent_trip.get().map_or(least, i64::unsigned_abs)
+        } else {
+            least
+        };
+        let needed = self.needed(trip);
         if shared {
             return needed.clamp(FLOOR_BYTES, CAP_BYTES);
         }
@@ -283,7 +315,17 @@ impl LiveWindow {
         if self.is_narrow(now) {
             return (taken.saturating_mul(NARROW_PERCENT) / 100).clamp(FLOOR_BYTES, CAP_BYTES);
         }
-        needed.max(taken.saturating_mul(2)).clamp(START_BYTES.min(CAP_BYTES), CAP_BYTES)
+        // QUIC's pacer has no other word for a rate. Into a queue a key frame goes slowly, or much of it is lost.
+        let hurries = self.queue_us() < WAITS_US;
+        let paced = self.demand.key_bytes.saturating_mul(least).saturating_mul(4) / (KEY_FRAME_US * 5);
+        let paced = if hurries { paced } else { 0 };
+        needed.max(paced).max(taken.saturating_mul(2)).clamp(START_BYTES.min(CAP_BYTES), CAP_BYTES)
+    }
+
+    /// In flight of what is subscribed, at most.
+    fn needed(&self, trip_us: u64) -> u64 {
+        let needed = self.demand.bps.saturating_mul(trip_us.saturating_add(20_000)) / 8_000_000;
+        (needed.saturating_mul(3) / 2).saturating_add(self.demand.key_bytes)
     }
 
     fn decrease(&mut self, now: Time) {
