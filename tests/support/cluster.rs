@@ -1,6 +1,9 @@
 //! Nodes that know each other: certificates of one authority, a list of peers.
 use crate::Node;
 use crate::node::{binary, free_udp};
+use crate::wire::Wire;
+use link::Config;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,6 +13,8 @@ pub struct Cluster {
     nodes: Vec<(String, u16)>,
     /// Who is told of whom; `None`: all of all.
     links: Option<Vec<(String, String)>>,
+    /// Bad ways, by who dials and who is dialled.
+    wires: Vec<(String, String, Wire)>,
 }
 
 impl Cluster {
@@ -21,7 +26,7 @@ impl Cluster {
     pub fn of(ids: &[&str]) -> Cluster {
         let folder = crate::scratch().join(format!("{}-{}", crate::unique("cluster"), std::process::id()));
         let nodes = ids.iter().map(|id| (id.to_string(), free_udp())).collect();
-        let cluster = Cluster { folder, nodes, links: None };
+        let cluster = Cluster { folder, nodes, links: None, wires: Vec::new() };
         cluster.authority("ca");
         for id in ids {
             cluster.certify("ca", id, id);
@@ -45,6 +50,27 @@ impl Cluster {
     #[track_caller]
     pub fn unlisted(ids: &[&str]) -> Cluster {
         Cluster { links: Some(Vec::new()), ..Cluster::of(ids) }
+    }
+
+    /// Every link is such a way from now on, for nodes that start later.
+    pub fn over(mut self, config: Config, seed: u64) -> Cluster {
+        let pairs =
+            self.nodes.iter().flat_map(|(a, _)| self.nodes.iter().map(move |(b, port)| (a, b, *port)));
+        let pairs = pairs.filter(|(a, b, _)| a < b && self.knows(a, b));
+        let wire = |(nth, (a, b, port)): (usize, (&String, &String, u16))| {
+            let far = SocketAddr::from(([127, 0, 0, 1], port));
+            (a.clone(), b.clone(), Wire::to(far, config, seed + 10 * nth as u64))
+        };
+        self.wires = pairs.enumerate().map(wire).collect();
+        self
+    }
+
+    /// The way between two nodes, of which the first is first by name.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn wire(&self, a: &str, b: &str) -> &Wire {
+        &self.wires.iter().find(|(of, to, _)| (of.as_str(), to.as_str()) == (a, b)).expect("a way").2
     }
 
     fn knows(&self, id: &str, other: &str) -> bool {
@@ -101,7 +127,11 @@ impl Cluster {
             .nodes
             .iter()
             .filter(|(it, _)| self.knows(id, it))
-            .map(|(it, port)| format!("\"{it}=127.0.0.1:{port}\""))
+            .map(|(it, port)| {
+                let wire = self.wires.iter().find(|(from, to, _)| from == id && to == it);
+                let port = wire.map_or(*port, |(_, _, wire)| wire.at.port());
+                format!("\"{it}=127.0.0.1:{port}\"")
+            })
             .collect();
         let file = |name: &str| format!("\"{}\"", self.file(folder, name).display());
         let own = [

@@ -18,6 +18,7 @@ pub mod sdp;
 pub mod tools;
 pub mod wait;
 pub mod websocket;
+pub mod wire;
 
 pub use node::Node;
 pub use wait::until;

@@ -1,0 +1,172 @@
+//! Nodes that are far from each other, over ways that lose: what viewers miss when a node on the way is killed, stops, or is cut off.
+use link::{Config, Loss};
+use std::time::{Duration, Instant};
+use support::cluster::Cluster;
+use support::peer::{Peer, payload};
+use support::sdp::Way;
+use support::{Node, unique, until};
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// A round trip of 50 ms, and a packet of a hundred lost each way.
+const FAR: Config = Config {
+    delay_us: 25_000,
+    jitter_us: 0,
+    reorder: false,
+    loss: Loss::Random { per_mille: 10 },
+    duplicate_per_mille: 0,
+    rate_bps: None,
+    queue_us: 0,
+    outage: false,
+};
+const CUT: Config = Config { outage: true, ..FAR };
+
+/// `a` to `d` over `b` or `c`.
+struct Diamond {
+    cluster: Cluster,
+    nodes: [Node; 4],
+    name: String,
+    publisher: Peer,
+    viewer: Peer,
+    nth: u32,
+}
+
+#[track_caller]
+fn up(node: &Node) {
+    until("all links are up", LIMIT, || {
+        let nodes = node.api("/api/v1/nodes");
+        nodes["nodes"]["links"].as_array().expect("links").iter().all(|it| it["up"] == true).then_some(())
+    });
+}
+
+impl Diamond {
+    fn start(name: &str, seed: u64) -> Diamond {
+        let cluster = Cluster::linked(&["ab", "ac", "bd", "cd"]).over(FAR, seed);
+        let nodes = ["a", "b", "c", "d"].map(|id| cluster.start(id));
+        nodes.iter().for_each(up);
+        let name = unique(name);
+        let publisher = Peer::connect(&nodes[0].whip_url(&name), Way::Send);
+        let viewer = Peer::connect(&nodes[3].whep_url(&name), Way::Receive);
+        let mut diamond = Diamond { cluster, nodes, name, publisher, viewer, nth: 0 };
+        diamond.flows(100);
+        diamond
+    }
+
+    /// The node on the way, by its index.
+    fn way(&self) -> usize {
+        let path = self.nodes[3].stream(&self.name).expect("it is there")["path"].clone();
+        path[1].as_str().map(|id| usize::from(id == "c") + 1).unwrap_or_else(|| panic!("the way is {path}"))
+    }
+
+    /// Sound each 10 ms, until so many more arrived; the longest time without one.
+    #[track_caller]
+    fn flows(&mut self, count: usize) -> Duration {
+        let want = self.viewer.rtp.len() + count;
+        self.gap_until(|viewer| viewer.rtp.len() >= want)
+    }
+
+    #[track_caller]
+    fn gap_until(&mut self, done: impl Fn(&Peer) -> bool) -> Duration {
+        let (began, mut last, mut gap) = (Instant::now(), Instant::now(), Duration::ZERO);
+        while !done(&self.viewer) {
+            assert!(began.elapsed() < LIMIT, "none for {:?}", last.elapsed());
+            self.nth += 1;
+            let packet = self.publisher.sound(&self.nth.to_be_bytes());
+            self.publisher.send(&packet);
+            self.publisher.run(Duration::from_millis(4));
+            let before = self.viewer.rtp.len();
+            self.viewer.run(Duration::from_millis(4));
+            if self.viewer.rtp.len() > before {
+                gap = gap.max(last.elapsed());
+                last = Instant::now();
+            }
+        }
+        assert_eq!(self.viewer.closed, None);
+        gap
+    }
+
+    /// The node starts again, and stands beside the way.
+    fn start_again(&mut self, node: usize) {
+        self.nodes[node] = self.cluster.start(["a", "b", "c", "d"][node]);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            self.flows(20);
+        }
+        up(&self.nodes[node]);
+    }
+
+    /// Nothing came twice.
+    fn each_once(&self) {
+        let mut heard: Vec<u32> = self
+            .viewer
+            .rtp
+            .iter()
+            .map(|it| u32::from_be_bytes(payload(it).try_into().expect("a number")))
+            .collect();
+        let count = heard.len();
+        heard.sort_unstable();
+        heard.dedup();
+        assert!(heard.len() == count && count > 500, "{count} packets, {} of them different", heard.len());
+    }
+}
+
+#[test]
+fn a_node_on_the_way_is_killed_again_and_again() {
+    let mut diamond = Diamond::start("far-killed", 1);
+    let mut gaps = Vec::new();
+    for _ in 0..3 {
+        let on_the_way = diamond.way();
+        diamond.nodes[on_the_way].process.signal("KILL");
+        gaps.push(diamond.flows(150));
+        assert_ne!(diamond.way(), on_the_way);
+        diamond.start_again(on_the_way);
+    }
+    println!("gaps at kill -9: {gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(1)), "{gaps:?}");
+    diamond.each_once();
+}
+
+#[test]
+fn nodes_on_the_way_stop_one_after_the_other() {
+    let mut diamond = Diamond::start("far-stops", 2);
+    let mut gaps = Vec::new();
+    for _ in 0..3 {
+        let on_the_way = diamond.way();
+        diamond.nodes[on_the_way].process.signal("TERM");
+        let mut gap = diamond.flows(100);
+        while diamond.nodes[on_the_way].process.ended().is_none() {
+            gap = gap.max(diamond.flows(20));
+        }
+        gaps.push(gap.max(diamond.flows(100)));
+        assert_ne!(diamond.way(), on_the_way);
+        diamond.start_again(on_the_way);
+    }
+    println!("gaps at SIGTERM: {gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < Duration::from_millis(200)), "{gaps:?}");
+    diamond.each_once();
+}
+
+#[test]
+fn a_link_on_the_way_is_cut_and_heals() {
+    let mut diamond = Diamond::start("far-cut", 3);
+    let mut gaps = Vec::new();
+    // From the publisher's node, towards it, and both.
+    for cut in [[CUT, FAR], [FAR, CUT], [CUT, CUT]] {
+        let on_the_way = ["a", "b", "c"][diamond.way()];
+        diamond.cluster.wire("a", on_the_way).set(cut);
+        gaps.push(diamond.flows(150));
+        diamond.cluster.wire("a", on_the_way).set([FAR, FAR]);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            diamond.flows(20);
+        }
+        until("the link is there again", LIMIT, || {
+            diamond.flows(10);
+            let nodes = diamond.nodes[0].api("/api/v1/nodes");
+            nodes["nodes"]["links"].as_array().expect("links").iter().all(|it| it["up"] == true).then_some(())
+        });
+    }
+    println!("gaps at a cut: {gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(1)), "{gaps:?}");
+    diamond.each_once();
+    diamond.nodes.iter_mut().for_each(Node::assert_well);
+}
