@@ -114,6 +114,12 @@ async fn connect(cluster: &Cluster) -> anyhow::Result<Context> {
         })?;
         options = options.credentials(&creds)?;
     }
+    // The client itself leaves these in the address.
+    let servers = cluster.nats.iter().filter_map(|server| server.parse::<async_nats::ServerAddr>().ok());
+    let user = servers.filter_map(|it| Some((it.username()?.to_owned(), it.password()?.to_owned()))).next();
+    if let Some((user, password)) = user {
+        options = options.user_and_password(user, password);
+    }
     let client = tokio::time::timeout(3 * REQUEST_LIMIT, options.connect(cluster.nats.clone())).await??;
     let mut context = jetstream::new(client);
     context.set_timeout(REQUEST_LIMIT);
