@@ -73,6 +73,8 @@ pub struct Held {
     token: u64,
     /// What its packets and announcements have.
     pub generation: u64,
+    /// The directory has it; else it was away.
+    pub is_claimed: bool,
 }
 
 impl Drop for Held {
@@ -152,7 +154,8 @@ impl Directory {
         let stores = lock(&self.stores).clone();
         let written = match stores {
             Some(stores) => {
-                let write = self.write(&stores, stream, newest, None, replace);
+                // A claim that was given back says no more which was the last: the clock does.
+                let write = self.write(&stores, stream, local.saturating_sub(1), None, replace);
                 tokio::time::timeout(CLAIM_LIMIT, write).await.unwrap_or(Written::Away)
             }
             None => Written::Away,
@@ -175,10 +178,11 @@ impl Directory {
                 return Err(node);
             }
         };
+        let is_claimed = event == DirectoryEvent::Claimed;
         self.metrics.directory.of(event).increment();
         self.metrics.claims_held.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
         self.metrics.claim_time.observe(self.clock.now().since(began).unsigned_abs());
-        Ok(Held { directory: self.clone(), stream: stream.clone(), token, generation })
+        Ok(Held { directory: self.clone(), stream: stream.clone(), token, generation, is_claimed })
     }
 
     /// Writes a claim by compare-and-set: the next one, or that with this generation, if no other is newer.

@@ -114,6 +114,12 @@ async fn connect(cluster: &Cluster) -> anyhow::Result<Context> {
         })?;
         options = options.credentials(&creds)?;
     }
+    // The client itself leaves these in the address.
+    let servers = cluster.nats.iter().filter_map(|server| server.parse::<async_nats::ServerAddr>().ok());
+    let user = servers.filter_map(|it| Some((it.username()?.to_owned(), it.password()?.to_owned()))).next();
+    if let Some((user, password)) = user {
+        options = options.user_and_password(user, password);
+    }
     let client = tokio::time::timeout(3 * REQUEST_LIMIT, options.connect(cluster.nats.clone())).await??;
     let mut context = jetstream::new(client);
     context.set_timeout(REQUEST_LIMIT);
@@ -152,6 +158,13 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std
     let mut nodes = stores.nodes.watch_with_history(">").await?;
     let mut streams = stores.streams.watch_with_history(">").await?;
     wait_for_id(directory, &stores).await?;
+    // Who lives is known when this node's own record comes by: before that the claims of others would count for nothing.
+    put_record(directory, &stores).await?;
+    tokio::time::timeout(LEASE, async {
+        while !take_node(directory, &next(nodes.next().await)?) {}
+        anyhow::Ok(())
+    })
+    .await??;
     lock(&directory.table).forget_claims();
     *lock(&directory.stores) = Some(stores.clone());
     directory.metrics.directory_connected.set(1);
@@ -164,8 +177,7 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std
             _ = heartbeat.tick() => {
                 // A watch whose server died says nothing, not even that.
                 anyhow::ensure!(echoed.elapsed() < LEASE, "its watch gives nothing");
-                let put = stores.nodes.put(directory.me.as_str(), directory.record().write().into());
-                tokio::time::timeout(REQUEST_LIMIT, put).await??;
+                put_record(directory, &stores).await?;
                 lock(&directory.table).prune(directory.clock.now());
                 tokio::time::timeout(LEASE, directory.settle(&stores, true)).await?;
             }
@@ -188,6 +200,12 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std
             }
         }
     }
+}
+
+async fn put_record(directory: &Directory, stores: &Stores) -> anyhow::Result<()> {
+    let put = stores.nodes.put(directory.me.as_str(), directory.record().write().into());
+    tokio::time::timeout(REQUEST_LIMIT, put).await??;
+    Ok(())
 }
 
 fn next<E: std::error::Error + Send + Sync + 'static>(

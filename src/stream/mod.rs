@@ -338,7 +338,7 @@ impl Stream {
         let mut state = self.lock();
         if let Some(publisher) = &state.publisher {
             // Whoever holds the claim takes the place of one that has lost it at another node.
-            let lost = claim.is_some() && publisher.relayed.is_some();
+            let lost = publisher.relayed.is_some() && claim.as_ref().is_some_and(|claim| claim.is_claimed);
             if !self.shared.replace && !lost {
                 return Err(PublishError::Busy(self.name.clone()));
             }

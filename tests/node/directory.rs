@@ -62,6 +62,7 @@ fn whip(node: &Node, name: &str) -> (u16, String) {
 
 #[test]
 fn nodes_find_each_other_and_a_stream_has_one_publisher() {
+    support::need!(Nats);
     let nats = Nats::one();
     let cluster = Cluster::unlisted(&["a", "b", "c"]);
     let mut all = ["a", "b", "c"].map(|id| start(&cluster, id, &nats, &[]));
@@ -105,6 +106,7 @@ fn nodes_find_each_other_and_a_stream_has_one_publisher() {
 
 #[test]
 fn of_two_that_claim_at_once_one_has_it() {
+    support::need!(Nats);
     let nats = Nats::one();
     let cluster = Cluster::unlisted(&["a", "b"]);
     let mut all = ["a", "b"].map(|id| start(&cluster, id, &nats, &[]));
@@ -124,6 +126,7 @@ fn of_two_that_claim_at_once_one_has_it() {
 
 #[test]
 fn a_dead_nodes_streams_are_free_after_its_lease_and_it_comes_back_as_itself() {
+    support::need!(Nats);
     let nats = Nats::one();
     let cluster = Cluster::unlisted(&["a", "b"]);
     let (mut a, b) = (start(&cluster, "a", &nats, &[]), start(&cluster, "b", &nats, &[]));
@@ -151,6 +154,7 @@ fn a_dead_nodes_streams_are_free_after_its_lease_and_it_comes_back_as_itself() {
 
 #[test]
 fn a_new_publisher_takes_over_from_one_at_another_node_where_it_may() {
+    support::need!(Nats);
     let nats = Nats::one();
     let cluster = Cluster::unlisted(&["a", "b", "c"]);
     let replace = [("stream.replace_publisher", "true")];
@@ -173,6 +177,7 @@ fn a_new_publisher_takes_over_from_one_at_another_node_where_it_may() {
 
 #[test]
 fn without_the_directory_what_runs_goes_on_and_after_it_all_is_as_before() {
+    support::need!(Nats);
     let mut nats = Nats::one();
     let cluster = Cluster::unlisted(&["a", "b"]);
     let mut all = ["a", "b"].map(|id| start(&cluster, id, &nats, &[]));
@@ -216,6 +221,7 @@ fn without_the_directory_what_runs_goes_on_and_after_it_all_is_as_before() {
 
 #[test]
 fn one_of_three_servers_may_die() {
+    support::need!(Nats);
     let mut nats = Nats::quorum();
     let cluster = Cluster::unlisted(&["a", "b"]);
     let mut all = ["a", "b"].map(|id| start(&cluster, id, &nats, &[]));
@@ -238,6 +244,7 @@ fn one_of_three_servers_may_die() {
 
 #[test]
 fn rubbish_in_the_directory_hurts_nobody() {
+    support::need!(Nats);
     let nats = Nats::one();
     let cluster = Cluster::unlisted(&["a", "b"]);
     let mut all = ["a", "b"].map(|id| start(&cluster, id, &nats, &[]));

@@ -3,6 +3,7 @@ mod attacks;
 mod demo_cluster;
 mod deploy;
 mod directory;
+mod directory_faults;
 mod far_nodes;
 mod figures;
 mod hostile;

@@ -18,6 +18,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 pub struct Nats {
     folder: PathBuf,
     name: String,
+    /// Who may connect; `None`: everybody.
+    user: Option<(String, String)>,
     servers: Vec<Server>,
 }
 
@@ -49,21 +51,26 @@ impl Entry {
 impl Nats {
     /// One server.
     pub fn one() -> Nats {
-        Nats::of(1)
+        Nats::of(1, None)
+    }
+
+    /// One server, for who has the password. Its buckets are not read from here.
+    pub fn guarded(user: &str, password: &str) -> Nats {
+        Nats::of(1, Some((user.into(), password.into())))
     }
 
     /// Three servers: any two of them go on.
     pub fn quorum() -> Nats {
-        Nats::of(3)
+        Nats::of(3, None)
     }
 
     #[track_caller]
-    fn of(count: usize) -> Nats {
+    fn of(count: usize, user: Option<(String, String)>) -> Nats {
         let name = format!("{}-{}", unique("nats"), std::process::id());
         let server =
             || Server { process: None, clients: free_tcp(), routes: free_tcp(), monitor: free_tcp() };
         let servers = (0..count).map(|_| server()).collect();
-        let mut nats = Nats { folder: crate::scratch().join(&name), name, servers };
+        let mut nats = Nats { folder: crate::scratch().join(&name), name, user, servers };
         (0..count).for_each(|nth| nats.begin(nth));
         nats.wait_ready();
         nats
@@ -109,6 +116,9 @@ impl Nats {
         command.args(["--addr", "127.0.0.1", "--port", &server.clients.port().to_string()]);
         command.args(["--http_port", &server.monitor.port().to_string()]);
         command.args(["--name", &name, "--jetstream", "--store_dir"]).arg(self.folder.join(nth.to_string()));
+        if let Some((user, password)) = &self.user {
+            command.args(["--user", user, "--pass", password]);
+        }
         if self.servers.len() > 1 {
             let routes: Vec<String> = self.servers.iter().map(|it| format!("nats://{}", it.routes)).collect();
             command.args(["--cluster_name", &self.name, "--cluster_listen"]);
