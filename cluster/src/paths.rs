@@ -38,6 +38,9 @@ pub const FENCES_MAX: usize = 10_000;
 /// A way is left for a cheaper one when that was there for so long: links that come and go move nobody.
 pub const CHEAPER_US: i64 = 10_000_000;
 
+/// When a way ends, others through the same peer count less for so long: if it is the peer that is gone, who has them says so by then.
+pub const LOST_US: i64 = 1_000_000;
+
 /// A connection to a peer; another one has another number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);
@@ -180,7 +183,7 @@ impl<T: Clone + PartialEq> Paths<T> {
 
     fn withdrawn(&mut self, link: LinkId, name: &StreamName) {
         if let Some(stream) = self.streams.get_mut(name) {
-            stream.offers.remove(&link);
+            stream.withdraw(link);
         }
         if let Some(link) = self.links.get_mut(&link) {
             link.offers.remove(name);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use media::{NodeId, StreamName, Time};
 
 use super::cost::is_better;
-use super::{Action, CHEAPER_US, HOPS_MAX, Link, LinkId, Offer, Version, Why};
+use super::{Action, CHEAPER_US, HOPS_MAX, LOST_US, Link, LinkId, Offer, Version, Why};
 
 /// A way that was chosen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +17,8 @@ struct Chosen {
     version: Version,
     /// Another is better since.
     better_since: Option<Time>,
+    /// It was there no more for a moment: what was sent by it comes no more.
+    is_broken: bool,
 }
 
 /// A way that could be chosen.
@@ -60,6 +62,8 @@ pub(super) struct Stream<T> {
     short: Option<Chosen>,
     taken: Option<Chosen>,
     pub(super) standby: Option<LinkId>,
+    /// Whom it was taken from when that ended, and until when ways through that node count less.
+    lost: Option<(NodeId, Time)>,
     /// When it is to be looked at again.
     pub(super) due: Option<Time>,
     /// It waits to be forgotten.
@@ -78,6 +82,7 @@ impl<T> Default for Stream<T> {
             short: None,
             taken: None,
             standby: None,
+            lost: None,
             due: None,
             is_gone: false,
         }
@@ -127,6 +132,14 @@ impl<T> Stream<T> {
         older.map(|(link, _)| link).collect()
     }
 
+    /// A peer offers it no more, or something else.
+    pub(super) fn withdraw(&mut self, link: LinkId) {
+        self.offers.remove(&link);
+        for chosen in [&mut self.short, &mut self.taken].into_iter().flatten() {
+            chosen.is_broken |= chosen.link == link;
+        }
+    }
+
     /// Whether that changed anything.
     pub(super) fn forget_link(&mut self, link: LinkId) -> bool {
         let offered = self.offers.remove(&link).is_some();
@@ -141,17 +154,18 @@ impl<T> Stream<T> {
 
     /// What it would be taken by.
     pub(super) fn cheapest(&self, links: &BTreeMap<LinkId, Link>) -> Option<LinkId> {
-        self.ways(links, None).into_iter().min_by(|a, b| a.order(b, By::Cost)).map(|way| way.link)
+        self.ways(links).into_iter().min_by(|a, b| a.order(b, By::Cost)).map(|way| way.link)
     }
 
-    fn ways<'a>(&'a self, links: &'a BTreeMap<LinkId, Link>, lost: Option<&NodeId>) -> Vec<Way<'a, T>> {
+    /// The ways there are.
+    fn ways<'a>(&'a self, links: &'a BTreeMap<LinkId, Link>) -> Vec<Way<'a, T>> {
         let takes: Vec<&NodeId> = self.given.iter().filter_map(|id| Some(&links.get(id)?.peer)).collect();
         let drains = |node: &NodeId| links.values().any(|link| link.drains && link.peer == *node);
         let way = |(link, offer): (&LinkId, &'a Offer<T>)| {
             let it = links.get(link)?;
             let takes = offer.path.iter().any(|node| takes.contains(&node));
             let mut passed = offer.path.iter().skip(1);
-            let lost = lost.is_some_and(|lost| passed.clone().any(|node| node == lost));
+            let lost = self.lost.as_ref().is_some_and(|(lost, _)| passed.clone().any(|node| node == lost));
             let drains = passed.any(drains);
             let cost_us = offer.cost_us.saturating_add(it.cost.us);
             Some(Way { link: *link, peer: &it.peer, offer, against: [takes, lost, drains], cost_us })
@@ -173,6 +187,12 @@ impl<T: Clone + PartialEq> Stream<T> {
         if let Some(old) = self.published.take_if(|here| version_of(here) != self.fence) {
             actions.push_back(Action::Fenced { stream: name.clone(), generation: old.generation });
         }
+        self.lost = self.lost.take().filter(|(_, until)| now < *until && !self.offers.is_empty());
+        if let Some(peer) = [&self.taken, &self.short].into_iter().flatten().find_map(|it| self.lost_peer(it))
+            && !self.offers.is_empty()
+        {
+            self.lost = Some((peer, now.plus_us(LOST_US)));
+        }
         let was_short = self.short.as_ref().map(|short| short.link);
         let (short, why_short) = self.choose(self.short.as_ref(), By::Length, links, now);
         self.short = short;
@@ -190,8 +210,9 @@ impl<T: Clone + PartialEq> Stream<T> {
         self.taken = taken;
         self.go_over(name, was, why, links, actions);
         let chosen = [&self.short, &self.taken];
-        let better_since = chosen.into_iter().flatten().filter_map(|it| it.better_since).min();
-        self.due = better_since.map(|since| since.plus_us(CHEAPER_US));
+        let better_since = chosen.into_iter().flatten().filter_map(|it| it.better_since);
+        let cheaper = better_since.map(|since| since.plus_us(CHEAPER_US));
+        self.due = cheaper.chain(self.lost.as_ref().map(|(_, until)| *until)).min();
     }
 
     /// Of the ways the best, where the one so far has no right to stay; and why that is left.
@@ -202,17 +223,15 @@ impl<T: Clone + PartialEq> Stream<T> {
         links: &BTreeMap<LinkId, Link>,
         now: Time,
     ) -> (Option<Chosen>, Why) {
-        let has = |was: &&Chosen| self.offers.get(&was.link).is_some_and(|of| version_of(of) == self.fence);
-        let there = was.filter(has);
-        let lost = was.filter(|was| there.is_none() && Some(&was.version) == self.fence.as_ref());
-        let ways = self.ways(links, lost.map(|lost| &lost.peer));
+        let ways = self.ways(links);
         let Some(best) = ways.iter().min_by(|a, b| a.order(b, by)) else { return (None, Why::Gone) };
         let chosen = |way: &Way<T>| {
-            let version = version_of(way.offer)?;
-            Some(Chosen { link: way.link, peer: way.peer.clone(), version, better_since: None })
+            let (link, peer, version) = (way.link, way.peer.clone(), version_of(way.offer)?);
+            Some(Chosen { link, peer, version, better_since: None, is_broken: false })
         };
-        let Some(was) = there else {
-            let standby = lost.and_then(|_| ways.iter().find(|way| Some(way.link) == self.standby));
+        let Some(was) = was.filter(|was| self.is_there(was)) else {
+            let failed = was.is_some_and(|was| Some(&was.version) == self.fence.as_ref());
+            let standby = ways.iter().find(|way| Some(way.link) == self.standby && failed);
             return (chosen(standby.unwrap_or(best)), Why::Gone);
         };
         let Some(is) = ways.iter().find(|way| way.link == was.link) else {
@@ -234,6 +253,18 @@ impl<T: Clone + PartialEq> Stream<T> {
         (Some(Chosen { better_since: Some(since), ..was.clone() }), Why::Cheaper)
     }
 
+    /// It is still offered as it was.
+    fn is_there(&self, chosen: &Chosen) -> bool {
+        let offer = self.offers.get(&chosen.link).filter(|_| !chosen.is_broken);
+        offer.is_some_and(|offer| version_of(offer).as_ref() == Some(&chosen.version))
+    }
+
+    /// Whose offer that was, if it ended while the stream goes on.
+    fn lost_peer(&self, chosen: &Chosen) -> Option<NodeId> {
+        let ended = !self.is_there(chosen) && Some(&chosen.version) == self.fence.as_ref();
+        ended.then(|| chosen.peer.clone())
+    }
+
     /// From how it was taken to how it is, and the standby with it.
     fn go_over(
         &mut self,
@@ -249,8 +280,8 @@ impl<T: Clone + PartialEq> Stream<T> {
                 let (link, generation) = (is.link, is.version.0);
                 actions.push_back(Action::Take { stream: stream(), link, generation });
             }
-            (Some(was), Some(is)) if (was.link, &was.version) != (is.link, &is.version) => {
-                let comes = self.offers.contains_key(&was.link);
+            (Some(was), Some(is)) if was.is_broken || was.link != is.link || was.version != is.version => {
+                let comes = self.is_there(&was);
                 let why = match why {
                     _ if was.version != is.version => Why::Newer,
                     _ if !comes => Why::Gone,
@@ -261,7 +292,7 @@ impl<T: Clone + PartialEq> Stream<T> {
                     from: Some(was.link).filter(|link| links.contains_key(link)),
                     to: is.link,
                     generation: is.version.0,
-                    make_before_break: was.version == is.version && comes,
+                    make_before_break: comes,
                     why,
                 });
             }
@@ -287,8 +318,9 @@ impl<T: Clone + PartialEq> Stream<T> {
     /// The best way that does not lead through the peer that it is taken from; the one so far, unless another is better by a fifth.
     fn second(&self, links: &BTreeMap<LinkId, Link>) -> Option<LinkId> {
         let parent = self.taken.as_ref()?;
-        let mut ways = self.ways(links, Some(&parent.peer));
-        ways.retain(|way| way.against == [false; 3] && way.link != parent.link);
+        let through = |way: &Way<T>| way.offer.path.iter().skip(1).any(|node| *node == parent.peer);
+        let mut ways = self.ways(links);
+        ways.retain(|way| way.against == [false; 3] && way.link != parent.link && !through(way));
         let best = ways.iter().min_by(|a, b| a.order(b, By::Cost))?;
         let held = ways.iter().find(|way| Some(way.link) == self.standby);
         let held = held.filter(|held| !is_better(best.cost_us, held.cost_us));

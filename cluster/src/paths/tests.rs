@@ -126,6 +126,19 @@ fn it_is_taken_while_it_is_wanted() {
 }
 
 #[test]
+fn what_ended_and_began_again_is_taken_again() {
+    let mut paths = joined("a b");
+    paths.wanted(&name(), true);
+    paths.offered(LinkId(1), &name(), offer(5, "a", 0));
+    does(&mut paths, 0, &["announce 2 a me@5", "take 1@5"]);
+    paths.ended(LinkId(1), &name(), 5);
+    paths.offered(LinkId(1), &name(), offer(5, "a", 0));
+    // The peer sends nothing of it any more.
+    does(&mut paths, 0, &["switch 1 1@5 Gone"]);
+    does(&mut paths, 20, &[]);
+}
+
+#[test]
 fn a_newer_generation_replaces_and_an_older_one_is_refused() {
     let mut paths = joined("a b");
     paths.wanted(&name(), true);
@@ -180,11 +193,13 @@ fn a_link_that_goes_down_is_replaced_by_the_one_that_stands_by() {
     assert_eq!(paths.standby(&name()), Some(LinkId(3)));
     paths.link_down(LinkId(1));
     // b is cheaper, but through a.
-    does(&mut paths, 0, &["announce 2 o c me@1", "end 3 @1", "switch - 3@1 Gone", "hold 2"]);
+    does(&mut paths, 0, &["announce 2 o c me@1", "end 3 @1", "switch - 3@1 Gone"]);
+    // If a were gone, b would have said so by now.
+    does(&mut paths, 1, &["hold 2"]);
     paths.ended(LinkId(3), &name(), 1);
-    does(&mut paths, 0, &["end 2 @1", "switch 3 2@1 Gone"]);
+    does(&mut paths, 1, &["end 2 @1", "switch 3 2@1 Gone"]);
     paths.link_down(LinkId(2));
-    does(&mut paths, 0, &["lost"]);
+    does(&mut paths, 1, &["lost"]);
 }
 
 #[test]
