@@ -5,6 +5,7 @@
 
 mod chance;
 mod node;
+mod tree;
 mod world;
 
 use world::World;
@@ -21,6 +22,7 @@ struct Outcome {
     long_us: i64,
     switches: u64,
     said: u64,
+    served: u64,
     digest: u64,
 }
 
@@ -53,7 +55,7 @@ fn live(seed: u64) -> Outcome {
     }
     world.run(5_000_000);
     let mut wrong = world.unserved();
-    world.packet_us = 1_000_000;
+    (world.packet_us, world.is_noisy) = (1_000_000, false);
     world.run(50_000_000);
     let said = world.said();
     world.run(20_000_000);
@@ -75,6 +77,7 @@ fn live(seed: u64) -> Outcome {
         long_us: world.long.longest_us,
         switches: world.nodes.iter().map(|node| node.switches).sum(),
         said,
+        served: world.served,
         digest: world.digest,
     }
 }
@@ -95,13 +98,15 @@ fn nothing_is_ever_wrong_and_in_the_calm_everybody_is_served() {
         sum.long_us = sum.long_us.max(outcome.long_us);
         sum.switches += outcome.switches;
         sum.said += outcome.said;
+        sum.served += outcome.served;
         if !outcome.wrong.is_empty() {
             failed.push(format!("MILLRACE_SEED={seed}: {}", outcome.wrong.join("; ")));
         }
     }
     println!(
-        "{} seeds: {} announcements, {} switches; loops {} (longest {} ms), ways of four links {} (longest {} ms)",
+        "{} seeds: {} viewers served, {} announcements, {} switches; loops {} (longest {} ms), ways of four links {} (longest {} ms)",
         seeds.end - seeds.start,
+        sum.served,
         sum.said,
         sum.switches,
         sum.loops,
@@ -123,4 +128,45 @@ fn a_seed_is_one_history() {
         assert_eq!(live(seed), live(seed));
     }
     assert_ne!(live(1).digest, live(2).digest);
+}
+
+/// Of sorted values.
+fn percentile(sorted: &[i64], percent: usize) -> i64 {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
+}
+
+#[test]
+fn the_gap_when_a_parent_is_killed_is_its_detection_and_a_round_trip() {
+    let mut gaps = Vec::new();
+    for seed in 0..300 {
+        let mut world = World::new(seed, 8, 1);
+        (0..8).for_each(|node| world.watch(node, 0, true));
+        world.run(1_000_000);
+        world.publish(0, 0);
+        world.run(4_000_000);
+        world.packet_us = 20_000;
+        world.run(1_000_000);
+        let name = node::stream_name(0);
+        let killed = 1 + world.chance.below(7);
+        // Whoever has another way at hand.
+        let children: Vec<usize> = (1..8)
+            .filter(|node| world.taken_from(*node, 0) == Some(killed))
+            .filter(|node| world.nodes[*node].paths.standby(&name).is_some())
+            .collect();
+        world.nodes.iter_mut().for_each(|node| node.streams[0].gap_us = 0);
+        world.die(killed);
+        world.run(3_000_000);
+        gaps.extend(children.iter().map(|node| world.nodes[*node].streams[0].gap_us));
+        for child in children {
+            assert!(world.taken_from(child, 0).is_some(), "seed {seed}: n{child} has no way");
+        }
+    }
+    gaps.sort_unstable();
+    let [p50, p95, max] = [50, 95, 100].map(|percent| percentile(&gaps, percent) / 1_000);
+    println!(
+        "{} viewers' nodes with a standby lost their parent: gap p50 {p50}, p95 {p95}, max {max} ms",
+        gaps.len()
+    );
+    // Links are of 160 ms and their jitter at most: 480 ms to see it, 50 to look, a round trip to ask, three links to bring what is newer.
+    assert!(gaps.len() > 100 && p50 <= 500 && p95 <= 800 && max <= 1_000);
 }
