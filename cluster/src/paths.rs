@@ -250,6 +250,11 @@ impl<T: Clone + PartialEq> Paths<T> {
         self.streams.get(name)?.standby
     }
 
+    /// Streams that come, or could, by that link.
+    pub fn offers_of(&self, link: LinkId) -> impl Iterator<Item = &StreamName> {
+        self.links.get(&link).into_iter().flat_map(|link| &link.offers)
+    }
+
     /// The newest generation that was heard of, be it here or gone: who publishes without a directory takes a higher one.
     pub fn newest(&self, name: &StreamName) -> Option<u64> {
         self.streams.get(name)?.newest()

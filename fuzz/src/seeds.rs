@@ -59,7 +59,7 @@ fn relay_messages() -> Vec<u8> {
         Encoding { rid: "h".into(), flows: true, paused: false, live: true, height: 720, rate_bps: 2_000_000, temporal_bps: vec![1_000_000] };
     let messages = [
         Message::Hello { version: VERSION, node },
-        Message::Announce { stream: stream.clone(), generation, form: Form::Packets, codecs, path },
+        Message::Announce { stream: stream.clone(), generation, form: Form::Packets, codecs, path, cost_us: 25_000 },
         Message::Subscribe {
             alias,
             stream: stream.clone(),

@@ -207,8 +207,8 @@ labels! {
         Lost = "lost",
         /// The peer stops.
         Drains = "drains",
-        /// The other way is shorter.
-        Shorter = "shorter",
+        /// The other way is shorter, or costs less.
+        Better = "better",
     }
 }
 

@@ -16,6 +16,7 @@ use ::relay::control::{Message, Right};
 use ::relay::datagram::{self, Datagram};
 use ::relay::hop::{Demand, Incoming, IncomingStats, Outgoing, OutgoingStats};
 use bytes::Bytes;
+use cluster::paths::{Figures, Offer, Paths};
 use media::{NodeId, Packet, StreamName, Time};
 use metrics::{LinkMetrics, RelayDrop, RelayEvent};
 use quinn::SendDatagramError;
@@ -29,7 +30,7 @@ use crate::node::Node;
 use ask::{Allowed, Asked};
 use feeds::Feeds;
 use give::{Begins, Given, Published};
-use offers::{Offer, Parent};
+use offers::{About, link_id};
 use take::{Batch, Taken, Want};
 
 /// While quinn holds a burst, it is asked again after so long.
@@ -50,9 +51,6 @@ struct Link {
     /// What comes, by alias.
     takes: HashMap<u64, Taken>,
     next_alias: u64,
-    /// What the peer announced, and what it was told.
-    offers: HashMap<StreamName, Offer>,
-    told: HashMap<StreamName, Offer>,
     /// Packets that go, by alias.
     gives: HashMap<u64, TrackKey>,
     /// This clock less the peer's, in microseconds: half a round trip is in it.
@@ -73,7 +71,6 @@ struct Link {
 
 struct Hub {
     node: Arc<Node>,
-    me: NodeId,
     handle: Arc<Handle>,
     links: HashMap<usize, Link>,
     published: HashMap<StreamName, Published>,
@@ -82,8 +79,8 @@ struct Hub {
     waiting: HashSet<TrackKey>,
     feeds: Feeds,
     wants: HashMap<TrackKey, Want>,
-    /// By which link a stream comes.
-    parents: HashMap<StreamName, Parent>,
+    /// By which way streams come, and what peers are told.
+    paths: Paths<About>,
     /// What was said last of the encodings of streams that come from elsewhere.
     layers: HashMap<StreamId, Message>,
     asks: Asked,
@@ -105,7 +102,6 @@ pub async fn run(
     let mut draining = node.draining.subscribe();
     let mut hub = Hub {
         node,
-        me,
         handle,
         links: HashMap::new(),
         published: HashMap::new(),
@@ -113,7 +109,7 @@ pub async fn run(
         waiting: HashSet::new(),
         feeds: HashMap::new(),
         wants: HashMap::new(),
-        parents: HashMap::new(),
+        paths: Paths::new(me),
         layers: HashMap::new(),
         asks: Asked::default(),
         to_me,
@@ -164,7 +160,7 @@ impl Hub {
                 }
                 self.end_source(source);
                 // Somebody may publish it elsewhere.
-                self.choose(&name);
+                self.settle([name]);
             }
             Local::Watch { stream, source, watch, sink } => self.watch(stream, source, watch, &sink),
             Local::Unwatch(watch) => self.unwatch(watch),
@@ -223,6 +219,7 @@ impl Hub {
         metrics.connections.increment();
         let mut outgoing = Outgoing::new();
         outgoing.keep_alive(now);
+        let peer = up.peer.clone();
         let link = Link {
             up,
             metrics,
@@ -230,8 +227,6 @@ impl Hub {
             incoming: Incoming::new(),
             takes: HashMap::new(),
             next_alias: 0,
-            offers: HashMap::new(),
-            told: HashMap::new(),
             gives: HashMap::new(),
             clock_us: None,
             heard: (0, now),
@@ -245,11 +240,8 @@ impl Hub {
         link.say(Message::Clock { now_us: now.us() });
         self.links.insert(id, link);
         self.ask_again(now);
-        let announced = self.handle.announced.iter().map(|of| of.key().clone());
-        let names: HashSet<StreamName> = self.published.keys().cloned().chain(announced).collect();
-        for name in names {
-            self.announce(&name);
-        }
+        self.paths.link_up(link_id(id), peer);
+        self.settle([]);
     }
 
     fn down(&mut self, id: usize, why: &str) {
@@ -259,9 +251,9 @@ impl Hub {
         link.up.connection.close(0_u32.into(), b"");
         self.give_nothing(id);
         self.lost(self.now());
-        for name in link.offers.into_keys() {
-            self.choose(&name);
-        }
+        let names: Vec<StreamName> = self.paths.offers_of(link_id(id)).cloned().collect();
+        self.paths.link_down(link_id(id));
+        self.settle(names);
     }
 
     fn said(&mut self, id: usize, message: Message) {
@@ -273,8 +265,9 @@ impl Hub {
         };
         let Some(link) = self.links.get_mut(&id).filter(|_| may) else { return };
         match message {
-            Message::Announce { stream, generation, form, codecs, path } => {
-                self.offered(id, stream, Offer { generation, form, codecs, path });
+            Message::Announce { stream, generation, form, codecs, path, cost_us } => {
+                let about = About { form, codecs };
+                self.offered(id, stream, Offer { generation, path, cost_us, about });
             }
             Message::End { stream, generation } => self.offered_no_more(id, &stream, generation),
             Message::Subscribe { alias, stream, generation, track, after } => {
@@ -299,10 +292,9 @@ impl Hub {
             Message::Drain { within_ms } => {
                 tracing::info!(peer = %link.up.peer, within_ms, "relay peer drains");
                 link.drains = true;
-                let names: Vec<StreamName> = link.offers.keys().cloned().collect();
-                for name in names {
-                    self.choose(&name);
-                }
+                let names: Vec<StreamName> = self.paths.offers_of(link_id(id)).cloned().collect();
+                self.paths.link_drains(link_id(id));
+                self.settle(names);
             }
             Message::Ask { id: ask, right, stream, query } => self.asked(id, ask, right, stream, &query),
             Message::Answer { id, refused } => self.answered(id, refused),
@@ -392,19 +384,23 @@ impl Hub {
     }
 
     fn each_second(&mut self, now: Time) {
-        for link in self.links.values_mut() {
+        let mut figures = Vec::new();
+        for (id, link) in &mut self.links {
             link.say(Message::Clock { now_us: now.us() });
             let bps = link.second_bytes.saturating_mul(8);
             link.up.window.set_demand(Demand { bps, key_bytes: link.key_bytes_max });
             link.second_bytes = 0;
             link.key_bytes_max -= link.key_bytes_max / 32;
-            link.report(now);
+            figures.push((link_id(*id), link.report(now)));
+        }
+        for (link, figures) in figures {
+            self.paths.link_figures(link, figures);
         }
         let sizes = self.links.values().filter_map(|link| link.up.connection.max_datagram_size());
         self.handle.piece_bytes.store(super::feed::piece_bytes(sizes.min()), Ordering::Relaxed);
         self.end_idle(now);
         self.end_idle_feeds(now);
-        self.shorten(now);
+        self.settle([]);
         self.give_up(now);
     }
 }
@@ -436,7 +432,7 @@ impl Link {
     }
 
     /// What both ends saw, for who scrapes or asks.
-    fn report(&mut self, now: Time) {
+    fn report(&mut self, now: Time) -> Figures {
         let (trip, window) = (self.up.window.trip(), self.up.window.figures());
         let (out, came) = (self.outgoing.stats(), self.incoming.stats());
         let (out_before, came_before) = std::mem::replace(&mut self.reported, (out, came));
@@ -472,5 +468,7 @@ impl Link {
         ] {
             of.drops.of(reason).add(now - before);
         }
+        let missed = came.repaired - came_before.repaired + came.lost - came_before.lost;
+        self.figures(came.received - came_before.received, missed)
     }
 }

@@ -25,8 +25,9 @@ fn messages_are_these_bytes() {
             form: Form::Frames,
             codecs: [Some(Codec::Aac), None],
             path: vec![node("x"), node("y")],
+            cost_us: 300,
         },
-        b"\x0f\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y",
+        b"\x11\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y\x41\x2c",
     );
     check(Message::End { stream: stream(), generation: 5 }, b"\x06\x04\x03a/b\x05");
     for (track, byte, after) in

@@ -87,9 +87,11 @@ impl Hub {
         };
         self.node.admit(action, query, None).map_err(|denied| (Refusal::Unauthorized, denied.to_string()))?;
         let publisher = self.node.streams.get(name).and_then(|stream| stream.publisher());
-        let offers = |id: &usize| self.links.get(id).is_some_and(|link| link.offers.contains_key(name));
         // Its own, that it asks for again, is not in its way.
-        if right == Right::Publish && publisher.is_some_and(|of| of.relayed.is_none() || !offers(&from)) {
+        if right == Right::Publish
+            && publisher
+                .is_some_and(|of| of.relayed.is_none() || self.parent(name).is_none_or(|(id, _)| id != from))
+        {
             return Err((Refusal::NameTaken, PublishError::Busy(name.clone()).to_string()));
         }
         Ok(())

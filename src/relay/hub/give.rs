@@ -11,6 +11,7 @@ use bytes::Bytes;
 use media::{Codec, Kind, StreamName, Time};
 use sfu::{Layers, Mail, SourceId, StreamId, TrackKey};
 
+use super::offers::link_id;
 use super::{Hub, Link};
 use crate::media_plane::ShardHandle;
 use crate::relay::flow::{Flow, Out};
@@ -108,6 +109,7 @@ struct Told {
 /// A track that peers are sent.
 #[derive(Debug)]
 pub(super) struct Given {
+    name: StreamName,
     pub(super) upstream: Upstream,
     to: Vec<Send>,
 }
@@ -133,7 +135,7 @@ impl Hub {
         claimed: Option<u64>,
     ) {
         let now_us = self.node.clock.unix_us_at_zero().saturating_add(self.now().us());
-        let newest = self.handle.announced.get(&name).map_or(0, |newest| newest.generation);
+        let newest = self.paths.newest(&name).unwrap_or(0);
         let generation = claimed.unwrap_or(now_us.unsigned_abs().max(newest.saturating_add(1)));
         self.forget(&name);
         self.give_stream_no_more(stream, |_| true);
@@ -156,6 +158,8 @@ impl Hub {
         let Some(of) = self.published.remove(name) else { return };
         self.give_stream_no_more(of.stream, |upstream| !upstream.is_peer());
         self.end_feed(of.stream);
+        self.paths.left(name);
+        self.settle([name.clone()]);
     }
 
     /// Peers are sent a stream no more, as far as it came from there.
@@ -188,16 +192,16 @@ impl Hub {
         if link.gives.len() >= SENDS_MAX || link.gives.contains_key(&alias) {
             return;
         }
+        if !self.gives(id, name, generation) {
+            return;
+        }
         let here = self.published.get(name).filter(|of| of.generation == generation);
         let (stream, upstream) = match here {
             Some(of) if of.form == Form::Packets => (of.stream, Upstream::Home(of.home.clone())),
             Some(_) if track.layer != 0 => return,
             Some(of) => (of.stream, Upstream::Feed),
             None => {
-                let parent = self.parent(name).filter(|(parent, offer)| {
-                    *parent != id && offer.generation == generation && !offer.path.contains(&link.up.peer)
-                });
-                let Some(form) = parent.map(|(_, offer)| offer.form) else { return };
+                let Some(form) = self.parent(name).map(|(_, offer)| offer.about.form) else { return };
                 let stream = self.node.streams.get_or_create(name);
                 if stream.relayed().is_none_or(|(_, has)| has != generation) {
                     return;
@@ -207,7 +211,8 @@ impl Hub {
         };
         let key = TrackKey { stream, kind: track.kind, layer: track.layer };
         let Some(link) = self.links.get_mut(&id) else { return };
-        let given = self.given.entry(key).or_insert_with(|| Given { upstream, to: Vec::new() });
+        let given =
+            self.given.entry(key).or_insert_with(|| Given { name: name.clone(), upstream, to: Vec::new() });
         // One copy of a track on a link: a second subscription takes the place of the first.
         for old in given.to.extract_if(.., |send| send.link == id) {
             link.gives.remove(&old.alias);
@@ -248,7 +253,7 @@ impl Hub {
     pub(super) fn unsubscribe(&mut self, id: usize, alias: u64) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.outgoing.forget(alias);
-        if let Some(key) = link.gives.remove(&alias) {
+        if let Some(key) = link.gives.get(&alias).copied() {
             self.give_no_more(key, |send| (send.link, send.alias) == (id, alias));
         }
     }
@@ -261,15 +266,31 @@ impl Hub {
         }
     }
 
+    /// A link is sent a stream no more.
+    pub(super) fn give_link_no_more(&mut self, id: usize, name: &StreamName) {
+        let of = self.given.iter().filter(|(_, given)| given.name == *name);
+        let keys: Vec<TrackKey> = of.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.give_no_more(key, |send| send.link == id);
+        }
+    }
+
     fn give_no_more(&mut self, key: TrackKey, whom: impl Fn(&Send) -> bool) {
         let Some(given) = self.given.get_mut(&key) else { return };
+        let (name, mut left) = (given.name.clone(), Vec::new());
         for send in given.to.extract_if(.., |send| whom(send)) {
             if let Some(link) = self.links.get_mut(&send.link) {
                 link.gives.remove(&send.alias);
                 link.outgoing.forget(send.alias);
+                if link.gives.values().all(|other| other.stream != key.stream) {
+                    left.push(send.link);
+                }
             }
         }
-        if given.to.is_empty()
+        for id in left {
+            self.paths.gives_no_more(link_id(id), &name);
+        }
+        if self.given.get(&key).is_some_and(|given| given.to.is_empty())
             && let Some(given) = self.given.remove(&key)
         {
             self.handle.given.store(self.given.len(), Ordering::Relaxed);

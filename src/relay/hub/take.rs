@@ -78,6 +78,8 @@ pub(super) struct Want {
     last: Option<Time>,
     has_switched: bool,
     cache: Cache,
+    /// Who wants it first has it up to there.
+    after: Option<u64>,
     asked: Time,
 }
 
@@ -163,13 +165,13 @@ impl Hub {
                 last: None,
                 has_switched: false,
                 cache: Cache::default(),
+                after,
                 asked: Time::ZERO,
             };
+            let name = want.name.clone();
             self.wants.insert(key, want);
-            let leg = self.take(key, after);
-            if let Some(want) = self.wants.get_mut(&key) {
-                want.leg = leg;
-            }
+            self.paths.wanted(&name, true);
+            self.settle([name]);
         }
         let want = self.wants.get_mut(&key)?;
         want.idle = None;
@@ -276,11 +278,11 @@ impl Hub {
         there.begin(key.kind, picture)
     }
 
-    /// Subscribes for a track by the way of its stream, behind what there is of it, or that.
-    fn take(&mut self, key: TrackKey, after: Option<u64>) -> Option<Leg> {
+    /// Subscribes for a track by the way of its stream, behind what there is of it.
+    fn take(&mut self, key: TrackKey) -> Option<Leg> {
         let want = self.wants.get(&key)?;
         let (name, generation, after) =
-            (want.name.clone(), want.generation, want.cache.whole_up_to().or(after));
+            (want.name.clone(), want.generation, want.cache.whole_up_to().or(want.after));
         let (id, _) = self.parent(&name).filter(|(_, offer)| offer.generation == generation)?;
         let link = self.links.get_mut(&id)?;
         let alias = link.next_alias;
@@ -291,9 +293,15 @@ impl Hub {
         Some((id, alias))
     }
 
-    /// Somebody takes something of the stream here.
-    pub(super) fn is_taken(&self, name: &StreamName) -> bool {
-        self.wants.values().any(|want| want.name == *name)
+    /// What came of a stream comes by no way any more.
+    pub(super) fn drop_legs(&mut self, name: &StreamName) {
+        let mut legs = Vec::new();
+        for want in self.wants.values_mut().filter(|want| want.name == *name) {
+            legs.extend(want.leg.take().into_iter().chain(want.next.take()));
+        }
+        for leg in legs {
+            self.drop_leg(Some(leg));
+        }
     }
 
     /// The way of a stream may be another: what comes by a link that is gone comes by that at once, what still comes until it is there.
@@ -316,7 +324,7 @@ impl Hub {
         // The picture first.
         moved.sort_unstable_by_key(|key| (key.kind == Kind::Audio, key.stream, key.layer));
         for key in moved {
-            let leg = self.take(key, None);
+            let leg = self.take(key);
             self.count_switch(key);
             let Some(want) = self.wants.get_mut(&key) else { continue };
             let old = if want.leg.is_some() { std::mem::replace(&mut want.next, leg) } else { None };
@@ -331,7 +339,7 @@ impl Hub {
         let reason = match old {
             None => RelaySwitch::Lost,
             Some(link) if link.drains => RelaySwitch::Drains,
-            Some(_) => RelaySwitch::Shorter,
+            Some(_) => RelaySwitch::Better,
         };
         want.has_switched |= old.is_none();
         self.node.metrics.switches.of(reason).increment();
@@ -364,6 +372,9 @@ impl Hub {
         for (_, want) in &ended {
             self.drop_leg(want.leg);
             self.drop_leg(want.next);
+            if self.wants.values().all(|other| other.name != want.name) {
+                self.paths.wanted(&want.name, false);
+            }
         }
         ended
     }

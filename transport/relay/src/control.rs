@@ -3,7 +3,7 @@
 //! ```text
 //! message    length(varint) type(varint) body
 //! HELLO      0   version(varint) node(text)
-//! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ...
+//! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ... cost(varint)
 //! END        4   stream(text) generation(varint)
 //! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1) after(varint)
 //! UNSUBSCRIBE 8  alias(varint)
@@ -147,6 +147,8 @@ pub enum Message {
         codecs: [Option<Codec>; 2],
         /// The nodes that it passed, the origin first and the sender last, 1 to [`PATH_MAX`].
         path: Vec<NodeId>,
+        /// What that way costs, in microseconds.
+        cost_us: u64,
     },
     /// The sender has it no more.
     End {
@@ -274,7 +276,7 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
                 return Err(Error::Number);
             }
             let path = (0..count).map(|_| node(body)).collect::<Result<_, _>>()?;
-            Message::Announce { stream, generation, form, codecs, path }
+            Message::Announce { stream, generation, form, codecs, path, cost_us: number(body)? }
         }
         TYPE_END => Message::End { stream: stream(body)?, generation: number(body)? },
         TYPE_SUBSCRIBE => {
@@ -449,7 +451,7 @@ impl Message {
                 varint::write(out, *version);
                 put(out, node.as_str().as_bytes());
             }
-            Message::Announce { stream, generation, form, codecs, path } => {
+            Message::Announce { stream, generation, form, codecs, path, cost_us } => {
                 varint::write(out, TYPE_ANNOUNCE);
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
@@ -460,6 +462,7 @@ impl Message {
                 for node in path {
                     put(out, node.as_str().as_bytes());
                 }
+                varint::write(out, *cost_us);
             }
             Message::End { stream, generation } => {
                 varint::write(out, TYPE_END);

@@ -60,9 +60,11 @@ fn message() -> impl Strategy<Value = Message> {
     let config = prop::collection::vec(any::<u8>(), 0..300);
     prop_oneof![
         (num(), node_id()).prop_map(|(version, node)| Message::Hello { version, node }),
-        (name(), num(), form, codecs, path).prop_map(|(stream, generation, form, codecs, path)| {
-            Message::Announce { stream, generation, form, codecs: codecs.into(), path }
-        }),
+        (name(), num(), form, codecs, path, num()).prop_map(
+            |(stream, generation, form, codecs, path, cost_us)| {
+                Message::Announce { stream, generation, form, codecs: codecs.into(), path, cost_us }
+            }
+        ),
         (name(), num()).prop_map(|(stream, generation)| Message::End { stream, generation }),
         (num(), name(), num(), track_id(), prop::option::of(0..SEQ_MAX)).prop_map(
             |(alias, stream, generation, track, after)| Message::Subscribe {
