@@ -28,10 +28,10 @@ const HEARTBEAT_US: i64 = 100_000;
 /// The second copy of what was lost goes so much later: a burst of losses is over by then.
 const APART_US: i64 = 8_000;
 /// Copies of what was lost twice and more cost at most this share of what is sent new...
-const COPIES_PERCENT: i64 = 5;
+const COPIES_PER_MILLE: i64 = 50;
 /// ...and a copy of what was lost once is made while all that is sent again costs less than this: it is what keeps a frame of a hundred from
-/// waiting two round trips where 2 % are lost, and where 5 % are it would be dear. Of 2 % nine in ten have one.
-const REPAIRS_PERCENT: i64 = 4;
+/// waiting two round trips where 2 % are lost, and where 5 % are it would be dear. Of 2 % seven in ten have one.
+const REPAIRS_PER_MILLE: i64 = 36;
 /// Of either is saved up at most: a key frame's.
 const SAVED_BYTES_MAX: i64 = 64_000;
 /// Frames wait so long, in quarters of their budget, before nothing is taken that no other frame refers to...
@@ -472,10 +472,10 @@ impl Outgoing {
     fn keep(&mut self, packet: Outbound, part: Part, datagram_len: usize, now: Time) {
         let len = packet.payload.len();
         let new = i64::try_from(datagram_len).unwrap_or(0);
-        for (budget, percent) in
-            [(&mut self.copies_budget, COPIES_PERCENT), (&mut self.repairs_budget, REPAIRS_PERCENT)]
+        for (budget, share) in
+            [(&mut self.copies_budget, COPIES_PER_MILLE), (&mut self.repairs_budget, REPAIRS_PER_MILLE)]
         {
-            *budget = budget.saturating_add(new.saturating_mul(percent) / 100).min(SAVED_BYTES_MAX);
+            *budget = budget.saturating_add(new.saturating_mul(share) / 1_000).min(SAVED_BYTES_MAX);
         }
         self.kept_bytes = self.kept_bytes.saturating_add(len);
         self.sent.push_back(Sent { packet, part, at: now, last: now, tries: 0, waits: false });
