@@ -56,11 +56,13 @@ impl Drop for Wire {
     }
 }
 
+/// When it arrives, in the order of sending, which way, and what.
+type Flying = (i64, u64, usize, Vec<u8>);
+
 fn carry(near: &UdpSocket, out: &UdpSocket, far: SocketAddr, links: &Mutex<[Link; 2]>, ends: &AtomicBool) {
     let base = Instant::now();
     let now = || Time(base.elapsed().as_micros() as i64);
-    // When it arrives, in the order of sending, which way, and what.
-    let mut flight: BinaryHeap<Reverse<(i64, u64, usize, Vec<u8>)>> = BinaryHeap::new();
+    let mut flight: BinaryHeap<Reverse<Flying>> = BinaryHeap::new();
     let (mut back, mut order, mut bytes) = (None, 0_u64, vec![0; 65_536]);
     while !ends.load(Ordering::Relaxed) {
         for (way, socket) in [near, out].into_iter().enumerate() {

@@ -144,6 +144,7 @@ fn what_a_peer_may_not_say() {
         for _ in 0..count {
             body.extend([1, b'n']);
         }
+        body.push(0);
         body
     };
     assert!(read(&announce(1, [6, 1], 8)).is_ok());
