@@ -75,6 +75,9 @@ fn pictures_cross_once_whoever_watches_and_key_frame_requests_are_merged() {
     }
     assert_eq!(b.stream(&name).expect("the stream is there")["path"], serde_json::json!(["a"]));
     assert_eq!(a.stream(&name).expect("the stream is there")["path"], serde_json::json!([]));
+    let sent: usize = viewers[0].rtp.iter().map(|it| payload(it).len()).sum();
+    let counted = b.stream(&name).expect("the stream is there")["recv_bytes"].as_u64().expect("a count");
+    assert!(counted as usize >= sent, "{counted} bytes came in, and {sent} of them were shown");
     until("the link reports", LIMIT, || {
         camera.step(&mut viewers);
         let (out, come) = (link(&a, "b"), link(&b, "a"));

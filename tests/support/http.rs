@@ -55,6 +55,19 @@ pub fn get_for(url: &str, limit: Duration) -> io::Result<Response> {
     exchange("GET", url, &[], b"", limit, true)
 }
 
+/// `GET` of a body without end, written as it comes, until the server ends it or `into` takes no more.
+///
+/// # Errors
+/// When the server refuses, or ends the connection within a piece.
+pub fn follow(url: &str, into: &mut impl Write) -> io::Result<()> {
+    let mut reader = ask("GET", url, &[], b"", Duration::from_secs(300))?;
+    let response = read_head(&mut reader)?;
+    if response.status != 200 {
+        return Err(io::Error::other(format!("status {}", response.status)));
+    }
+    read_body(&mut reader, &response, into)
+}
+
 /// One connection for several requests, as browsers and proxies keep it.
 pub struct KeptAlive {
     reader: BufReader<Patient>,
@@ -86,8 +99,8 @@ impl KeptAlive {
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
         );
         self.reader.get_mut().stream.write_all(text.as_bytes())?;
-        let mut response = read_head(&mut self.reader)?;
-        read_body(&mut self.reader, &mut response)?;
+        let response = read_head(&mut self.reader)?;
+        read_body(&mut self.reader, &response, &mut io::sink())?;
         Ok(response.status)
     }
 }
@@ -100,6 +113,29 @@ fn exchange(
     limit: Duration,
     endless: bool,
 ) -> io::Result<Response> {
+    let mut reader = ask(method, url, headers, body, limit)?;
+    let mut response = read_head(&mut reader)?;
+    let mut came = Vec::new();
+    let read = if method == "HEAD" || response.status == 204 {
+        Ok(())
+    } else {
+        read_body(&mut reader, &response, &mut came)
+    };
+    response.body = came;
+    match read {
+        Err(error) if !(endless && error.kind() == io::ErrorKind::TimedOut) => Err(error),
+        _ => Ok(response),
+    }
+}
+
+/// Sends a request; the answer is to be read within the limit.
+fn ask(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    limit: Duration,
+) -> io::Result<BufReader<Patient>> {
     let end = Instant::now() + limit;
     let rest = url.strip_prefix("http://").expect("an http:// URL");
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -118,17 +154,7 @@ fn exchange(
     // a server may answer (413) and stop reading before it has all of a large body
     let _ = stream.write_all(body);
 
-    let mut reader = BufReader::new(Patient { stream, end });
-    let mut response = read_head(&mut reader)?;
-    let read = if method == "HEAD" || response.status == 204 {
-        Ok(())
-    } else {
-        read_body(&mut reader, &mut response)
-    };
-    match read {
-        Err(error) if !(endless && error.kind() == io::ErrorKind::TimedOut) => Err(error),
-        _ => Ok(response),
-    }
+    Ok(BufReader::new(Patient { stream, end }))
 }
 
 fn read_head(reader: &mut impl BufRead) -> io::Result<Response> {
@@ -147,14 +173,14 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Response> {
     }
 }
 
-fn read_body(reader: &mut impl BufRead, response: &mut Response) -> io::Result<()> {
+fn read_body(reader: &mut impl BufRead, response: &Response, body: &mut impl Write) -> io::Result<()> {
     if response.header("Transfer-Encoding").is_some_and(|it| it.eq_ignore_ascii_case("chunked")) {
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
             let size = usize::from_str_radix(line.trim(), 16)
                 .map_err(|_| io::Error::other(format!("bad chunk size {line:?}")))?;
-            copy(reader, &mut response.body, Some(size))?;
+            copy(reader, body, Some(size))?;
             reader.read_line(&mut line)?;
             if size == 0 {
                 return Ok(());
@@ -162,11 +188,11 @@ fn read_body(reader: &mut impl BufRead, response: &mut Response) -> io::Result<(
         }
     }
     let length = response.header("Content-Length").and_then(|it| it.parse().ok());
-    copy(reader, &mut response.body, length)
+    copy(reader, body, length)
 }
 
 /// Copies piece by piece, so that what came before an error is kept.
-fn copy(reader: &mut impl Read, body: &mut Vec<u8>, length: Option<usize>) -> io::Result<()> {
+fn copy(reader: &mut impl Read, body: &mut impl Write, length: Option<usize>) -> io::Result<()> {
     let mut left = length.unwrap_or(usize::MAX);
     let mut piece = [0; 16384];
     while left > 0 {
@@ -175,7 +201,7 @@ fn copy(reader: &mut impl Read, body: &mut Vec<u8>, length: Option<usize>) -> io
         if count == 0 {
             return if length.is_some() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) };
         }
-        body.extend_from_slice(&piece[..count]);
+        body.write_all(&piece[..count])?;
         left -= count;
     }
     Ok(())

@@ -398,6 +398,11 @@ impl Publisher {
         let mut client =
             Client::connect(node, "live").unwrap_or_else(|error| panic!("publisher of {name}: {error}"));
         client.publish(name).unwrap_or_else(|error| panic!("publisher of {name}: {error}"));
+        Publisher::over(client, tags)
+    }
+
+    /// The same on a connection that may publish.
+    pub fn over(mut client: Client, tags: Vec<Tag>) -> Publisher {
         let (stop, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (stopped, gone) = (stop.clone(), lost.clone());
         let thread = std::thread::spawn(move || {

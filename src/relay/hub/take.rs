@@ -2,6 +2,8 @@
 //! frames, or other peers, and one subscription serves all.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use ::relay::control::{self, Encoding, Message, SEQ_MAX, TIME_MAX, TrackId};
 use ::relay::datagram::{Flags, left_out_count};
@@ -16,6 +18,7 @@ use super::give::Begins;
 use super::{Hub, Link};
 use crate::media_plane::{Order, ShardHandle};
 use crate::relay::flow::{Flow, Out};
+use crate::stream::Stream;
 use crate::stream::from_relay::FromPeer;
 
 /// A track that nobody takes any more is subscribed for so much longer: who reloads a page has it at once.
@@ -58,6 +61,8 @@ struct Sink {
 #[derive(Debug)]
 pub(super) struct Want {
     name: StreamName,
+    /// For what is counted there; who wants it keeps it.
+    stream: Weak<Stream>,
     pub(super) source: SourceId,
     generation: u64,
     home: ShardHandle,
@@ -152,6 +157,7 @@ impl Hub {
             let (source, generation) = stream.relayed()?;
             let want = Want {
                 name: stream.name.clone(),
+                stream: Arc::downgrade(&stream),
                 source,
                 generation,
                 home: stream.home.clone(),
@@ -458,9 +464,13 @@ impl Hub {
             let Some(taken) = taken.filter(|_| !flows.is_empty()) else { continue };
             let key = taken.key;
             let Some(want) = self.wants.get_mut(&key) else { continue };
-            let mut behind_us = i64::MAX;
+            let (mut behind_us, mut bytes) = (i64::MAX, 0);
             for flow in &flows {
                 behind_us = behind_us.min(want.cache.insert(flow, key.kind));
+                bytes += flow.payload_len() as u64;
+            }
+            if let Some(stream) = want.stream.upgrade() {
+                stream.bytes_in.fetch_add(bytes, Ordering::Relaxed);
             }
             let mut old = None;
             if behind_us <= CAUGHT_UP_US && want.next == Some(leg) {
