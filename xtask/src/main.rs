@@ -32,8 +32,9 @@ cargo xtask VERB
                  instructions by stage, under valgrind, against benches/instructions.txt: more than 10 % more is a
                  failure. --accept: what is counted now becomes that file
   bench hop [OPTIONS]
-                 a stream from node to node over emulated links (root, TUN devices), by this node's relay, RTMP and SRT:
-                 installs peers where it may, and runs `millrace-bench hop OPTIONS`
+                 a stream from node to node over emulated links (root, TUN devices), by this node's relay, RTMP, nginx-rtmp and
+                 SRT: installs peers where it may, and runs `millrace-bench hop OPTIONS`. --preset quick is ten minutes,
+                 --preset full more than a day; table (Markdown, TSV) and plots (SVG) are in target/hop, or where --out says
   bench peers [OPTIONS]
                  this node beside Janus and nginx-rtmp, by the same clients: installs those where it may, and runs
                  `millrace-bench peers OPTIONS`

@@ -9,6 +9,7 @@ mod cluster;
 mod frames;
 mod measure;
 mod path;
+mod preset;
 mod report;
 mod rtmp;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use arms::Arm;
 use cell::Cell;
 use measure::{Figures, Times};
+use preset::{Plan, Preset};
 
 /// What is run. Lists make a cell of each combination.
 #[derive(clap::Args, Clone, Debug)]
@@ -27,8 +29,11 @@ pub struct Options {
     /// Ways to carry the stream; without it, all that are installed.
     #[arg(long, value_enum, value_delimiter = ',')]
     arms: Vec<Arm>,
-    /// The stream's bit rate.
-    #[arg(long, value_delimiter = ',', default_value = "4000")]
+    /// A set of cells instead of the lists below.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// The stream's bit rate; without it 4000.
+    #[arg(long, value_delimiter = ',')]
     kbps: Vec<u32>,
     /// Links in a row.
     #[arg(long, value_delimiter = ',', default_value = "1")]
@@ -54,15 +59,12 @@ pub struct Options {
     /// A TCP-Cubic flow that takes what it gets shares the first link.
     #[arg(long)]
     beside: bool,
-    /// All cells of the experiment in docs/BENCHMARKS.md at these bit rates, instead of those of the lists. It takes many hours.
+    /// Seeds of a cell, from 1; medians are told. Without it 5.
     #[arg(long)]
-    all: bool,
-    /// Seeds of a cell, from 1; medians are told.
-    #[arg(long, default_value_t = 5)]
-    seeds: u64,
-    /// How long frames are measured in a run.
-    #[arg(long, default_value_t = 20)]
-    seconds: u32,
+    seeds: Option<u64>,
+    /// How long frames are measured in a run; without it 20.
+    #[arg(long)]
+    seconds: Option<u32>,
     /// From the first frame that comes to the first measured one.
     #[arg(long, default_value_t = 3)]
     settle_seconds: u32,
@@ -93,101 +95,11 @@ struct Results {
     runs: Vec<Run>,
 }
 
-impl Options {
-    fn cells(&self) -> Result<Vec<Cell>> {
-        let mut cells = Vec::new();
-        for kbps in self.kbps.iter().copied() {
-            if self.all {
-                cells.extend(experiment(kbps));
-            } else {
-                self.combine(kbps, &mut cells);
-            }
-        }
-        cells.iter().try_for_each(Cell::check)?;
-        Ok(cells)
+impl Results {
+    fn has(&self, arm: Arm, cell: &Cell, seed: u64, times: Times) -> bool {
+        let is_it = |run: &Run| run.arm == arm && run.cell == *cell && run.seed == seed && run.times == times;
+        self.runs.iter().any(is_it)
     }
-
-    fn combine(&self, kbps: u32, cells: &mut Vec<Cell>) {
-        for hops in self.hops.iter().copied() {
-            for rtt_ms in self.rtt.iter().copied() {
-                for jitter_ms in self.jitter.iter().copied() {
-                    for capacity in self.capacity.iter().copied() {
-                        for burst in self.burst.iter().copied() {
-                            for loss_percent in self.loss.iter().copied() {
-                                // where nothing is lost there are no runs of it
-                                let burst = if loss_percent > 0.0 { burst } else { 0 };
-                                let both = self.both && loss_percent > 0.0;
-                                let cell = Cell {
-                                    kbps,
-                                    hops,
-                                    rtt_ms,
-                                    loss_percent,
-                                    burst,
-                                    jitter_ms,
-                                    capacity,
-                                    both,
-                                    beside: self.beside,
-                                };
-                                if !cells.contains(&cell) {
-                                    cells.push(cell);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Those that were asked for, or that can be run.
-    fn arms(&self) -> Result<Vec<Arm>> {
-        if !self.arms.is_empty() {
-            self.arms
-                .iter()
-                .try_for_each(|arm| arm.check().with_context(|| format!("{} cannot be run", arm.name())))?;
-            return Ok(self.arms.clone());
-        }
-        let can = |arm: &Arm| match arm.check() {
-            Ok(()) => true,
-            Err(error) => {
-                eprintln!("{} is left out: {error:#}", arm.name());
-                false
-            }
-        };
-        Ok(Arm::ALL.into_iter().filter(can).collect())
-    }
-}
-
-/// One and three hops over every loss; reordering; tight links.
-fn experiment(kbps: u32) -> Vec<Cell> {
-    let mut cells = Vec::new();
-    let rtts = [20, 100, 200];
-    for hops in [1, 3] {
-        for rtt_ms in rtts {
-            let clean = Cell {
-                kbps,
-                hops,
-                rtt_ms,
-                loss_percent: 0.0,
-                burst: 0,
-                jitter_ms: 0,
-                capacity: 0.0,
-                both: false,
-                beside: false,
-            };
-            cells.push(clean);
-            for burst in [0, 8] {
-                cells.extend([1.0, 2.0, 5.0].map(|loss_percent| Cell { loss_percent, burst, ..clean }));
-            }
-            if hops == 1 {
-                cells.push(Cell { loss_percent: 1.0, jitter_ms: 10, ..clean });
-                for capacity in [1.15, 1.5] {
-                    cells.extend([0.0, 1.0].map(|loss_percent| Cell { loss_percent, capacity, ..clean }));
-                }
-            }
-        }
-    }
-    cells
 }
 
 /// Runs what is not there yet, and reports.
@@ -202,26 +114,27 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let mut failed = 0;
     if !options.report {
-        let (cells, arms) = (options.cells()?, options.arms()?);
-        let times = Times {
-            settle_seconds: options.settle_seconds,
-            seconds: options.seconds,
-            drain_seconds: options.drain_seconds,
-        };
-        // all arms of a cell and seed one after the other, so that a busy hour meets them alike
-        for cell in &cells {
-            for seed in 1..=options.seeds {
-                for arm in arms.iter().copied() {
-                    failed += u32::from(!run_one(arm, cell, seed, times, &mut results));
-                    let temporary = file.with_extension("part");
-                    std::fs::write(&temporary, serde_json::to_vec(&results)?)?;
-                    std::fs::rename(&temporary, &file)?;
-                }
-            }
+        let plan = Plan::new(options)?;
+        let is_left = |(cell, seed, arm): &(&Cell, u64, Arm)| !results.has(*arm, cell, *seed, plan.times);
+        let left: Vec<_> = plan.runs().filter(is_left).collect();
+        let seconds = left.len() as u64 * plan.run_seconds();
+        eprintln!(
+            "{} runs, {} of them are there already; the others take about {} h {:02} min",
+            plan.runs().count(),
+            plan.runs().count() - left.len(),
+            seconds / 3_600,
+            seconds % 3_600 / 60
+        );
+        for (cell, seed, arm) in left {
+            failed += u32::from(!run_one(arm, cell, seed, plan.times, &mut results));
+            let temporary = file.with_extension("part");
+            std::fs::write(&temporary, serde_json::to_vec(&results)?)?;
+            std::fs::rename(&temporary, &file)?;
         }
     }
-    let table = report::table(&results);
-    std::fs::write(options.out.join("hop.txt"), &table)?;
+    let table = report::markdown(&results);
+    std::fs::write(options.out.join("hop.md"), &table)?;
+    std::fs::write(options.out.join("hop.tsv"), report::tsv(&results))?;
     let plots = report::plots(&results);
     for (name, svg) in &plots {
         std::fs::write(options.out.join(name), svg)?;
@@ -232,12 +145,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Unless it is there already; false when it failed.
+/// False when it failed.
 fn run_one(arm: Arm, cell: &Cell, seed: u64, times: Times, results: &mut Results) -> bool {
-    let is_it = |run: &Run| run.arm == arm && run.cell == *cell && run.seed == seed && run.times == times;
-    if results.runs.iter().any(is_it) {
-        return true;
-    }
     match measure::measure(arm, cell, seed, times) {
         Ok(figures) => {
             eprintln!("{cell}; {}; seed {seed}: {}", arm.name(), report::line(&figures));
@@ -248,39 +157,5 @@ fn run_one(arm: Arm, cell: &Cell, seed: u64, times: Times, results: &mut Results
             eprintln!("{cell}; {}; seed {seed}: FAILED: {error:#}", arm.name());
             false
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
-
-    fn cells(line: &str) -> Result<Vec<Cell>> {
-        Cli::parse_from(line.split_whitespace()).options.cells()
-    }
-
-    #[test]
-    fn lists_make_a_cell_of_each_combination() {
-        let some = cells("hop --rtt 20,100 --loss 0,2 --burst 0,8 --kbps 2000 --both").unwrap();
-        assert_eq!(some.len(), 2 * 3, "no loss has no bursts: {some:?}");
-        assert!(some.iter().all(|cell| cell.both == (cell.loss_percent > 0.0)));
-        assert!(cells("hop --rtt 10 --jitter 10").is_err());
-    }
-
-    #[test]
-    fn the_experiment_has_each_cell_once() {
-        let all = cells("hop --all --kbps 2000,4000").unwrap();
-        assert_eq!(all.len(), 2 * (2 * 3 * 7 + 3 * 5));
-        assert!(all.iter().enumerate().all(|(at, cell)| !all[..at].contains(cell)));
-        // files are named after them
-        let names: std::collections::HashSet<String> = all.iter().map(Cell::slug).collect();
-        assert_eq!(names.len(), all.len());
     }
 }

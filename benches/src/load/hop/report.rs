@@ -85,65 +85,87 @@ pub fn line(figures: &Figures) -> String {
         ms(figures.p99_ms),
         ms(figures.max_ms),
         figures.undelivered_percent,
-        figures.wire
+        figures.wire + figures.wire_back
     )
 }
 
-/// Medians, for people.
-pub fn table(results: &Results) -> String {
+/// Medians, a table for each cell.
+pub fn markdown(results: &Results) -> String {
     let mut text = String::new();
     for (cell, arms) in grouped(results) {
         // Writing to a String has no error.
-        let _ = writeln!(text, "{cell} (path {:.0} ms)", cell.path_ms());
-        let _ = writeln!(
-            text,
-            "  {:18} {:>6} {:>6} {:>6} {:>6} {:>8} {:>7} {:>7} {:>7} {:>6} {:>6} {:>6} {:>5}",
-            "",
-            "p50",
-            "p95",
-            "p99",
-            "max",
-            "in order",
-            ">200 %",
-            ">400 %",
-            "lost %",
-            "wire",
-            "packets",
-            "back",
-            "runs"
+        let _ = writeln!(text, "**{cell}** (path {:.0} ms)\n", cell.path_ms());
+        text.push_str(
+            "| carried by | p50 ms | p95 | p99 | max | in order p99 | > 200 ms % | > 400 ms % | lost % | wire | of it back | packets a frame | runs | |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n",
         );
         for (arm, runs) in arms {
             let it = medians(&runs);
-            let _ = write!(
+            let delays = [it.p50_ms, it.p95_ms, it.p99_ms, it.max_ms, it.in_order_p99_ms].map(ms).join(" | ");
+            let _ = writeln!(
                 text,
-                "  {:18} {:>6} {:>6} {:>6} {:>6} {:>8} {:>7.2} {:>7.2} {:>7.2} {:>6.3} {:>7.2} {:>6.3} {:>5}",
+                "| {} | {delays} | {:.2} | {:.2} | {:.2} | {:.3} | {:.3} | {:.1} | {} | {} |",
                 arm.name(),
-                ms(it.p50_ms),
-                ms(it.p95_ms),
-                ms(it.p99_ms),
-                ms(it.max_ms),
-                ms(it.in_order_p99_ms),
                 it.late_200_percent,
                 it.late_400_percent,
                 it.undelivered_percent,
-                it.wire,
-                it.packets_per_frame,
+                it.wire + it.wire_back,
                 it.wire_back,
-                runs.len()
+                it.packets_per_frame,
+                runs.len(),
+                remarks(&it)
             );
-            if let Some(mbps) = it.beside_mbps {
-                let _ = write!(text, "  TCP-Cubic {mbps:.1} Mbit/s (in wire, packets and back, too)");
-            }
-            if it.sender_late_ms > DISTURBED_MS || it.missed > 0 {
-                let _ = write!(
-                    text,
-                    "  DISTURBED: sender {:.0} ms late, {} packets missed",
-                    it.sender_late_ms, it.missed
-                );
-            }
-            text.push('\n');
         }
         text.push('\n');
+    }
+    text
+}
+
+/// What a reader of a row must know.
+fn remarks(it: &Figures) -> String {
+    let beside =
+        it.beside_mbps.map(|mbps| format!("TCP-Cubic beside it {mbps:.1} Mbit/s (in wire and packets, too)"));
+    let disturbed = (it.sender_late_ms > DISTURBED_MS || it.missed > 0)
+        .then(|| format!("DISTURBED: sender {:.0} ms late, {} packets missed", it.sender_late_ms, it.missed));
+    beside.into_iter().chain(disturbed).collect::<Vec<_>>().join("; ")
+}
+
+/// Each run in a line, for programs. A delay of a frame that did not come is empty.
+pub fn tsv(results: &Results) -> String {
+    let mut text = String::from(
+        "kbps\thops\trtt_ms\tloss_percent\tburst\tjitter_ms\tcapacity\tboth\tbeside\tarm\tseed\tseconds\tframes\tp50_ms\tp95_ms\t\
+         p99_ms\tmax_ms\tin_order_p99_ms\tlate_200_percent\tlate_400_percent\tundelivered_percent\twire\twire_back\tpackets_per_frame\t\
+         beside_mbps\tsender_late_ms\tmissed\n",
+    );
+    for Run { cell, arm, seed, times, figures: it } in &results.runs {
+        let delay = |delay: Option<f64>| delay.map_or_else(String::new, |delay| format!("{delay:.3}"));
+        let delays = [it.p50_ms, it.p95_ms, it.p99_ms, it.max_ms, it.in_order_p99_ms].map(delay).join("\t");
+        // Writing to a String has no error.
+        let _ = writeln!(
+            text,
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{seed}\t{}\t{}\t{delays}\t{:.3}\t{:.3}\t{:.3}\t{:.4}\t{:.4}\t{:.2}\t{}\t{:.2}\t{}",
+            cell.kbps,
+            cell.hops,
+            cell.rtt_ms,
+            cell.loss_percent,
+            cell.burst,
+            cell.jitter_ms,
+            cell.capacity,
+            cell.both,
+            cell.beside,
+            arm.name(),
+            times.seconds,
+            it.frames,
+            it.late_200_percent,
+            it.late_400_percent,
+            it.undelivered_percent,
+            it.wire + it.wire_back,
+            it.wire_back,
+            it.packets_per_frame,
+            delay(it.beside_mbps),
+            it.sender_late_ms,
+            it.missed
+        );
     }
     text
 }
@@ -280,10 +302,15 @@ mod tests {
             run(Arm::Millrace, 2.0, 2, Some(170.0)),
         ];
         let results = Results { runs };
-        let text = table(&results);
+        let text = markdown(&results);
         let rows: Vec<&str> = text.lines().filter(|line| line.contains("Millrace")).collect();
-        assert!(rows.len() == 2 && rows[1].contains(" 170 ") && rows[1].ends_with(" 2"), "{text}");
-        assert!(text.contains("loss 2 % (path 50 ms)"), "{text}");
+        assert!(rows.len() == 2 && rows[1].contains(" 170 ") && rows[1].ends_with(" 2 |  |"), "{text}");
+        assert!(text.contains("loss 2 %** (path 50 ms)"), "{text}");
+        let columns = |line: &str| line.matches('|').count();
+        assert!(text.lines().filter(|line| line.starts_with('|')).all(|line| columns(line) == 15), "{text}");
+        let text = tsv(&results);
+        assert!(text.lines().all(|line| line.split('\t').count() == 27), "{text}");
+        assert_eq!(text.lines().count(), 1 + results.runs.len());
         let plots = plots(&results);
         let names: Vec<&str> = plots.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
