@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use support::need;
+use support::node::binary;
 use support::tools::skipped;
-use support::{binary, need};
 
 /// A link's delay one way, and what its round trip is.
 const PATH_MS: f64 = 25.0;
@@ -43,7 +44,7 @@ fn check(arm: &str, held_ms: f64) {
     let number =
         |field: &str| figures[field].as_f64().unwrap_or_else(|| panic!("{arm}: {field} of {figures}"));
     assert_eq!((number("frames"), number("undelivered_percent")), (60.0, 0.0), "{arm}: {figures}");
-    let (least, most) = (PATH_MS + held_ms, PATH_MS + held_ms + 40.0);
+    let (least, most) = (PATH_MS + held_ms, PATH_MS + held_ms + 200.0);
     assert!((least - 5.0..most).contains(&number("p50_ms")), "{arm}: {least} to {most} ms: {figures}");
     // the machine may be busy, and what is sent twice for that is no failure
     assert!((1.02..1.5).contains(&number("wire")), "{arm}: {figures}");
