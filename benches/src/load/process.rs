@@ -107,6 +107,12 @@ impl Process {
         self.child.id()
     }
 
+    /// CPU seconds that it took so far.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.pid());
+        Ok(stat(Path::new(&path)).context(path)?.1)
+    }
+
     /// An error with the end of its log when it is gone.
     pub fn check_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {

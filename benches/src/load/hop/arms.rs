@@ -181,6 +181,11 @@ impl End {
         !self.arrived.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// When the first came.
+    pub fn first(&self) -> Option<Time> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
+    }
+
     /// The run is over: threads end.
     pub fn finish(&self) {
         self.over.store(true, Ordering::Relaxed);
@@ -268,7 +273,7 @@ fn start_rtmp(chain: &Chain, control: &str, end: &End) -> Result<Running> {
             move || rtmp::serve(&listener, next, &end)
         }));
         let stream = chain.connect(node - 1, (Chain::address(node), RTMP_PORT).into(), Some(control))?;
-        next = Some(rtmp::Publisher::start(stream, end.clock)?);
+        next = Some(rtmp::Publisher::start(stream, rtmp::NAME, end.clock)?);
     }
     let sender = Box::new(next.context("a chain has a link")?);
     Ok(Running { sender, threads, programs: Vec::new() })
@@ -278,9 +283,9 @@ fn start_cluster(chain: &Chain, end: &End) -> Result<Running> {
     let programs = cluster::start(chain)?;
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, RTMP_PORT));
     // What stands when its publisher begins is told of by the links that are up; the player's node waits for it.
-    let sender = Box::new(rtmp::Publisher::start(chain.connect(0, local, None)?, end.clock)?);
+    let sender = Box::new(rtmp::Publisher::start(chain.connect(0, local, None)?, rtmp::NAME, end.clock)?);
     let (player, far) = (chain.connect(chain.hops(), local, None)?, end.clone());
-    let threads = vec![spawn(move || rtmp::play(player, &far))];
+    let threads = vec![spawn(move || rtmp::play(player, rtmp::NAME, &far))];
     Ok(Running { sender, threads, programs })
 }
 
@@ -312,8 +317,8 @@ fn start_nginx(chain: &Chain, control: &str, end: &End) -> Result<Running> {
         program.wait_until(|_| chain.connect(node, local, None).map(drop))?;
     }
     let (player, far) = (chain.connect(chain.hops(), local, None)?, end.clone());
-    let threads = vec![spawn(move || rtmp::play(player, &far))];
-    let sender = Box::new(rtmp::Publisher::start(chain.connect(0, local, None)?, end.clock)?);
+    let threads = vec![spawn(move || rtmp::play(player, rtmp::NAME, &far))];
+    let sender = Box::new(rtmp::Publisher::start(chain.connect(0, local, None)?, rtmp::NAME, end.clock)?);
     Ok(Running { sender, threads, programs })
 }
 

@@ -26,13 +26,12 @@ pub fn program() -> Result<PathBuf> {
 pub fn start(chain: &Chain) -> Result<Vec<Process>> {
     let program = program()?;
     let authority = tempfile::Builder::new().prefix("millrace-bench-").tempdir()?;
-    let ca = authority.path().join("ca");
-    certify(&program, &["ca", "--out"], &ca)?;
+    let ca = certify_authority(authority.path())?;
     let mut nodes = Vec::new();
     for node in 0..=chain.hops() {
         let folder = folder()?;
         let (id, own) = (format!("n{node}"), folder.join("own"));
-        certify(&program, &["node", "--ca", &ca.to_string_lossy(), "--id", &id, "--out"], &own)?;
+        certify_node(&ca, &id, &own)?;
         let config = folder.join("millrace.toml");
         std::fs::write(&config, settings(node, &peers(chain, node), &own))?;
         nodes.push(chain.run(node, &program, &["serve", "--config", &config.to_string_lossy()], folder)?);
@@ -48,8 +47,20 @@ pub fn start(chain: &Chain) -> Result<Vec<Process>> {
     Ok(nodes)
 }
 
-fn certify(program: &Path, arguments: &[&str], out: &Path) -> Result<()> {
-    let made = Command::new(program).arg("cert").args(arguments).arg(out).output()?;
+/// An authority in this folder; where it is.
+pub fn certify_authority(folder: &Path) -> Result<PathBuf> {
+    let ca = folder.join("ca");
+    certify(&["ca", "--out"], &ca)?;
+    Ok(ca)
+}
+
+/// Key and certificate of a node, with the authority's, in a folder of their own.
+pub fn certify_node(ca: &Path, id: &str, own: &Path) -> Result<()> {
+    certify(&["node", "--ca", &ca.to_string_lossy(), "--id", id, "--out"], own)
+}
+
+fn certify(arguments: &[&str], out: &Path) -> Result<()> {
+    let made = Command::new(program()?).arg("cert").args(arguments).arg(out).output()?;
     ensure!(made.status.success(), "millrace cert: {}", String::from_utf8_lossy(&made.stderr));
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::load::stamp::Stamp;
 /// Frames a second.
 pub const FPS: u32 = 30;
 /// Frames from a key frame to the next.
-const GOP: u32 = 30;
+pub const GOP: u32 = 30;
 /// A key frame is so many times as large as others.
 const KEY_FACTOR: u32 = 8;
 /// AVCDecoderConfigurationRecord of x264's main profile at 1280x720, as an FLV tag body (E.4.3.1).

@@ -164,7 +164,7 @@ fn stream(
 }
 
 /// Of frames that were sent then, and were there then.
-fn figures(sent: &[Time], arrived: &[Option<Time>]) -> Figures {
+pub fn figures(sent: &[Time], arrived: &[Option<Time>]) -> Figures {
     let delays = |arrived: &mut dyn Iterator<Item = Option<Time>>| -> Vec<Option<f64>> {
         let delay = |(sent, at): (&Time, Option<Time>)| at.map(|at| at.since(*sent) as f64 / 1e3);
         let mut delays: Vec<_> = sent.iter().zip(arrived).map(delay).collect();

@@ -6,20 +6,23 @@ mod arms;
 mod beside;
 mod cell;
 mod cluster;
+mod crowd;
 mod frames;
 mod measure;
 mod path;
 mod preset;
+mod quinn_floor;
 mod report;
 mod rtmp;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use arms::Arm;
 use cell::Cell;
+use crowd::Crowd;
 use measure::{Figures, Times};
 use preset::{Plan, Preset};
 
@@ -59,6 +62,9 @@ pub struct Options {
     /// A TCP-Cubic flow that takes what it gets shares the first link.
     #[arg(long)]
     beside: bool,
+    /// So many streams of 2 Mbit/s by this node's relay on one link, instead of cells: control, and CPU beside quinn's own datagrams.
+    #[arg(long)]
+    streams: Option<u32>,
     /// Seeds of a cell, from 1; medians are told. Without it 5.
     #[arg(long)]
     seeds: Option<u64>,
@@ -93,9 +99,18 @@ struct Run {
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 struct Results {
     runs: Vec<Run>,
+    #[serde(default)]
+    crowds: Vec<Crowd>,
 }
 
 impl Results {
+    /// As a whole: one that is stopped leaves the file before.
+    fn save(&self, file: &Path) -> Result<()> {
+        let temporary = file.with_extension("part");
+        std::fs::write(&temporary, serde_json::to_vec(self)?)?;
+        Ok(std::fs::rename(&temporary, file)?)
+    }
+
     fn has(&self, arm: Arm, cell: &Cell, seed: u64, times: Times) -> bool {
         let is_it = |run: &Run| run.arm == arm && run.cell == *cell && run.seed == seed && run.times == times;
         self.runs.iter().any(is_it)
@@ -127,9 +142,19 @@ pub fn run(options: &Options) -> Result<()> {
         );
         for (cell, seed, arm) in left {
             failed += u32::from(!run_one(arm, cell, seed, plan.times, &mut results));
-            let temporary = file.with_extension("part");
-            std::fs::write(&temporary, serde_json::to_vec(&results)?)?;
-            std::fs::rename(&temporary, &file)?;
+            results.save(&file)?;
+        }
+        if let Some(streams) = plan.streams
+            && !results.crowds.iter().any(|it| it.streams == streams && it.seconds == plan.times.seconds)
+        {
+            match crowd::measure(streams, plan.times.seconds) {
+                Ok(crowd) => results.crowds.push(crowd),
+                Err(error) => {
+                    eprintln!("{streams} streams: FAILED: {error:#}");
+                    failed += 1;
+                }
+            }
+            results.save(&file)?;
         }
     }
     let table = report::markdown(&results);

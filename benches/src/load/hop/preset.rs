@@ -10,6 +10,9 @@ use super::measure::Times;
 /// Until programs run and their links are up, beside what [`Times`] says.
 const START_S: u64 = 2;
 
+/// On one link, in a preset.
+const STREAMS: u32 = 50;
+
 /// A set of cells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Preset {
@@ -25,6 +28,8 @@ pub struct Plan {
     pub cells: Vec<(Cell, Vec<Arm>)>,
     /// From 1 to this one.
     pub seeds: u64,
+    /// That many at once on a link, when the cells are done.
+    pub streams: Option<u32>,
     /// Of each run.
     pub times: Times,
 }
@@ -36,7 +41,9 @@ impl Plan {
     }
 
     fn by(arms: Vec<Arm>, options: &Options) -> Result<Plan> {
+        let millrace = arms.contains(&Arm::Millrace);
         let cells = match options.preset {
+            None if options.streams.is_some() => Vec::new(),
             None => {
                 let all = |cell| (cell, arms.clone());
                 combine(options, &rates(options, &[4_000])).into_iter().map(all).collect()
@@ -71,6 +78,7 @@ impl Plan {
         let quick = options.preset == Some(Preset::Quick);
         Ok(Plan {
             cells,
+            streams: options.streams.or(options.preset.map(|_| STREAMS)).filter(|_| millrace),
             seeds: options.seeds.unwrap_or(if quick { 1 } else { 5 }),
             times: Times {
                 settle_seconds: options.settle_seconds,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::arms::Arm;
 use super::cell::Cell;
+use super::crowd;
 use super::measure::{Figures, PERCENTILES, later};
 use super::{Results, Run};
 use crate::load::html::escape;
@@ -118,6 +119,7 @@ pub fn markdown(results: &Results) -> String {
         }
         text.push('\n');
     }
+    results.crowds.iter().for_each(|crowd| text.push_str(&crowd::markdown(crowd)));
     text
 }
 
@@ -301,7 +303,7 @@ mod tests {
             run(Arm::Millrace, 2.0, 1, Some(160.0)),
             run(Arm::Millrace, 2.0, 2, Some(170.0)),
         ];
-        let results = Results { runs };
+        let results = Results { runs, crowds: Vec::new() };
         let text = markdown(&results);
         let rows: Vec<&str> = text.lines().filter(|line| line.contains("Millrace")).collect();
         assert!(rows.len() == 2 && rows[1].contains(" 170 ") && rows[1].ends_with(" 2 |  |"), "{text}");

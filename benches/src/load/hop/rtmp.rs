@@ -22,7 +22,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_LEN: usize = 256 << 10;
 const APP: &str = "live";
-const NAME: &str = "hop";
+/// The stream of an arm that carries one.
+pub const NAME: &str = "hop";
 
 /// A socket with what it has not taken. That has no bound: a run is short, and what TCP holds up shall be seen late, not left out.
 struct Line {
@@ -76,12 +77,12 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes over a connected socket, once the other side has agreed.
-    pub fn start(stream: std::net::TcpStream, clock: Clock) -> Result<Publisher> {
+    pub fn start(stream: std::net::TcpStream, name: &str, clock: Clock) -> Result<Publisher> {
         let poll = Poll::new()?;
         let host = stream.peer_addr()?.to_string();
         let mut publisher = Publisher {
             line: Line::new(stream, &poll, 0)?,
-            client: rtmp::Client::publish(&host, APP, NAME, &[0xa5; RANDOM_LEN]),
+            client: rtmp::Client::publish(&host, APP, name, &[0xa5; RANDOM_LEN]),
             poll,
             events: Events::with_capacity(8),
             clock,
@@ -186,12 +187,12 @@ pub fn serve(listener: &TcpListener, mut next: Option<Publisher>, end: &End) -> 
 }
 
 /// Plays from a server and notes the frames.
-pub fn play(stream: std::net::TcpStream, end: &End) -> Result<()> {
+pub fn play(stream: std::net::TcpStream, name: &str, end: &End) -> Result<()> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(8);
     let host = stream.peer_addr()?.to_string();
     let mut line = Line::new(stream, &poll, 0)?;
-    let mut client = rtmp::Client::play(&host, APP, NAME, &[0xa5; RANDOM_LEN]);
+    let mut client = rtmp::Client::play(&host, APP, name, &[0xa5; RANDOM_LEN]);
     let mut buffer = vec![0; READ_LEN];
     while !end.is_over() {
         line.write(|| client.take_output())?;
