@@ -35,13 +35,12 @@ fn up(node: &Node, peer: &str) {
 /// The clip as if it had B-frames: of four pictures the second is shown last, the others as soon as they may be.
 fn with_b_frames(mut tags: Vec<Tag>) -> Vec<Tag> {
     let times: Vec<u32> = pictures(&tags).map(|tag| tag.time).collect();
-    let mut nth = 0;
-    for tag in tags.iter_mut().filter(|tag| tag.kind == VIDEO && !tag.is_header()) {
+    let pictures = tags.iter_mut().filter(|tag| tag.kind == VIDEO && !tag.is_header());
+    for (nth, tag) in pictures.enumerate() {
         let shown = nth / 4 * 4 + [1, 4, 2, 3][nth % 4];
         let step = times[1] - times[0];
         let at = times.get(shown).copied().unwrap_or_else(|| times[nth] + (shown - nth) as u32 * step);
         tag.body[2..5].copy_from_slice(&(at - times[nth]).to_be_bytes()[1..]);
-        nth += 1;
     }
     tags
 }
