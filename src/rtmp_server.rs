@@ -231,8 +231,15 @@ impl Connection {
                             Ok(input) => input,
                             Err(error) => return self.bad_media(&stream, error).await,
                         };
-                        if let Some(flv::Input::Frame(frame)) = input {
-                            stream.take_frame(guard.source, frame, self.node.clock.now());
+                        match input {
+                            Some(flv::Input::Frame(frame)) => {
+                                let now = self.node.clock.now();
+                                stream.take_frame(guard.source, frame, now, now);
+                            }
+                            Some(flv::Input::Metadata(metadata)) => {
+                                stream.log.publish_metadata(guard.source, metadata.published);
+                            }
+                            Some(flv::Input::Config(_)) | None => {}
                         }
                     }
                     rtmp::Event::Unpublish => ended = true,
@@ -334,7 +341,7 @@ impl Connection {
             }
         };
         write(&self.socket, &mut [IoSlice::new(&metadata_message(0, &metadata))]).await?;
-        let mut headers = Headers::default();
+        let mut headers = Headers::new(&metadata);
         loop {
             let read = tokio::select! {
                 biased;
@@ -394,14 +401,14 @@ impl Connection {
     }
 }
 
-/// What a player must be told before a frame whose configuration is new to it; mostly nothing.
+/// What a player must be told before a frame; mostly nothing.
 fn headers_before(headers: &mut Headers, entry: &Entry, stream: &Stream) -> Vec<Bytes> {
-    let Some(header) = headers.before(entry) else { return Vec::new() };
+    let before = headers.before(entry);
     let mut parts = Vec::new();
-    if header.changed {
+    if before.metadata {
         parts.push(metadata_message(wire_ms(entry.frame.dts), &stream.log.metadata()));
     }
-    parts.extend(rtmp_header(entry, &header.sequence_header));
+    parts.extend(before.sequence_header.iter().flat_map(|header| rtmp_header(entry, header)));
     parts
 }
 

@@ -11,7 +11,7 @@ mod reader;
 mod timeline;
 
 pub use demux::{Demuxer, Input};
-pub use metadata::{Metadata, metadata_body};
+pub use metadata::{METADATA_LEN_MAX, Metadata, metadata_body};
 pub use mux::{file_header, frame_body, frame_head, sequence_header, tag, tag_parts, type_id};
 pub use reader::{Reader, TAG_LEN_MAX, Tag};
 

@@ -83,7 +83,7 @@ pub async fn get(
         protocol,
         _watching: watching,
         reader,
-        headers: Headers::default(),
+        headers: Headers::new(&metadata),
         joined_len_max,
         pieces: VecDeque::new(),
         joined: Vec::new(),
@@ -159,13 +159,14 @@ impl Viewer {
         while self.pieces.is_empty() {
             let Read::Entries(entries) = self.reader.next().await else { return None };
             for entry in &entries {
-                if let Some(header) = self.headers.before(entry) {
-                    let (type_id, at) = (flv::type_id(entry.frame.kind()), wire_ms(entry.frame.dts));
-                    if header.changed {
-                        let metadata = flv::metadata_body(&self.stream.log.metadata());
-                        self.joined.extend_from_slice(&flv::tag(flv::TYPE_DATA, at, &metadata));
-                    }
-                    self.joined.extend_from_slice(&flv::tag(type_id, at, &header.sequence_header));
+                let before = self.headers.before(entry);
+                let (type_id, at) = (flv::type_id(entry.frame.kind()), wire_ms(entry.frame.dts));
+                if before.metadata {
+                    let metadata = flv::metadata_body(&self.stream.log.metadata());
+                    self.joined.extend_from_slice(&flv::tag(flv::TYPE_DATA, at, &metadata));
+                }
+                if let Some(header) = before.sequence_header {
+                    self.joined.extend_from_slice(&flv::tag(type_id, at, &header));
                 }
                 for part in entry.flv() {
                     if part.len() <= self.joined_len_max {

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use ::relay::datagram;
 use media::payload::{self, RtpPayload};
-use media::{Frame, Kind, Packet, TrackConfig};
+use media::{Frame, Kind, Packet, Time, TrackConfig};
 use sfu::StreamId;
 use tokio::sync::mpsc;
 
 use super::Handle;
 use super::link::FromLink;
 use crate::stream::Stream;
-use crate::stream::log::Read;
+use crate::stream::log::{Entry, Read};
 
 /// An AAC frame is 6144 bits a channel at most (ISO/IEC 14496-3 section 4.5.3.1), and channels are 48: what is longer is none.
 pub const SOUND_LEN_MAX: usize = 768 * 48;
@@ -25,6 +25,8 @@ pub struct Fed {
     pub past: bool,
     /// In order.
     pub cuts: Vec<Cut>,
+    /// The publisher says something else of the stream since.
+    pub has_metadata: bool,
 }
 
 /// A frame in packets.
@@ -32,7 +34,7 @@ pub struct Fed {
 pub struct Cut {
     /// Its track's configuration.
     pub config: Arc<TrackConfig>,
-    /// Without numbers; their time is presentation time, and so is their capture.
+    /// Without numbers; their time is presentation time.
     pub packets: Vec<Packet>,
     /// Presentation minus decode time, in ticks.
     pub dts_offset: u32,
@@ -48,19 +50,30 @@ pub fn piece_bytes(datagram_bytes: Option<usize>) -> usize {
 pub async fn run(stream: Arc<Stream>, id: (StreamId, u64), hub: mpsc::Sender<FromLink>, relay: Arc<Handle>) {
     let mut reader = stream.log.prompt_reader();
     let mut payloads = Vec::new();
+    // Capture minus decode time of the first frame: one line for sound and pictures, so that they stay together.
+    let mut base_us = None;
+    let mut published = stream.log.published_metadata();
     loop {
         let past = reader.is_catching_up();
         let Read::Entries(entries) = reader.next().await else { return };
         let piece_bytes = relay.piece_bytes.load(Ordering::Relaxed);
-        let cuts = entries.iter().map(|entry| cut(&entry.frame, piece_bytes, &mut payloads)).collect();
-        if hub.send(FromLink::Fed(id, Fed { past, cuts })).await.is_err() {
+        let mut cut = |entry: &Arc<Entry>| {
+            let base_us = *base_us.get_or_insert(entry.captured.since(entry.frame.dts));
+            cut(&entry.frame, entry.frame.pts.plus_us(base_us), piece_bytes, &mut payloads)
+        };
+        let cuts = entries.iter().map(&mut cut).collect();
+        let has_metadata = entries.last().is_some_and(|last| !last.is_published_with(&published));
+        if let Some(last) = entries.last().filter(|_| has_metadata) {
+            published = last.published.clone();
+        }
+        if hub.send(FromLink::Fed(id, Fed { past, cuts, has_metadata })).await.is_err() {
             return;
         }
     }
 }
 
-/// A frame's packets, of at most so many bytes of payload; none for what is no frame of its codec.
-pub fn cut(frame: &Frame, piece_bytes: usize, payloads: &mut Vec<RtpPayload>) -> Cut {
+/// A frame's packets, captured then, of at most so many bytes of payload; none for what is no frame of its codec.
+pub fn cut(frame: &Frame, capture: Time, piece_bytes: usize, payloads: &mut Vec<RtpPayload>) -> Cut {
     let codec = frame.config.codec();
     match frame.kind() {
         Kind::Video => payload::h264::packetize(frame, piece_bytes, payloads),
@@ -74,8 +87,8 @@ pub fn cut(frame: &Frame, piece_bytes: usize, payloads: &mut Vec<RtpPayload>) ->
             }
         }
     }
-    let packets = payloads.drain(..).map(|one| one.packet(frame, 0, frame.pts));
-    let dts_offset = media::Time(frame.pts.since(frame.dts)).ticks(codec.clock_hz());
+    let packets = payloads.drain(..).map(|one| one.packet(frame, 0, capture));
+    let dts_offset = Time(frame.pts.since(frame.dts)).ticks(codec.clock_hz());
     Cut {
         packets: packets.collect(),
         config: frame.config.clone(),

@@ -4,6 +4,7 @@ mod ask;
 mod cache;
 mod feeds;
 mod give;
+mod metadata;
 mod offers;
 mod take;
 
@@ -282,6 +283,9 @@ impl Hub {
             Message::KeyFrame { alias } => self.key_frame(id, alias),
             Message::Layers { stream, generation, encodings } => {
                 self.take_layers(id, stream, generation, encodings);
+            }
+            Message::Metadata { stream, generation, published } => {
+                self.take_metadata(id, &stream, generation, published);
             }
             Message::Clock { now_us } => {
                 let clock_us = now.us().saturating_sub(now_us);

@@ -57,8 +57,9 @@ pub async fn run(stream: Arc<Stream>, relay: Arc<Handle>, source: SourceId) {
             _ = tick.tick() => {}
         }
         let now = shared.clock.now();
-        while let Some(frame) = tracks.pop(now) {
-            stream.take_frame(source, frame, now);
+        while let Some((frame, capture)) = tracks.pop(now) {
+            let captured = capture.plus_us(frame.dts.since(frame.pts));
+            stream.take_frame(source, frame, captured, now);
         }
         let dropped = std::mem::take(&mut tracks.broken);
         shared.metrics.conversion_frames_dropped.of(Conversion::PacketsToFrames).add(dropped);
@@ -137,8 +138,8 @@ impl Tracks {
         }
     }
 
-    /// The next frame that is whole.
-    fn pop(&mut self, now: Time) -> Option<Frame> {
+    /// The next frame that is whole, and when it was captured.
+    fn pop(&mut self, now: Time) -> Option<(Frame, Time)> {
         while let Some(packet) = self.video.pop(now) {
             let unit = self.depacketizer.push(&packet);
             let broken = self.depacketizer.counts().broken;
@@ -154,7 +155,9 @@ impl Tracks {
             );
             self.held = None;
             let (key, discardable, data) = (unit.key, unit.discardable, unit.data);
-            return Some(Frame { config, dts, pts, key, discardable, data });
+            // Of the packet that it came out with, which may be the next frame's.
+            let capture = packet.capture.plus_us(pts.since(Time::from_ticks(packet.timestamp, hz)));
+            return Some((Frame { config, dts, pts, key, discardable, data }, capture));
         }
         if self.holds_sound(now) {
             return None;
@@ -163,7 +166,8 @@ impl Tracks {
             let Some(config) = self.sound.clone().filter(|_| packet.codec == Codec::Aac) else { continue };
             let Some(data) = self.piece(&packet) else { continue };
             let at = Time::from_ticks(packet.timestamp, Codec::Aac.clock_hz());
-            return Some(Frame { config, dts: at, pts: at, key: true, discardable: false, data });
+            let frame = Frame { config, dts: at, pts: at, key: true, discardable: false, data };
+            return Some((frame, packet.capture));
         }
         None
     }
@@ -232,7 +236,7 @@ mod tests {
         tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
         let mut seq = 0;
         for frame in frames {
-            for packet in cut(frame, payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
+            for packet in cut(frame, frame.pts, payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
                 seq += 1;
                 assert!(packet.payload.len() <= payload::PAYLOAD_LEN_MAX);
                 if !lost.contains(&seq) {
@@ -241,7 +245,7 @@ mod tests {
             }
         }
         let late = Time::from_ms(40).plus_us(REORDER_US);
-        std::iter::from_fn(|| tracks.pop(late)).map(|frame| frame.data).collect()
+        std::iter::from_fn(|| tracks.pop(late)).map(|(frame, _)| frame.data).collect()
     }
 
     #[test]
@@ -261,7 +265,7 @@ mod tests {
         let mut tracks = Tracks::new(true);
         let TrackConfig::Aac(config) = (*sound(5).config).clone() else { unreachable!("it is sound") };
         tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
-        for packet in cut(&sound(5), payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
+        for packet in cut(&sound(5), Time::ZERO, payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
             tracks.take(FromPeer::Flows(Kind::Audio, vec![flow(Packet { seq: 1, ..packet })]));
         }
         assert!(tracks.pop(Time::from_ms(50)).is_none());

@@ -33,6 +33,9 @@ pub struct LogLimits {
 /// two AAC frames of 21 to 23 ms between them: at usual rates sound never wakes a viewer, and where pictures are rare it is 46 ms late at most.
 const SOUND_HELD_US: i64 = 30_000;
 
+/// Clocks differ by no more than a part of so many.
+const DRIFT: i64 = 10_000;
+
 /// A frame with its place in the log and the bytes that players share.
 #[derive(Debug)]
 pub struct Entry {
@@ -40,12 +43,21 @@ pub struct Entry {
     pub frame: Frame,
     /// When it came.
     pub arrival: Time,
+    /// When what it shows was captured, less what it is shown later than decoded: when it came to the publisher's node, on this clock.
+    pub captured: Time,
+    /// What the publisher had said of the stream by then: see [`Metadata::published`].
+    pub published: Bytes,
     source: SourceId,
     rtmp: OnceLock<Box<[Bytes]>>,
     flv: OnceLock<Box<[Bytes]>>,
 }
 
 impl Entry {
+    /// Whether that, taken from this log, is what the publisher said: not looked at byte by byte for each frame and player.
+    pub fn is_published_with(&self, published: &Bytes) -> bool {
+        (self.published.as_ptr(), self.published.len()) == (published.as_ptr(), published.len())
+    }
+
     /// The frame as RTMP chunks, the same for all players: parts to write one behind the other, which share the frame's data.
     pub fn rtmp(&self) -> &[Bytes] {
         self.rtmp.get_or_init(|| {
@@ -94,6 +106,7 @@ struct Inner {
     key: Option<u64>,
     audio: Option<Arc<TrackConfig>>,
     video: Option<Arc<TrackConfig>>,
+    published: Bytes,
     rates: Rates,
     source: SourceId,
     rebase: bool,
@@ -101,6 +114,8 @@ struct Inner {
     last: Option<(Time, Time)>,
     last_dts: [Option<Time>; 2],
     source_began: Option<Time>,
+    /// Capture minus decode time, and by which frame it was known last.
+    capture_line: Option<(i64, Time)>,
     /// Since when the oldest frame waits that viewers were not woken for, and the oldest picture.
     held: Option<Time>,
     picture_held: Option<Time>,
@@ -149,16 +164,37 @@ impl FrameLog {
             inner.source = source;
             inner.rebase = true;
             inner.ended = None;
-            inner.source_began = None;
+            (inner.source_began, inner.capture_line) = (None, None);
             inner.let_go();
             (inner.audio, inner.video) = (None, None);
+            inner.published = Bytes::new();
             // References of the old source mean nothing now: viewers start at the new one's first key frame.
             inner.clear();
         }
     }
 
-    /// Appends a frame of `source`; an older source's is refused (`false`).
-    pub fn push(&self, source: SourceId, mut frame: Frame, now: Time) -> bool {
+    /// What `source` says of itself from now on; `false` when that is no news, or it is an older source.
+    pub fn publish_metadata(&self, source: SourceId, published: Bytes) -> bool {
+        let mut inner = self.lock();
+        let is_news = source == inner.source && published != inner.published;
+        if is_news {
+            inner.published = published;
+        }
+        is_news
+    }
+
+    /// What the publisher said of itself last.
+    pub fn published_metadata(&self) -> Bytes {
+        self.lock().published.clone()
+    }
+
+    /// Appends a frame of `source` that is captured as it comes; an older source's is refused (`false`).
+    pub fn push(&self, source: SourceId, frame: Frame, now: Time) -> bool {
+        self.push_captured(source, frame, now, now)
+    }
+
+    /// The same of one that came to its publisher's node before.
+    pub fn push_captured(&self, source: SourceId, mut frame: Frame, captured: Time, now: Time) -> bool {
         let mut inner = self.lock();
         if source != inner.source {
             return false;
@@ -178,6 +214,7 @@ impl FrameLog {
         frame.dts = last.map_or(frame.dts, |last| frame.dts.max(last));
         *last = Some(frame.dts);
         frame.pts = frame.dts.plus_us(cts);
+        let captured = inner.captured(frame.dts, captured);
         inner.last = Some((inner.last.map_or(frame.dts, |(dts, _)| dts.max(frame.dts)), now));
         let slot = match kind {
             Kind::Audio => &mut inner.audio,
@@ -192,9 +229,12 @@ impl FrameLog {
         if kind == Kind::Video && frame.key {
             inner.key = Some(seq);
         }
+        let published = inner.published.clone();
         inner.entries.push_back(Arc::new(Entry {
             frame,
             arrival: now,
+            captured,
+            published,
             source,
             rtmp: OnceLock::new(),
             flv: OnceLock::new(),
@@ -299,6 +339,17 @@ impl Inner {
         self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
     }
 
+    /// When it was captured that is decoded then and came then: by the frames that came least late, so that whoever reads the log has the same line.
+    fn captured(&mut self, dts: Time, came: Time) -> Time {
+        let late_us = came.since(dts);
+        let line_us = self.capture_line.map_or(late_us, |(line_us, at)| {
+            // The encoder's clock may be slower than this one.
+            late_us.min(line_us.saturating_add(came.since(at).max(0) / DRIFT))
+        });
+        self.capture_line = Some((line_us, came));
+        dts.plus_us(line_us)
+    }
+
     /// How far behind a reader is that starts at `cursor`: that is the GOP cache, and not its fault.
     fn catch_up(&self, cursor: u64) -> CatchUp {
         let lag = self
@@ -356,7 +407,7 @@ impl Inner {
     }
 
     fn metadata(&self) -> Metadata {
-        let mut meta = Metadata::default();
+        let mut meta = Metadata { published: self.published.clone(), ..Metadata::default() };
         if let Some(TrackConfig::H264(video)) = self.video.as_deref() {
             meta.has_video = true;
             (meta.width, meta.height) = (video.width, video.height);
@@ -541,31 +592,43 @@ impl Reader {
     }
 }
 
-/// What a player must be told before its first frame and whenever a configuration changes.
-#[derive(Debug, Default)]
+/// What a player must be told before its first frame and whenever a configuration, or what the publisher says of the stream, changes.
+#[derive(Debug)]
 pub struct Headers {
     sent: [Option<Arc<TrackConfig>>; 2],
+    published: Bytes,
 }
 
-/// What comes before a frame of a new configuration.
-#[derive(Debug)]
-pub struct Header {
-    /// The sequence header, as a message body.
-    pub sequence_header: Bytes,
-    /// The track was another before (a new publisher, another size): the metadata is told again.
-    pub changed: bool,
+/// What comes before a frame.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// The metadata is told again: the track was another before (a new publisher, another size), or the publisher says something else.
+    pub metadata: bool,
+    /// The sequence header of a new configuration, as a message body.
+    pub sequence_header: Option<Bytes>,
 }
 
 impl Headers {
-    /// What to send before `entry` when its configuration is new to this player.
-    pub fn before(&mut self, entry: &Entry) -> Option<Header> {
+    /// For a player that was told this.
+    pub fn new(told: &Metadata) -> Headers {
+        Headers { sent: [None, None], published: told.published.clone() }
+    }
+
+    /// What to send before `entry`; mostly nothing.
+    pub fn before(&mut self, entry: &Entry) -> Before {
+        let mut before = Before::default();
         let sent = &mut self.sent[entry.frame.kind() as usize];
-        if sent.as_ref().is_some_and(|config| Arc::ptr_eq(config, &entry.frame.config)) {
-            return None;
+        if sent.as_ref().is_none_or(|config| !Arc::ptr_eq(config, &entry.frame.config)) {
+            let old = sent.replace(entry.frame.config.clone());
+            before.metadata = old.is_some_and(|old| old != entry.frame.config);
+            before.sequence_header = Some(flv::sequence_header(&entry.frame.config));
         }
-        let before = sent.replace(entry.frame.config.clone());
-        let changed = before.is_some_and(|before| before != entry.frame.config);
-        Some(Header { sequence_header: flv::sequence_header(&entry.frame.config), changed })
+        // What is unknown yet, or any more, is nothing to tell.
+        if !entry.published.is_empty() && !entry.is_published_with(&self.published) {
+            self.published = entry.published.clone();
+            before.metadata = true;
+        }
+        before
     }
 }
 

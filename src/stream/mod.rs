@@ -2,6 +2,7 @@
 //! needs it. A stream is not its publisher's connection: publishers come back, viewers stay.
 
 pub mod from_relay;
+mod guards;
 pub mod home;
 pub mod log;
 pub mod to_frames;
@@ -24,6 +25,7 @@ use crate::config::{BFrames, Config};
 use crate::directory::Held;
 use crate::media_plane::{Order, ShardHandle};
 use crate::relay;
+pub use guards::{PublishGuard, WatchGuard};
 use home::{Home, Homes};
 use log::{Ended, FrameLog, LogLimits};
 
@@ -125,7 +127,7 @@ pub struct Stream {
     pub log: Arc<FrameLog>,
     /// When it was made.
     pub created: Time,
-    /// Bytes in from the publisher and out to frame viewers; WebRTC sessions count their own.
+    /// Bytes in from an RTMP publisher or from other nodes, and out to frame viewers; WebRTC sessions count their own.
     pub bytes_in: AtomicU64,
     /// Bytes out to frame viewers.
     pub bytes_out: AtomicU64,
@@ -522,13 +524,14 @@ impl Stream {
         self.lock().b_frames
     }
 
-    /// A frame of an RTMP publisher: into the log, and what it tells of the stream is noted.
-    pub fn take_frame(&self, source: SourceId, frame: Frame, now: Time) {
+    /// A frame of an RTMP publisher: into the log, and what it tells of the stream is noted. When it was captured, less what it is shown later than
+    /// decoded, is when it came to the publisher's node.
+    pub fn take_frame(&self, source: SourceId, frame: Frame, captured: Time, now: Time) {
         self.set_codec(source, frame.config.codec());
         if frame.pts > frame.dts && !self.has_b_frames() {
             self.note_b_frames(source);
         }
-        self.log.push(source, frame, now);
+        self.log.push_captured(source, frame, captured, now);
     }
 
     /// The source has B-frames: where the settings refuse that, its WebRTC viewers are ended and others kept out.
@@ -656,37 +659,5 @@ fn settle(
     }
     if let (None, Some(source)) = (&running, wanted) {
         *running = Some(Conversion { source, task: start(source) });
-    }
-}
-
-/// Holds a name for a publisher.
-#[derive(Debug)]
-pub struct PublishGuard {
-    stream: Option<Arc<Stream>>,
-    /// The publisher's fence.
-    pub source: SourceId,
-    _claim: Option<Held>,
-}
-
-impl Drop for PublishGuard {
-    fn drop(&mut self) {
-        if let Some(stream) = &self.stream {
-            stream.unpublish(self.source);
-        }
-    }
-}
-
-/// Counts a viewer.
-#[derive(Debug)]
-pub struct WatchGuard {
-    stream: Option<Arc<Stream>>,
-    watch: Watch,
-}
-
-impl Drop for WatchGuard {
-    fn drop(&mut self) {
-        if let Some(stream) = &self.stream {
-            stream.unwatch(self.watch);
-        }
     }
 }

@@ -76,7 +76,7 @@ impl Start {
 struct Converter {
     stream: Arc<Stream>,
     fence: SourceId,
-    /// Arrival minus decode time of the first frame: one for audio and video, so that sender reports keep lips in step.
+    /// Capture minus decode time of the first frame: one for audio and video, so that sender reports keep lips in step.
     base_us: Option<i64>,
     video_seq: u64,
     audio_seq: u64,
@@ -106,7 +106,7 @@ impl Converter {
     }
 
     fn convert(&mut self, entry: &Entry) {
-        self.base_us.get_or_insert(entry.arrival.since(entry.frame.dts));
+        self.base_us.get_or_insert(entry.captured.since(entry.frame.dts));
         match entry.frame.kind() {
             Kind::Video => self.convert_video(&entry.frame),
             Kind::Audio => self.convert_audio(&entry.frame),

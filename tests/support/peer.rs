@@ -7,6 +7,7 @@ use rtc::client::{Client, ClientConfig};
 use rtc::dtls::{Fingerprint, Identity, Role};
 use rtc::ice::Credentials;
 use rtc::{CloseReason, Input};
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub struct Peer {
     pub rtp: Vec<Vec<u8>>,
     /// Compound RTCP packets that came, decrypted.
     pub rtcp: usize,
+    /// The newest sender report of each SSRC: NTP time, and the RTP time that it is (RFC 3550 section 6.4.1).
+    reports: HashMap<u32, (u64, u32)>,
     /// Why it ended, once it has.
     pub closed: Option<CloseReason>,
     sequence: u16,
@@ -91,6 +94,7 @@ impl Peer {
             node: server,
             rtp: Vec::new(),
             rtcp: 0,
+            reports: HashMap::new(),
             closed: None,
             sequence: 1,
             pictures: 0,
@@ -154,7 +158,16 @@ impl Peer {
             let Ok(count) = socket.recv(&mut buffer) else { continue };
             match self.client.handle_datagram(&mut buffer[..count], now, &mut send) {
                 Ok(Input::Rtp(packet)) => self.rtp.push(packet.to_vec()),
-                Ok(Input::Rtcp(_)) => self.rtcp += 1,
+                Ok(Input::Rtcp(compound)) => {
+                    self.rtcp += 1;
+                    if let [_, 200, _, _, ref report @ ..] = compound[..] {
+                        let word = |at: usize| {
+                            u32::from_be_bytes(report[at..at + 4].try_into().expect("four bytes"))
+                        };
+                        let ntp = u64::from(word(4)) << 32 | u64::from(word(8));
+                        self.reports.insert(word(0), (ntp, word(12)));
+                    }
+                }
                 Ok(Input::Closed(reason)) => self.closed = Some(reason),
                 Ok(Input::Nothing | Input::Connected) | Err(_) => {}
             }
@@ -220,6 +233,17 @@ impl Peer {
     /// Packets of pictures that came.
     pub fn seen(&self) -> Vec<&[u8]> {
         self.rtp.iter().filter(|packet| packet[1] & 0x7f == 96).map(|packet| payload(packet)).collect()
+    }
+
+    /// When what a packet of pictures shows was captured, by the node's reports: in seconds of NTP. `None` before the first.
+    ///
+    /// # Panics
+    /// When it is no RTP packet.
+    pub fn captured(&self, packet: &[u8]) -> Option<f64> {
+        let word = |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().expect("an RTP header"));
+        let (ntp, rtp) = self.reports.get(&word(8))?;
+        let ticks = word(4).wrapping_sub(*rtp).cast_signed();
+        Some(*ntp as f64 / 2_f64.powi(32) + f64::from(ticks) / 90_000.0)
     }
 
     /// Asks for a key frame (PLI, RFC 4585 section 6.3.1).

@@ -69,6 +69,8 @@ fn messages_are_these_bytes() {
         Message::Layers { stream: stream(), generation: 5, encodings },
         b"\x15\x0e\x03a/b\x05\x02\0\0\0\0\0\x01h\x03\x41\x68\x3c\x02\x1e\x3c",
     );
+    let published = Bytes::from_static(b"said");
+    check(Message::Metadata { stream: stream(), generation: 5, published }, b"\x0b\x03\x03a/b\x05\x04said");
     check(Message::Drain { within_ms: 9 }, b"\x02\x10\x09");
     for (right, byte) in [(Right::Publish, 0), (Right::Play, 1)] {
         check(

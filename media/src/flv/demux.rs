@@ -78,7 +78,13 @@ impl Demuxer {
             TYPE_AUDIO => self.audio(timestamp_ms, &body)?,
             TYPE_VIDEO => self.video(timestamp_ms, &body)?,
             TYPE_DATA => match Metadata::parse(&body) {
-                Some(metadata) => return Ok(Some(Input::Metadata(metadata))),
+                Some(metadata) => {
+                    if metadata.published.is_empty() {
+                        // Too long to be passed on.
+                        self.skipped = self.skipped.saturating_add(1);
+                    }
+                    return Ok(Some(Input::Metadata(metadata)));
+                }
                 None => None,
             },
             other => return Err(Error::TagType(other)),
@@ -388,8 +394,11 @@ mod tests {
     #[test]
     fn metadata_passes() {
         let metadata = Metadata { width: 64, height: 48, has_video: true, ..Metadata::default() };
-        let input = Demuxer::new().push(18, 0, metadata_body(&metadata)).unwrap();
-        assert!(matches!(input, Some(Input::Metadata(found)) if found == metadata));
+        let body = metadata_body(&metadata);
+        let input = Demuxer::new().push(18, 0, body.clone()).unwrap();
+        assert!(
+            matches!(input, Some(Input::Metadata(found)) if found == Metadata { published: body, ..metadata })
+        );
         assert!(matches!(Demuxer::new().push(18, 0, bytes(b"\x02\x00\x02hi")), Ok(None)));
     }
 

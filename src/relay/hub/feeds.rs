@@ -85,6 +85,7 @@ impl Hub {
         let now = self.now();
         let Some(feed) = self.feeds.get_mut(&stream).filter(|feed| feed.number == number) else { return };
         let mut flows = [Vec::new(), Vec::new()];
+        let has_metadata = fed.has_metadata;
         for cut in fed.cuts {
             let kind = cut.config.codec().kind();
             let config = match &*cut.config {
@@ -102,6 +103,9 @@ impl Hub {
             }
         }
         let begins = if fed.past { Begins::Past } else { Begins::Live };
+        if has_metadata {
+            self.tell_metadata(stream);
+        }
         for kind in [Kind::Audio, Kind::Video] {
             let flows = std::mem::take(&mut flows[kind as usize]);
             self.give(TrackKey::new(stream, kind), begins, &flows);

@@ -240,8 +240,14 @@ impl Hub {
                 home.mail(Mail::RequestKeyFrame(key));
                 return;
             }
-            Upstream::Feed => self.start_feed(stream),
-            Upstream::Peer { .. } => self.want_for_peers(key, after),
+            Upstream::Feed => {
+                self.start_feed(stream);
+                self.pass_metadata(id, stream);
+            }
+            Upstream::Peer { .. } => {
+                self.want_for_peers(key, after);
+                self.pass_metadata(id, stream);
+            }
         }
         let there = self.cached(key, after);
         self.give(key, Begins::Backlog, &there);

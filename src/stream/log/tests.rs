@@ -53,6 +53,31 @@ fn a_viewer_starts_at_the_newest_key_frame() {
 }
 
 #[test]
+fn players_hear_what_the_publisher_says_when_it_says_something_else() {
+    let log = Arc::new(FrameLog::new(LIMITS));
+    log.begin(SourceId(1));
+    let (config, said) = (video(), |text: &'static [u8]| Bytes::from_static(text));
+    assert!(log.publish_metadata(SourceId(1), said(b"north")));
+    assert!(!log.publish_metadata(SourceId(1), said(b"north")), "no news");
+    assert!(!log.publish_metadata(SourceId(0), said(b"old")), "nobody of this stream");
+    log.push(SourceId(1), frame(&config, 0, true), Time::ZERO);
+    let (mut reader, mut headers) = (log.reader(), Headers::new(&log.metadata()));
+    assert_eq!(log.metadata().published, said(b"north"));
+    let first = entries(reader.poll()).remove(0);
+    let before = headers.before(&first);
+    assert!(before.sequence_header.is_some() && !before.metadata, "it was told at the beginning");
+    assert!(log.publish_metadata(SourceId(1), said(b"south")));
+    for (at, told) in [(33, true), (66, false)] {
+        log.push(SourceId(1), frame(&config, at, false), Time::from_ms(at));
+        let next = entries(reader.poll()).remove(0);
+        let before = headers.before(&next);
+        assert_eq!((before.metadata, before.sequence_header), (told, None), "at {at} ms");
+    }
+    log.begin(SourceId(2));
+    assert_eq!(log.metadata().published, Bytes::new(), "another publisher has said nothing yet");
+}
+
+#[test]
 fn a_reader_knows_the_pictures_that_are_there() {
     let log = Arc::new(FrameLog::new(LIMITS));
     log.begin(SourceId(1));

@@ -14,6 +14,7 @@
 //! ASK        18  id(varint) right(1) stream(text) query(text)
 //! ANSWER     20  id(varint) refused(text)
 //! CLOCK      1   now(8)
+//! METADATA   3   stream(text) generation(varint) published(length(varint) bytes)
 //! ```
 //!
 //! Text is its length (varint) and UTF-8. A type that is not known is passed over when it is odd, and ends the connection when it is even. What follows
@@ -36,6 +37,8 @@ pub const ENCODINGS_MAX: usize = 4;
 pub const RID_LEN_MAX: usize = 255;
 /// Temporal layers of an encoding, at most.
 pub const TEMPORAL_LAYERS_MAX: usize = 8;
+/// Bytes of what a publisher says of its stream.
+pub const METADATA_LEN_MAX: usize = media::flv::METADATA_LEN_MAX;
 /// Numbers of packets are below this, and times within it on either side of 0: more than any stream lives to see, and sums of them fit 64 bits.
 pub const SEQ_MAX: u64 = 1 << 48;
 /// See [`SEQ_MAX`]: 285 years of microseconds.
@@ -44,6 +47,7 @@ pub const TIME_MAX: i64 = 1 << 53;
 const TYPE_HELLO: u64 = 0;
 const TYPE_CLOCK: u64 = 1;
 const TYPE_ANNOUNCE: u64 = 2;
+const TYPE_METADATA: u64 = 3;
 const TYPE_END: u64 = 4;
 const TYPE_SUBSCRIBE: u64 = 6;
 const TYPE_UNSUBSCRIBE: u64 = 8;
@@ -191,6 +195,15 @@ pub enum Message {
         /// By index, at most [`ENCODINGS_MAX`].
         encodings: Vec<Encoding>,
     },
+    /// What the publisher of a stream of frames says of it, for who takes it.
+    Metadata {
+        /// The stream.
+        stream: StreamName,
+        /// The announced generation.
+        generation: u64,
+        /// Its `onMetaData` as it sent it, at most [`METADATA_LEN_MAX`] bytes.
+        published: Bytes,
+    },
     /// The sender stops.
     Drain {
         /// In so many milliseconds.
@@ -315,6 +328,13 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             }
             let encodings = (0..count).map(|_| encoding(body)).collect::<Result<_, _>>()?;
             Message::Layers { stream, generation, encodings }
+        }
+        TYPE_METADATA => {
+            let (stream, generation, published) = (stream(body)?, number(body)?, bytes(body)?);
+            if published.len() > METADATA_LEN_MAX {
+                return Err(Error::Number);
+            }
+            Message::Metadata { stream, generation, published: Bytes::copy_from_slice(published) }
         }
         TYPE_DRAIN => Message::Drain { within_ms: number(body)? },
         TYPE_ASK => {
@@ -514,6 +534,12 @@ impl Message {
                         varint::write(out, *rate);
                     }
                 }
+            }
+            Message::Metadata { stream, generation, published } => {
+                varint::write(out, TYPE_METADATA);
+                put(out, stream.as_str().as_bytes());
+                varint::write(out, *generation);
+                put(out, published.get(..METADATA_LEN_MAX).unwrap_or(published));
             }
             Message::Drain { within_ms } => {
                 varint::write(out, TYPE_DRAIN);

@@ -83,6 +83,13 @@ fn message() -> impl Strategy<Value = Message> {
         num().prop_map(|alias| Message::KeyFrame { alias }),
         (name(), num(), prop::collection::vec(encoding_info(), 0..=ENCODINGS_MAX))
             .prop_map(|(stream, generation, encodings)| Message::Layers { stream, generation, encodings }),
+        (name(), num(), prop::collection::vec(any::<u8>(), 0..300)).prop_map(
+            |(stream, generation, published)| Message::Metadata {
+                stream,
+                generation,
+                published: published.into()
+            },
+        ),
         num().prop_map(|within_ms| Message::Drain { within_ms }),
         time().prop_map(|now_us| Message::Clock { now_us }),
         (num(), any::<bool>(), name(), "[ -~]{0,60}").prop_map(|(id, play, stream, query)| {
