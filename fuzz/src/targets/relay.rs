@@ -77,6 +77,7 @@ pub fn hop(mut data: &[u8]) {
             ingest: now,
             budget_ms: 400,
             seq,
+            left_out: false,
             timestamp: seq / 4,
             dts_offset: 0,
             temporal: Default::default(),
