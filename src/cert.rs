@@ -15,6 +15,10 @@ use rcgen::{
 
 /// How long both are good for. Nothing renews them: who makes a new CA gives every node a new certificate.
 const VALID: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// Keys are their owner's...
+const KEY_MODE: u32 = 0o600;
+/// ...and certificates everybody's.
+const CERT_MODE: u32 = 0o644;
 /// Nodes' clocks may be behind by so much.
 const BEFORE: Duration = Duration::from_secs(86_400);
 
@@ -26,8 +30,7 @@ pub fn ca(out: &Path) -> anyhow::Result<()> {
     let key = KeyPair::generate()?;
     let cert = ca_params()?.self_signed(&key)?;
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    write(&out.join("ca.key"), &key.serialize_pem(), 0o600)?;
-    write(&out.join("ca.pem"), &cert.pem(), 0o644)
+    write(out, &[("ca.key", key.serialize_pem(), KEY_MODE), ("ca.pem", cert.pem(), CERT_MODE)])
 }
 
 /// Makes `node.pem` and `node.key` in `out`, signed by the CA in `ca`, and puts a copy of its certificate there: all a node needs.
@@ -56,12 +59,12 @@ pub fn node(ca: &Path, id: &str, out: &Path) -> anyhow::Result<()> {
     let key = KeyPair::generate()?;
     let cert = params.signed_by(&key, &issuer)?;
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    write(&out.join("node.key"), &key.serialize_pem(), 0o600)?;
-    write(&out.join("node.pem"), &cert.pem(), 0o644)?;
-    if fs::canonicalize(out)? != fs::canonicalize(ca)? {
-        write(&out.join("ca.pem"), &ca_pem, 0o644)?;
+    let mut files = vec![("node.key", key.serialize_pem(), KEY_MODE), ("node.pem", cert.pem(), CERT_MODE)];
+    // The same authority's may be there.
+    if fs::read_to_string(out.join("ca.pem")).ok().as_ref() != Some(&ca_pem) {
+        files.push(("ca.pem", ca_pem, CERT_MODE));
     }
-    Ok(())
+    write(out, &files)
 }
 
 fn ca_params() -> anyhow::Result<CertificateParams> {
@@ -79,14 +82,21 @@ fn valid(params: &mut CertificateParams) {
     (params.not_before, params.not_after) = ((now - BEFORE).into(), (now + VALID).into());
 }
 
-/// A new file; one that is there is somebody's key.
-fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let create = || -> io::Result<()> {
+/// New files in a folder, with their modes: all, or none when one is there, which is somebody's key, or cannot be written.
+fn write(folder: &Path, files: &[(&str, String, u32)]) -> anyhow::Result<()> {
+    let create = |path: &Path, text: &str, mode: u32| -> io::Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        written.inspect_err(|_| drop(fs::remove_file(path)))
     };
-    create().with_context(|| format!("cannot write {}", path.display()))
+    for (done, (name, text, mode)) in files.iter().enumerate() {
+        let path = folder.join(name);
+        if let Err(error) = create(&path, text, *mode) {
+            files.iter().take(done).for_each(|(name, ..)| drop(fs::remove_file(folder.join(name))));
+            return Err(error).with_context(|| format!("cannot write {}", path.display()));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -108,6 +118,13 @@ mod tests {
         let key = fs::read(folder.join("ca/ca.key")).unwrap();
         assert!(ca(&folder.join("ca")).is_err() && node(&folder.join("ca"), "b", &folder.join("a")).is_err());
         assert_eq!(fs::read(folder.join("ca/ca.key")).unwrap(), key);
+        let halves = folder.join("halves");
+        fs::create_dir_all(&halves).unwrap();
+        fs::write(halves.join("ca.pem"), "another authority's").unwrap();
+        assert!(node(&folder.join("ca"), "b", &halves).is_err());
+        assert_eq!(fs::read_dir(&halves).unwrap().count(), 1, "half a node is none");
+        fs::copy(folder.join("ca/ca.pem"), halves.join("ca.pem")).unwrap();
+        node(&folder.join("ca"), "b", &halves).unwrap();
         for bad in ["", "A", "a.b", "-a", "1"] {
             assert!(node(&folder.join("ca"), bad, &folder.join("bad")).is_err(), "{bad}");
         }

@@ -41,7 +41,7 @@ const PROBE_LIMIT_S: i64 = 10;
 const WISH: Duration = Duration::from_millis(200);
 const OPS_PORT: u16 = 9_464;
 /// IPv4, UDP, and QUIC's short header, packet number and tag, with the frame around a datagram.
-const AROUND_DATAGRAM: usize = 20 + 8 + 1 + 8 + 3 + 16 + 3;
+const AROUND_DATAGRAM: usize = 20 + 8 + 1 + 4 + 3 + 16 + 3;
 
 /// What was seen.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
