@@ -1,13 +1,15 @@
 //! Makes the seeds that our own writers can make, out of the two clips of ffmpeg in seeds/flv_reader. The others (the clips, an
 //! ADTS file, past crashes) are files that stay as they are.
 
+mod relay;
+
 use std::io;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use media::amf0::{self, Value};
 use media::flv::{self, Demuxer};
-use media::{AudioConfig, Frame, Kind, NodeId, TrackConfig, VideoConfig, h264, payload};
+use media::{AudioConfig, Frame, Kind, TrackConfig, VideoConfig, h264, payload};
 use rtc::sdp::Direction;
 use rtc::stun::{Class, Writer};
 use rtc::{rtcp, rtp};
@@ -22,65 +24,6 @@ const CLIPS: [&[u8]; 2] = [
     include_bytes!("../seeds/flv_reader/ffmpeg-baseline"),
     include_bytes!("../seeds/flv_reader/ffmpeg-b-frames"),
 ];
-
-fn relay_datagrams() -> (Vec<u8>, Vec<u8>) {
-    use relay::datagram::{Body, Flags, Media, write_nack};
-    let (mut media, mut nack) = (Vec::new(), Vec::new());
-    let header = Media {
-        flags: Flags::KEY,
-        link_seq: 70_000,
-        track: 3,
-        age_ms: 9,
-        dts_offset: 3_000,
-        ..Media::default()
-    };
-    header.write(Body { descriptor: &[0x80, 0, 1], payload: &[0x65; 40] }, &mut media);
-    write_nack(&mut nack, 70_000, &[(69_000, 2), (69_990, 5)]);
-    (media, nack)
-}
-
-/// One message of each kind, after the length of the pieces.
-fn relay_messages() -> Vec<u8> {
-    use relay::control::{Encoding, Form, Message, Track, TrackId, VERSION};
-    let stream = media::StreamName::new("live", "alice").expect("a name");
-    let node = NodeId::new("edge-1").expect("an id");
-    let (codecs, path) = ([Some(media::Codec::Opus), Some(media::Codec::H264)], vec![node.clone()]);
-    let (alias, generation) = (70, 9);
-    let track = Track {
-        alias,
-        epoch: true,
-        codec: media::Codec::H264,
-        seq: 1 << 33,
-        timestamp: -5,
-        capture_us: 1_000_000,
-        config: Bytes::from_static(&[1, 0x42, 0xe0, 0x1f]),
-    };
-    let encoding =
-        Encoding { rid: "h".into(), flows: true, paused: false, live: true, height: 720, rate_bps: 2_000_000, temporal_bps: vec![1_000_000] };
-    let messages = [
-        Message::Hello { version: VERSION, node },
-        Message::Announce { stream: stream.clone(), generation, form: Form::Packets, codecs, path, cost_us: 25_000 },
-        Message::Subscribe {
-            alias,
-            stream: stream.clone(),
-            generation,
-            track: TrackId { kind: Kind::Video, layer: 1 },
-            after: Some(70_000),
-        },
-        Message::Track(track),
-        Message::KeyFrame { alias },
-        Message::Layers { stream: stream.clone(), generation, encodings: vec![encoding] },
-        Message::Clock { now_us: 5_000_000 },
-        Message::Unsubscribe { alias },
-        Message::End { stream, generation },
-        Message::Drain { within_ms: 5_000 },
-    ];
-    let mut out = vec![100];
-    for message in &messages {
-        message.write(&mut out).expect("a short message");
-    }
-    out
-}
 
 /// Writes them; gives their number.
 pub fn write(folder: &Path) -> io::Result<usize> {
@@ -111,12 +54,24 @@ pub fn write(folder: &Path) -> io::Result<usize> {
     for (name, bytes) in shard_steps(&compounds) {
         put("shard", name, &bytes)?;
     }
-    let (media, nack) = relay_datagrams();
+    let (media, nack) = relay::datagrams();
     put("relay_datagram", "media", &media)?;
     put("relay_datagram", "nack", &nack)?;
     let led = |bytes: &[u8]| [&[bytes.len() as u8, 40][..], bytes].concat();
-    put("relay_hop", "both", &[led(&media), led(&[4, 20]), led(&[3, 20, 12, 3, 5, 2]), led(&media)].concat())?;
-    put("relay_control", "all", &relay_messages())?;
+    put(
+        "relay_hop",
+        "both",
+        &[led(&media), led(&[4, 20]), led(&[3, 20, 12, 3, 5, 2]), led(&media)].concat(),
+    )?;
+    let mut all = vec![100];
+    for (name, message) in relay::messages() {
+        put("relay_control", name, &[&[100][..], &message].concat())?;
+        all.extend(message);
+    }
+    put("relay_control", "all", &all)?;
+    for (name, bytes) in relay::flows() {
+        put("relay_flow", name, &bytes)?;
+    }
     for (name, bytes) in layers_steps() {
         put("layers", name, &bytes)?;
     }

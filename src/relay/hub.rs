@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ::relay::control::{Message, Right};
 use ::relay::datagram::{self, Datagram};
+use ::relay::flow::{Flow, Out};
 use ::relay::hop::{Demand, Incoming, IncomingStats, Outgoing, OutgoingStats};
 use bytes::Bytes;
 use cluster::paths::{Figures, Offer, Paths};
@@ -24,7 +25,6 @@ use quinn::SendDatagramError;
 use sfu::{Mail, StreamId, TrackKey};
 use tokio::sync::mpsc;
 
-use super::flow::{Flow, Out};
 use super::link::{FromLink, Up};
 use super::{Handle, Local};
 use crate::node::Node;

@@ -5,7 +5,6 @@
 
 mod congestion;
 mod feed;
-mod flow;
 mod hub;
 mod link;
 mod tls;
@@ -25,7 +24,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::{SOUND_LEN_MAX, cut};
-pub use flow::{Flow, Out};
 pub use tls::id_of;
 pub use why::Why;
 

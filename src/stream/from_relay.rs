@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::relay::flow::{Flow, Out};
 use bytes::{Bytes, BytesMut};
 use media::payload::{self, Reorder};
 use media::{AudioConfig, Codec, Frame, Kind, Packet, Time, TrackConfig};
@@ -12,7 +13,7 @@ use sfu::SourceId;
 use tokio::sync::mpsc;
 
 use super::Stream;
-use crate::relay::{Flow, Handle, Local, Out, SOUND_LEN_MAX};
+use crate::relay::{Handle, Local, SOUND_LEN_MAX};
 
 /// A hole waits this long for its packet: what viewers of RTMP may be late, less what frames wait elsewhere.
 const REORDER_US: i64 = 1_000_000;

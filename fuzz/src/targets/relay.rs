@@ -2,12 +2,15 @@
 
 use bytes::{Bytes, BytesMut};
 use media::Time;
-use relay::control::{MESSAGE_LEN_MAX, Message, PATH_MAX, take};
+use relay::control::{MESSAGE_LEN_MAX, Message, PATH_MAX, SEQ_MAX, TIME_MAX, take};
 use relay::datagram::{
-    Datagram, Flags, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, read, write_end, write_nack,
+    Datagram, Flags, LEFT_OUT_MAX, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, read, write_end,
+    write_nack,
 };
+use relay::flow::{Flow, Reader};
 use relay::hop::{Class, Incoming, Outbound, Outgoing, RoundTrip};
 
+use crate::input::Input;
 use crate::novelty::note;
 
 /// A datagram: what is read is within its bounds, and is read again from what is written of it.
@@ -113,4 +116,48 @@ pub fn hop(mut data: &[u8]) {
     }
     note(&(incoming.stats(), outgoing.stats()));
     assert!(outgoing.stats().resent <= asked * 128 * 3, "each number once a round trip, and its copies");
+}
+
+/// What comes of one subscription, in any order: (0 for a piece of the control stream, else a datagram; time since the last; bytes) again and again. Packets
+/// come after the word what their track is, with whole numbers and times that are within what streams live to see and end as the datagram says.
+pub fn flow(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (mut said, mut incoming, mut reader) = (BytesMut::new(), Incoming::new(), Reader::default());
+    let (mut now, mut clock_us) = (Time::ZERO, 0);
+    let trip = RoundTrip { min_us: 20_000, smoothed_us: 25_000, deviation_us: 2_000 };
+    while !input.is_empty() {
+        let is_said = input.u8() == 0;
+        now = now.plus_us(i64::from(input.u8()) * 300);
+        let bytes = input.bytes();
+        let mut came = Vec::new();
+        if is_said {
+            said.extend_from_slice(bytes);
+            loop {
+                match take(&mut said) {
+                    Ok(Some(Message::Track(track))) => came.extend(reader.told(track)),
+                    Ok(Some(Message::Clock { now_us })) => clock_us = now_us.saturating_sub(now.us()),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return,
+                }
+            }
+        } else if let Ok(Datagram::Media(media, body)) = read(bytes) {
+            came.extend(incoming.on_media(media, body, trip, now));
+        }
+        for arrived in came {
+            let header = arrived.media;
+            let read = reader.read(arrived, clock_us, now);
+            note(&read);
+            let Ok(read) = read else { return };
+            let Some(flow) = read else { continue };
+            let track = reader.track().expect("packets come after it");
+            assert_eq!(flow.seq() as u32, header.seq);
+            assert!(flow.seq() < SEQ_MAX && flow.end() - flow.seq() <= LEFT_OUT_MAX.into());
+            let Flow::Packet(out) = flow else { continue };
+            let (packet, times) = (&out.packet, -TIME_MAX..=TIME_MAX);
+            assert_eq!((packet.codec, header.flags.has(Flags::EPOCH)), (track.codec, track.epoch));
+            assert_eq!(packet.timestamp as u32, header.timestamp);
+            assert!(times.contains(&packet.timestamp) && times.contains(&packet.capture.us()));
+        }
+    }
 }

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use ::relay::flow::Flow;
 use media::{Kind, Time};
-
-use crate::relay::flow::Flow;
 
 /// Bytes of one track that are kept, shared with whom they went to: 16 s of 8 Mbit/s. What is longer is not kept up to its next key frame.
 const BYTES_MAX: usize = 16 << 20;
@@ -114,7 +113,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::flow::Out;
+    use ::relay::flow::Out;
     use bytes::Bytes;
     use media::{Codec, Packet};
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use ::relay::flow::{Flow, Out};
 use bytes::Bytes;
 use media::{Kind, Time, TrackConfig};
 use sfu::{StreamId, TrackKey};
@@ -12,7 +13,6 @@ use super::Hub;
 use super::cache::Cache;
 use super::give::Begins;
 use crate::relay::feed::{self, Fed};
-use crate::relay::flow::{Flow, Out};
 use crate::task;
 
 /// A feed goes on for so long after its last peer: whoever changes its way comes back meanwhile, and finds the numbers going on.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use ::relay::control::{self, Encoding, Form, Message, TrackId};
 use ::relay::datagram::{Flags, left_out};
+use ::relay::flow::{Flow, Out};
 use ::relay::hop::{Class, Outbound, Pushed};
 use bytes::Bytes;
 use media::{Codec, Kind, StreamName, Time};
@@ -14,7 +15,6 @@ use sfu::{Layers, Mail, SourceId, StreamId, TrackKey};
 use super::offers::link_id;
 use super::{Hub, Link};
 use crate::media_plane::ShardHandle;
-use crate::relay::flow::{Flow, Out};
 use crate::stream::{Ingest, Stream};
 
 /// What a packet may be late in all and still be of use to a live viewer.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use ::relay::control::{self, Encoding, Message, SEQ_MAX, TIME_MAX, TrackId};
-use ::relay::datagram::{Flags, left_out_count};
+use ::relay::control::{self, Encoding, Message, TrackId};
+use ::relay::flow::{Flow, OutOfBounds, Reader};
 use ::relay::hop::Arrived;
 use media::{AudioConfig, Kind, Packet, StreamName, Time};
 use metrics::{Queue, RelaySwitch};
@@ -17,14 +17,11 @@ use super::cache::Cache;
 use super::give::Begins;
 use super::{Hub, Link};
 use crate::media_plane::{Order, ShardHandle};
-use crate::relay::flow::{Flow, Out};
 use crate::stream::Stream;
 use crate::stream::from_relay::FromPeer;
 
 /// A track that nobody takes any more is subscribed for so much longer: who reloads a page has it at once.
 const LINGER_US: i64 = 5_000_000;
-/// Packets of a track that come before the word what it is: a round trip of one, with its key frame.
-const EARLY_MAX: usize = 1_024;
 /// Another way has caught up with the one before when its packets come so much later at most: it may be longer.
 const CAUGHT_UP_US: i64 = 100_000;
 /// So long is waited for that: a track of which nothing comes has caught up.
@@ -36,12 +33,7 @@ const KEY_FRAME_US_MIN: i64 = 100_000;
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) key: TrackKey,
-    /// What the track is, once told.
-    track: Option<control::Track>,
-    /// The newest number and time, from which the 32 bits in datagrams go on.
-    newest: (u64, i64),
-    /// What came before the word what it is.
-    early: Vec<Arrived>,
+    reader: Reader,
 }
 
 /// A subscription: link and alias.
@@ -98,8 +90,8 @@ pub(super) enum Lie {
     #[error("a picture on a track of sound, or the other way round")]
     Kind,
     /// A number or a time ran out of what streams live to see.
-    #[error("a packet's number or time out of bounds")]
-    Bounds,
+    #[error(transparent)]
+    Bounds(#[from] OutOfBounds),
 }
 
 impl Want {
@@ -232,7 +224,7 @@ impl Hub {
     /// A maker of frames begins with what is there, or hears how what it has is decoded from now on.
     fn begin_sink(&mut self, key: TrackKey) {
         let there = self.cached(key, None);
-        let track = self.taken(key).and_then(|taken| taken.track.clone());
+        let track = self.taken(key).and_then(|taken| taken.reader.track().cloned());
         let (Some(want), Some(track)) = (self.wants.get_mut(&key), track) else { return };
         let Some(sink) = &mut want.sink else { return };
         let config = AudioConfig::from_asc(track.config.clone()).ok();
@@ -295,7 +287,7 @@ impl Hub {
         link.next_alias += 1;
         let track = TrackId { kind: key.kind, layer: key.layer };
         link.say(Message::Subscribe { alias, stream: name, generation, track, after });
-        link.takes.insert(alias, Taken { key, track: None, newest: (0, 0), early: Vec::new() });
+        link.takes.insert(alias, Taken { key, reader: Reader::default() });
         Some((id, alias))
     }
 
@@ -410,13 +402,9 @@ impl Hub {
         if track.codec.kind() != key.kind {
             return Err(Lie::Kind);
         }
-        let (before, epoch) = (taken.track.as_ref().map(|before| before.epoch), track.epoch);
-        if before != Some(epoch) {
-            taken.newest = (track.seq, track.timestamp);
-        }
-        taken.track = Some(track);
+        let (before, epoch) = (taken.reader.track().map(|before| before.epoch), track.epoch);
         let mut flows = Vec::new();
-        for arrived in std::mem::take(&mut taken.early) {
+        for arrived in taken.reader.told(track) {
             flows.extend(link.flow(alias, arrived, now)?);
         }
         let is_leg = self.wants.get(&key).is_some_and(|want| want.leg == Some((id, alias)));
@@ -532,56 +520,6 @@ impl Link {
         let half_us = self.up.window.trip().smoothed_us / 2;
         let clock_us = self.clock_us.unwrap_or(0).saturating_sub(half_us);
         let Some(taken) = self.takes.get_mut(&alias) else { return Ok(None) };
-        let header = arrived.media;
-        // Of a codec that the word of is on its way: that goes another way than packets.
-        let epoch = header.flags.has(Flags::EPOCH);
-        let same = |track: &&control::Track| track.epoch == epoch || header.left_out;
-        let Some(track) = taken.track.as_ref().filter(same) else {
-            if taken.early.len() < EARLY_MAX {
-                taken.early.push(arrived);
-            }
-            return Ok(None);
-        };
-        let (seq, timestamp) = taken.newest;
-        // 32 bits, from the newest on.
-        let Some(seq) = seq.checked_add_signed(header.seq.wrapping_sub(seq as u32).cast_signed().into())
-        else {
-            // Before the track's first number.
-            return Ok(None);
-        };
-        if seq >= SEQ_MAX {
-            return Err(Lie::Bounds);
-        }
-        if header.left_out {
-            let count = left_out_count(&arrived.payload).map_err(|_| Lie::Bounds)?;
-            return Ok(Some(Flow::LeftOut { seq, count }));
-        }
-        let ticks = header.timestamp.wrapping_sub(timestamp as u32).cast_signed();
-        let timestamp = timestamp.saturating_add(ticks.into());
-        if timestamp.unsigned_abs() > TIME_MAX.unsigned_abs() {
-            return Err(Lie::Bounds);
-        }
-        if seq > taken.newest.0 {
-            taken.newest = (seq, timestamp);
-        }
-        let codec = track.codec;
-        let passed = Time::from_ticks(timestamp.saturating_sub(track.timestamp), codec.clock_hz()).us();
-        let capture = track.capture_us.saturating_add(passed).saturating_add(clock_us);
-        let packet = Packet {
-            seq,
-            timestamp,
-            arrival: now,
-            capture: Time(capture.clamp(-TIME_MAX, TIME_MAX)),
-            codec,
-            marker: header.flags.has(Flags::END_OF_FRAME),
-            key_start: header.flags.has(Flags::KEY),
-            discardable: header.flags.has(Flags::DISCARDABLE),
-            temporal: header.temporal,
-            descriptor: arrived.descriptor,
-            fresh_source: header.flags.has(Flags::FRESH_SOURCE),
-            payload: arrived.payload,
-        };
-        let (config, ingest) = (track.config.clone(), now.plus_us(-arrived.age_us));
-        Ok(Some(Flow::Packet(Out { packet, dts_offset: header.dts_offset, config, ingest })))
+        Ok(taken.reader.read(arrived, clock_us, now)?)
     }
 }

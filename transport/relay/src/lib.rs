@@ -11,5 +11,6 @@
 
 pub mod control;
 pub mod datagram;
+pub mod flow;
 pub mod hop;
 mod varint;

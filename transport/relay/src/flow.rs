@@ -1,0 +1,161 @@
+//! What crosses links of a track, as nodes hold it between two of them, and how it is read from what comes of a subscription.
+
+use bytes::Bytes;
+use media::{Packet, Time};
+
+use crate::control::{SEQ_MAX, TIME_MAX, Track};
+use crate::datagram::{Flags, left_out_count};
+use crate::hop::Arrived;
+
+/// Packets of a track that come before the word what it is: a round trip of one, with its key frame. Of more, the later are left out.
+pub const EARLY_MAX: usize = 1_024;
+
+/// A packet for peers.
+#[derive(Clone, Debug)]
+pub struct Out {
+    /// In the numbering of its track at the origin.
+    pub packet: Packet,
+    /// Presentation minus decode time, in ticks.
+    pub dts_offset: u32,
+    /// The configuration of its codec: of frames of sound.
+    pub config: Bytes,
+    /// When it came into the cluster, on this clock.
+    pub ingest: Time,
+}
+
+/// What comes of a track.
+#[derive(Clone, Debug)]
+pub enum Flow {
+    /// A packet.
+    Packet(Out),
+    /// So many packets, from this number on, do not come.
+    LeftOut {
+        /// The first.
+        seq: u64,
+        /// How many.
+        count: u32,
+    },
+}
+
+impl Flow {
+    /// Its number, or the first.
+    pub fn seq(&self) -> u64 {
+        match self {
+            Flow::Packet(out) => out.packet.seq,
+            Flow::LeftOut { seq, .. } => *seq,
+        }
+    }
+
+    /// The number behind it.
+    pub fn end(&self) -> u64 {
+        let count = if let Flow::LeftOut { count, .. } = self { u64::from(*count) } else { 1 };
+        self.seq().saturating_add(count)
+    }
+
+    /// How much earlier another came, in microseconds; `None` where one of them is no packet.
+    pub fn age_of(&self, other: &Flow) -> Option<i64> {
+        match (self, other) {
+            (Flow::Packet(own), Flow::Packet(other)) => Some(own.packet.arrival.since(other.packet.arrival)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of payload.
+    pub fn payload_len(&self) -> usize {
+        if let Flow::Packet(out) = self { out.packet.payload.len() } else { 0 }
+    }
+
+    /// A key frame begins with it.
+    pub fn begins_key_frame(&self) -> bool {
+        matches!(self, Flow::Packet(out) if out.packet.key_start)
+    }
+}
+
+/// A track's number or time ran out of what streams live to see: the peer that says so is no peer of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a packet's number or time out of bounds")]
+pub struct OutOfBounds;
+
+/// Reads what comes of a subscription: the word what its track is goes another way than its packets, whose numbers and times are 32 bits of the track's.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// What the track is, once told.
+    track: Option<Track>,
+    /// The newest number and time, from which the 32 bits in datagrams go on.
+    newest: (u64, i64),
+    /// What came before the word what it is.
+    early: Vec<Arrived>,
+}
+
+impl Reader {
+    /// What the track is, as far as told.
+    pub fn track(&self) -> Option<&Track> {
+        self.track.as_ref()
+    }
+
+    /// What the track is from now on. What came before that word is to be read again, in this order.
+    pub fn told(&mut self, track: Track) -> Vec<Arrived> {
+        if self.track.as_ref().map(|before| before.epoch) != Some(track.epoch) {
+            self.newest = (track.seq, track.timestamp);
+        }
+        self.track = Some(track);
+        std::mem::take(&mut self.early)
+    }
+
+    /// What came, as it was at the peer, whose clock is so much ahead of this one; `None` while it is not known what its track is, or when it is from before
+    /// the track's first number.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`], and the connection ends.
+    pub fn read(&mut self, arrived: Arrived, clock_us: i64, now: Time) -> Result<Option<Flow>, OutOfBounds> {
+        let header = arrived.media;
+        // Of a codec that the word of is on its way.
+        let epoch = header.flags.has(Flags::EPOCH);
+        let Some(track) = self.track.as_ref().filter(|track| track.epoch == epoch || header.left_out) else {
+            if self.early.len() < EARLY_MAX {
+                self.early.push(arrived);
+            }
+            return Ok(None);
+        };
+        let (seq, timestamp) = self.newest;
+        // 32 bits, from the newest on.
+        let Some(seq) = seq.checked_add_signed(header.seq.wrapping_sub(seq as u32).cast_signed().into())
+        else {
+            return Ok(None);
+        };
+        if seq >= SEQ_MAX {
+            return Err(OutOfBounds);
+        }
+        if header.left_out {
+            let count = left_out_count(&arrived.payload).map_err(|_| OutOfBounds)?;
+            return Ok(Some(Flow::LeftOut { seq, count }));
+        }
+        let ticks = header.timestamp.wrapping_sub(timestamp as u32).cast_signed();
+        let timestamp = timestamp.saturating_add(ticks.into());
+        if timestamp.unsigned_abs() > TIME_MAX.unsigned_abs() {
+            return Err(OutOfBounds);
+        }
+        if seq > self.newest.0 {
+            self.newest = (seq, timestamp);
+        }
+        let codec = track.codec;
+        let passed = Time::from_ticks(timestamp.saturating_sub(track.timestamp), codec.clock_hz()).us();
+        let capture = track.capture_us.saturating_add(passed).saturating_add(clock_us);
+        let packet = Packet {
+            seq,
+            timestamp,
+            arrival: now,
+            capture: Time(capture.clamp(-TIME_MAX, TIME_MAX)),
+            codec,
+            marker: header.flags.has(Flags::END_OF_FRAME),
+            key_start: header.flags.has(Flags::KEY),
+            discardable: header.flags.has(Flags::DISCARDABLE),
+            temporal: header.temporal,
+            descriptor: arrived.descriptor,
+            fresh_source: header.flags.has(Flags::FRESH_SOURCE),
+            payload: arrived.payload,
+        };
+        let (config, ingest) = (track.config.clone(), now.plus_us(arrived.age_us.saturating_neg()));
+        Ok(Some(Flow::Packet(Out { packet, dts_offset: header.dts_offset, config, ingest })))
+    }
+}
