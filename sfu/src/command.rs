@@ -91,6 +91,17 @@ pub enum Mail {
         /// In order.
         packets: Arc<[Packet]>,
     },
+    /// So many packets of such a source, from this number on, do not come: the way here takes less, and their frames were left out.
+    LeftOut {
+        /// The track.
+        track: TrackKey,
+        /// Whose numbers they are.
+        source: SourceId,
+        /// The first.
+        seq: u64,
+        /// How many.
+        count: u32,
+    },
     /// Packets of a track at home on another shard, in the track's numbering.
     Mirrored {
         /// The track.

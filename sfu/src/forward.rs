@@ -529,6 +529,25 @@ impl Forwarder {
         IdDeltas { frame, ..ids }
     }
 
+    /// Frames that were left out on the way here have no numbers in the track: where those go on to the next frame, VP8's picture ids do, too.
+    fn ids_behind_the_left_out(&mut self, packet: &Packet, range: Range, seq: u64) -> Range {
+        let follows = packet.seq == self.highest_in + 1 && self.highest == Some(seq - 1) && !self.frame_open;
+        let Some(ids) = self.picture_ids.filter(|_| follows && packet.codec == Codec::Vp8) else {
+            return range;
+        };
+        let missing = ids.missing_before(&packet.payload, range.ids);
+        if missing == 0 {
+            return range;
+        }
+        let ids = match packet.key_start {
+            true => self.ids_from(packet),
+            false => IdDeltas { picture: range.ids.picture.wrapping_sub(missing), ..range.ids },
+        };
+        let range = Range { out_first: seq, in_first: packet.seq, left_out: None, ids, ..range };
+        self.ranges.push(range);
+        range
+    }
+
     /// What is added to the track's time at the live point; fixed for the session while the clock rate is.
     fn live_offset(&mut self, packet: &Packet) -> i64 {
         let clock_hz = packet.codec.clock_hz();
@@ -563,6 +582,11 @@ impl Forwarder {
         way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
         let choice = self.choice.ok_or(DropReason::CodecNotNegotiated)?;
+        let range = if self.picture_ids.is_some() {
+            self.ids_behind_the_left_out(packet, range, seq)
+        } else {
+            range
+        };
         let time = range.out_time(packet.timestamp);
         let header = Header {
             seq,

@@ -16,6 +16,7 @@ mod key_frame;
 mod layers;
 mod membership;
 mod meter;
+mod numbering;
 mod pacer;
 mod peer;
 mod ranges;

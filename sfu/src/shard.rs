@@ -335,6 +335,11 @@ impl Shard {
                 }
                 self.dirty.push(slot);
             }
+            Mail::LeftOut { track: key, source, seq, count } => {
+                if let Some(&slot) = self.track_by_key.get(&key) {
+                    self.tracks[slot].left_out(source, seq, count);
+                }
+            }
             Mail::Mirrored { track: key, answers, backlog: _, packets } => {
                 let Some(&slot) = self.track_by_key.get(&key) else {
                     return self.metrics.dropped(DropReason::NoTrack);

@@ -9,15 +9,8 @@ use crate::forward::OVERHEAD_MAX;
 use crate::key_frame::SourceThrottle;
 use crate::layers::EncodingMeter;
 use crate::meter::Meter;
+use crate::numbering::Numbering;
 use crate::ring::{Ring, RingLimits};
-
-/// Numbers left free when a source changes, so that packets of the new one that come out of order before its first still have a place,
-/// and no number is used twice.
-const SOURCE_GAP: u64 = 64;
-
-/// A source's time that goes back by more than B-frames do, or ahead of the clock by more than any queue holds, is on another line.
-const BACK_US: i64 = 1_000_000;
-const AHEAD_US: i64 = 5_000_000;
 
 /// Where key-frame requests of a track go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,20 +57,6 @@ pub(crate) struct Track {
     fence: SourceId,
     numbering: Numbering,
     clock: ClockMap,
-}
-
-/// From the source's numbers and time to the track's.
-#[derive(Debug, Default)]
-struct Numbering {
-    rebase: bool,
-    seq_delta: i64,
-    time_delta: i64,
-    /// The source's time jumped at this number of it: what `time_delta` was for those before.
-    jumped: Option<(u64, i64)>,
-    /// The source's numbers below this have no place: the track's before them are another source's.
-    floor: u64,
-    /// The newest packet's: number, time stamp, arrival, clock.
-    last: Option<(u64, i64, Time, u32)>,
 }
 
 /// A packet before the track has given it its numbers.
@@ -188,15 +167,13 @@ impl Track {
     pub(crate) fn ingest(&mut self, incoming: Incoming, now: Time) -> Result<(), DropReason> {
         let clock_hz = incoming.codec.clock_hz();
         let fresh_source = self.numbering.rebase || incoming.fresh_source;
-        if self.numbering.rebase {
-            self.rebase(&incoming, clock_hz, now);
-        }
         let n = &mut self.numbering;
-        if incoming.seq < n.floor {
-            return Err(DropReason::TooOld);
+        if n.rebase {
+            n.begin(incoming.seq, incoming.timestamp, clock_hz, now);
         }
-        let Some(seq) = incoming.seq.checked_add_signed(n.seq_delta) else { return Err(DropReason::TooOld) };
+        let seq = n.seq(incoming.seq).ok_or(DropReason::TooOld)?;
         let timestamp = n.time(incoming.seq, seq, incoming.timestamp, now);
+        n.came(incoming.seq);
         let key_start = self.can_start_at(&incoming, seq, timestamp);
         if let Some(meter) = &mut self.encoding {
             let Incoming { codec, key_start, temporal, ref payload, .. } = incoming;
@@ -258,14 +235,23 @@ impl Track {
         Ok(())
     }
 
+    /// So many packets of the source, from this number on, do not come: on the way here their frames were left out. Where nothing behind them came yet
+    /// the track's numbers have no hole for them, and nobody misses them. Else viewers do: a key frame is what helps.
+    pub(crate) fn left_out(&mut self, source: SourceId, seq: u64, count: u32) {
+        if source != self.source {
+            return;
+        }
+        let (ring, sound) = (&self.ring, self.key.kind == Kind::Audio);
+        let missed = self.numbering.leave_out(seq, count, |at| ring.get(at).map(|p| p.marker || sound));
+        // What is before a key frame was cut.
+        if !sound && missed.is_some_and(|missed| ring.key().is_none_or(|key| missed > key)) {
+            self.key_frames.want();
+        }
+    }
+
     /// A sender report tied the source's RTP time (extended, in its own numbering) to a capture time on our line.
     pub(crate) fn sender_report(&mut self, source: SourceId, timestamp: i64, capture: Time) {
-        let timestamp = timestamp.wrapping_add(self.numbering.time_delta);
-        // One from the other side of a jump says nothing about this one.
-        let is_far = |(_, last, _, hz): (u64, i64, Time, u32)| {
-            Time::from_ticks(timestamp.saturating_sub(last), hz).us().abs() > AHEAD_US
-        };
-        if source == self.source && !self.numbering.rebase && !self.numbering.last.is_some_and(is_far) {
+        if let Some(timestamp) = self.numbering.reported(timestamp).filter(|_| source == self.source) {
             self.clock.anchor = Some((timestamp, capture));
         }
     }
@@ -291,45 +277,6 @@ impl Track {
     pub(crate) fn is_watched(&self) -> bool {
         !self.subscribers.is_empty() || !self.mirrors.is_empty() || self.tapped
     }
-
-    fn rebase(&mut self, incoming: &Incoming, clock_hz: u32, now: Time) {
-        let n = &mut self.numbering;
-        (n.rebase, n.jumped) = (false, None);
-        n.floor = (incoming.seq + 1).saturating_sub(SOURCE_GAP);
-        let Some((seq, timestamp, arrival, last_hz)) = n.last else {
-            n.seq_delta = SOURCE_GAP as i64;
-            n.time_delta = 0;
-            return;
-        };
-        // Time goes on by what passed on the clock, at least one tick; after a codec change it is counted in the new clock.
-        let before = Time::from_ticks(timestamp, last_hz).ticks(clock_hz);
-        let passed = Time(now.since(arrival).max(1)).ticks(clock_hz).max(1);
-        n.seq_delta = (seq + SOURCE_GAP) as i64 - incoming.seq as i64;
-        n.time_delta = before.wrapping_add(passed).wrapping_sub(incoming.timestamp);
-    }
-}
-
-impl Numbering {
-    /// The track's time for a packet of the source, `source_seq` there and `seq` here. Where the source's time jumps, the track's goes on by what
-    /// passed on the clock.
-    fn time(&mut self, source_seq: u64, seq: u64, timestamp: i64, now: Time) -> i64 {
-        if let Some((_, delta)) = self.jumped.filter(|(at, _)| source_seq < *at) {
-            return timestamp.wrapping_add(delta);
-        }
-        let mapped = timestamp.wrapping_add(self.time_delta);
-        let Some((_, last, arrival, clock_hz)) = self.last.filter(|(highest, ..)| seq > *highest) else {
-            return mapped;
-        };
-        let (ahead, passed) =
-            (Time::from_ticks(mapped.saturating_sub(last), clock_hz), now.since(arrival).max(1));
-        if ahead.us() >= -BACK_US && ahead.us() <= passed.saturating_add(AHEAD_US) {
-            return mapped;
-        }
-        let goes_on = last.wrapping_add(Time(passed).ticks(clock_hz).max(1));
-        self.jumped = Some((source_seq, self.time_delta));
-        self.time_delta = goes_on.wrapping_sub(timestamp);
-        goes_on
-    }
 }
 
 #[cfg(test)]
@@ -338,6 +285,7 @@ mod tests {
 
     use super::*;
     use crate::command::StreamId;
+    use crate::numbering::SOURCE_GAP;
 
     fn incoming(seq: u64, timestamp: i64) -> Incoming {
         Incoming {

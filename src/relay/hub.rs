@@ -177,7 +177,7 @@ impl Hub {
             Mail::Unmirror(key, _) => self.want_no_more(key),
             Mail::RequestKeyFrame(key) => self.ask_key_frame(key),
             // Those go to homes.
-            Mail::Packets { .. } => {}
+            Mail::Packets { .. } | Mail::LeftOut { .. } => {}
         }
     }
 

@@ -28,8 +28,12 @@ pub struct Peer {
     reports: HashMap<u32, (u64, u32)>,
     /// Why it ended, once it has.
     pub closed: Option<CloseReason>,
+    /// Key frames that the node asked for (PLI).
+    pub asked: usize,
     sequence: u16,
     pictures: u16,
+    /// Packets of pictures in layers, and pictures since the key frame.
+    layered: (u16, u16),
 }
 
 impl Peer {
@@ -96,8 +100,10 @@ impl Peer {
             rtcp: 0,
             reports: HashMap::new(),
             closed: None,
+            asked: 0,
             sequence: 1,
             pictures: 0,
+            layered: (0, 0),
         };
         let end = Instant::now() + Duration::from_secs(5);
         while !peer.client.is_connected() {
@@ -160,6 +166,10 @@ impl Peer {
                 Ok(Input::Rtp(packet)) => self.rtp.push(packet.to_vec()),
                 Ok(Input::Rtcp(compound)) => {
                     self.rtcp += 1;
+                    rtc::rtcp::parse(&compound, |event| {
+                        self.asked += usize::from(matches!(event, rtc::rtcp::Event::Pli { .. }));
+                    })
+                    .expect("the node sends RTCP");
                     if let [_, 200, _, _, ref report @ ..] = compound[..] {
                         let word = |at: usize| {
                             u32::from_be_bytes(report[at..at + 4].try_into().expect("four bytes"))
@@ -220,6 +230,34 @@ impl Peer {
             packet.push(rid);
             self.protect(packet, 20)
         })
+    }
+
+    /// The next picture of VP8 in three temporal layers (0 2 1 2) and so many packets of 1100 bytes, protected, not sent: nothing refers to those of the
+    /// uppermost.
+    pub fn layered(&mut self, key: bool, packets: u16) -> Vec<Vec<u8>> {
+        self.pictures += 1;
+        self.layered.1 = if key { 0 } else { self.layered.1 + 1 };
+        let (tid, tl0) = ([0, 2, 1, 2][usize::from(self.layered.1 % 4)], self.layered.1 / 4);
+        let [id_high, id_low] = self.pictures.to_be_bytes();
+        let packet = |nth: u16| {
+            self.layered.0 += 1;
+            let mut packet = vec![0x80, if nth + 1 == packets { 0x80 | 96 } else { 96 }];
+            packet.extend(self.layered.0.to_be_bytes());
+            packet.extend((u32::from(self.pictures) * 3_000).to_be_bytes());
+            packet.extend(2002_u32.to_be_bytes());
+            // RFC 7741 section 4.2: X, N and S; picture id, TL0PICIDX, TID.
+            let first = 0x80 | if tid == 2 { 0x20 } else { 0 } | if nth == 0 { 0x10 } else { 0 };
+            packet.extend([first, 0xe0, id_high | 0x80, id_low, tl0 as u8, tid << 6]);
+            packet.extend(match (nth, key) {
+                (0, true) => &[0x50, 0, 0, 0x9d, 1, 0x2a, 0x40, 1, 0xf0, 0][..],
+                (0, false) => &[0x51, 0, 0],
+                _ => &[],
+            });
+            packet.resize(1_100, nth as u8);
+            packet
+        };
+        let packets: Vec<Vec<u8>> = (0..packets).map(packet).collect();
+        packets.into_iter().map(|packet| self.protect(packet, 12)).collect()
     }
 
     fn protect(&mut self, mut packet: Vec<u8>, header: usize) -> Vec<u8> {

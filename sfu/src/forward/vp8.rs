@@ -24,6 +24,18 @@ impl PictureIds {
         IdDeltas { picture, tl0, frame: 0 }
     }
 
+    /// How many pictures are missing between the newest that went out and the one that begins with this payload; 0 where it begins none, or is no newer.
+    pub(crate) fn missing_before(self, payload: &[u8], deltas: IdDeltas) -> u16 {
+        let Some(descriptor) = Descriptor::parse(payload).filter(|descriptor| descriptor.starts_frame) else {
+            return 0;
+        };
+        let mask = if descriptor.picture_id.is_some_and(|(_, long)| long) { 0x7fff } else { 0x7f };
+        let missing = self.id.zip(descriptor.picture_id_in(payload)).map_or(0, |(last, id)| {
+            id.wrapping_add(deltas.picture).wrapping_sub(last).wrapping_sub(1) & mask
+        });
+        if missing > mask / 2 { 0 } else { missing }
+    }
+
     /// Writes the ids that a receiver is to see into a copy of a payload. `is_newest`: nothing later went out.
     pub(crate) fn rewrite(&mut self, payload: &mut [u8], deltas: IdDeltas, is_newest: bool) {
         let Some(descriptor) = Descriptor::parse(payload) else { return };
@@ -77,6 +89,19 @@ mod tests {
         let again = ids.deltas(&payload(5, 5));
         assert_eq!(sent(&mut ids, again, 5, 5, true), (3, 2));
         assert_eq!(sent(&mut ids, switched, 101, 7, false), (1, 0), "what was sent before");
+    }
+
+    #[test]
+    fn pictures_that_are_missing_are_counted() {
+        let (mut ids, deltas) = (PictureIds::default(), IdDeltas { picture: 3, ..IdDeltas::default() });
+        assert_eq!(ids.missing_before(&payload(7, 0), deltas), 0, "nothing went out yet");
+        ids.rewrite(&mut payload(0x7ffa, 0), deltas, true);
+        let missing = |id| ids.missing_before(&payload(id, 0), deltas);
+        assert_eq!([0x7ffb, 0x7ffd, 1].map(missing), [0, 2, 6]);
+        assert_eq!([0x7ffa, 0x7ff0].map(missing), [0, 0], "no newer");
+        let mut goes_on = payload(1, 0);
+        goes_on[0] = 0x80;
+        assert_eq!(ids.missing_before(&goes_on, deltas), 0);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod hostile;
 mod joining;
 mod key_frames;
 mod layers;
+mod left_out;
 mod loss_down;
 mod loss_up;
 mod moving;

@@ -99,6 +99,23 @@ impl Want {
         self.shard || self.sink.is_some() || self.peers
     }
 
+    /// To the home shard, in the order in which it came.
+    fn mail(&self, track: TrackKey, flows: &[Flow]) {
+        let source = self.source;
+        for run in flows.chunk_by(|a, b| packet(a).is_some() && packet(b).is_some()) {
+            self.home.mail(match run {
+                [Flow::LeftOut { seq, count }] => {
+                    Mail::LeftOut { track, source, seq: *seq, count: *count }
+                }
+                _ => Mail::Packets {
+                    track,
+                    source,
+                    packets: run.iter().filter_map(packet).cloned().collect(),
+                },
+            });
+        }
+    }
+
     fn legs(&self) -> impl Iterator<Item = Leg> + use<> {
         self.leg.into_iter().chain(self.next)
     }
@@ -130,8 +147,7 @@ impl Hub {
         }
         // What was there, in its order; a newer key frame follows for who begins.
         let there = want.cache.begin(key.kind, None);
-        let packets = there.iter().filter_map(packet).cloned().collect();
-        want.home.mail(Mail::Packets { track: key, source: want.source, packets });
+        want.mail(key, &there);
         self.ask_key_frame(key);
     }
 
@@ -475,8 +491,7 @@ impl Hub {
                 }
             }
             if want.shard {
-                let packets = flows.iter().filter_map(packet).cloned().collect();
-                want.home.mail(Mail::Packets { track: key, source: want.source, packets });
+                want.mail(key, &flows);
             }
             let peers = want.peers;
             if let Some(sink) = want.sink.as_ref().filter(|sink| sink.has_begun)
