@@ -179,7 +179,7 @@ labels! {
         Expired = "expired",
         /// The queue was full.
         Overflowed = "overflowed",
-        /// The path takes no datagram of its size.
+        /// The path takes no datagram of its size any more: the peer asks for it and has it in two.
         TooLarge = "too_large",
     }
 }

@@ -582,11 +582,8 @@ impl Forwarder {
         way: &mut Way<'_, E>,
     ) -> Result<(), DropReason> {
         let choice = self.choice.ok_or(DropReason::CodecNotNegotiated)?;
-        let range = if self.picture_ids.is_some() {
-            self.ids_behind_the_left_out(packet, range, seq)
-        } else {
-            range
-        };
+        let range =
+            if self.picture_ids.is_some() { self.ids_behind_the_left_out(packet, range, seq) } else { range };
         let time = range.out_time(packet.timestamp);
         let header = Header {
             seq,

@@ -420,7 +420,7 @@ impl Link {
     /// As much as quinn's short queue takes; whether more waits.
     fn send(&mut self, now: Time) -> bool {
         let connection = &self.up.connection;
-        let Some(size) = connection.max_datagram_size() else { return false };
+        let Some(mut size) = connection.max_datagram_size() else { return false };
         loop {
             if connection.datagram_send_buffer_space() < size {
                 return self.outgoing.is_waiting(now);
@@ -428,8 +428,11 @@ impl Link {
             let Some(datagram) = self.outgoing.poll(size, now) else { return false };
             match connection.send_datagram(datagram.into()) {
                 Ok(()) => {}
-                // The path takes less than when it was cut: the peer gives it up.
-                Err(SendDatagramError::TooLarge) => self.metrics.drops.of(RelayDrop::TooLarge).increment(),
+                // The path takes less than when it was cut: the peer asks for it, and has it in two.
+                Err(SendDatagramError::TooLarge) => {
+                    self.metrics.drops.of(RelayDrop::TooLarge).increment();
+                    size = connection.max_datagram_size().unwrap_or(size);
+                }
                 Err(_) => return false,
             }
         }

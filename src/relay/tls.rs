@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use media::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+};
 use quinn_proto::RandomConnectionIdGenerator;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
@@ -27,6 +29,8 @@ use crate::directory::Directory;
 const ALPN: &[u8] = b"millrace/1";
 /// quinn sends datagrams before all streams and never reorders them: what it holds is beyond our say, so it is one burst.
 const DATAGRAMS_OUT_BYTES: usize = 32 << 10;
+/// Losses of a busy link that happen to be of its longest packets are to QUIC a path that has become narrower. It looks again after so long.
+const NARROWER: Duration = Duration::from_secs(5);
 /// Those that came and were not read: a second of 30 Mbit/s. The oldest is dropped by quinn, and asked for again by the hop.
 const DATAGRAMS_IN_BYTES: usize = 4 << 20;
 const CONNECTION_ID_LEN: usize = 4;
@@ -148,8 +152,11 @@ pub fn endpoint_config() -> EndpointConfig {
 }
 
 fn transport(window: Window, clock: Clock) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.black_hole_cooldown(NARROWER);
     let mut transport = TransportConfig::default();
     transport
+        .mtu_discovery_config(Some(mtu))
         .congestion_controller_factory(Arc::new(Factory { window, clock }))
         .datagram_send_buffer_size(DATAGRAMS_OUT_BYTES)
         .datagram_receive_buffer_size(Some(DATAGRAMS_IN_BYTES))

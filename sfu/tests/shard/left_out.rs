@@ -73,9 +73,8 @@ impl Stage {
 
     /// Key frames that the relay was asked for.
     fn asked(&self) -> usize {
-        let to_relay = |(_, to, mail): &&(usize, usize, Mail)| {
-            *to == RELAY && matches!(mail, Mail::RequestKeyFrame(_))
-        };
+        let to_relay =
+            |(_, to, mail): &&(usize, usize, Mail)| *to == RELAY && matches!(mail, Mail::RequestKeyFrame(_));
         self.world.mail.iter().filter(to_relay).count()
     }
 

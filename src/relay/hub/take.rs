@@ -104,14 +104,10 @@ impl Want {
         let source = self.source;
         for run in flows.chunk_by(|a, b| packet(a).is_some() && packet(b).is_some()) {
             self.home.mail(match run {
-                [Flow::LeftOut { seq, count }] => {
-                    Mail::LeftOut { track, source, seq: *seq, count: *count }
+                [Flow::LeftOut { seq, count }] => Mail::LeftOut { track, source, seq: *seq, count: *count },
+                _ => {
+                    Mail::Packets { track, source, packets: run.iter().filter_map(packet).cloned().collect() }
                 }
-                _ => Mail::Packets {
-                    track,
-                    source,
-                    packets: run.iter().filter_map(packet).cloned().collect(),
-                },
             });
         }
     }

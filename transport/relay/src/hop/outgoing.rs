@@ -101,7 +101,7 @@ pub struct OutgoingStats {
     pub resent: u64,
     /// Asked for, and not kept any more or too late to be of use.
     pub late: u64,
-    /// Asked for again before the answer can be there.
+    /// Asked for again before the answer can be there, or after it went in two.
     pub refused: u64,
     /// Packets left out as nothing refers to them, or up to a key frame, because the link takes less.
     pub left_out: u64,
@@ -155,6 +155,8 @@ struct Sent {
     tries: u8,
     /// In the queue, to be sent again.
     waits: bool,
+    /// The path became too narrow for it: it went on in two, with numbers of their own.
+    halved: bool,
 }
 
 /// A track on the link.
@@ -368,7 +370,7 @@ impl Outgoing {
             self.stats.late = self.stats.late.saturating_add(1);
             return;
         }
-        if sent.waits || now.since(sent.last) < trip.shortest_us() {
+        if sent.waits || sent.halved || now.since(sent.last) < trip.shortest_us() {
             self.stats.refused = self.stats.refused.saturating_add(1);
             return;
         }
@@ -408,14 +410,14 @@ impl Outgoing {
             && due <= now
         {
             self.copies.pop_front();
-            if let Some(datagram) = self.send_again(number, now) {
+            if let Some(datagram) = self.send_again(number, size_max, now) {
                 return Some(datagram);
             }
         }
         while let Some(Reverse(Entry { waits, .. })) = self.queue.pop() {
             match waits {
                 Waits::Again(number) => {
-                    if let Some(datagram) = self.send_again(number, now) {
+                    if let Some(datagram) = self.send_again(number, size_max, now) {
                         return Some(datagram);
                     }
                 }
@@ -478,7 +480,7 @@ impl Outgoing {
             *budget = budget.saturating_add(new.saturating_mul(share) / 1_000).min(SAVED_BYTES_MAX);
         }
         self.kept_bytes = self.kept_bytes.saturating_add(len);
-        self.sent.push_back(Sent { packet, part, at: now, last: now, tries: 0, waits: false });
+        self.sent.push_back(Sent { packet, part, at: now, last: now, tries: 0, waits: false, halved: false });
         self.stats.sent = self.stats.sent.saturating_add(1);
         self.end_due = Some(now.plus_us(END_US));
         while let Some(oldest) = self.sent.front()
@@ -490,12 +492,18 @@ impl Outgoing {
         }
     }
 
-    fn send_again(&mut self, number: u64, now: Time) -> Option<Vec<u8>> {
+    fn send_again(&mut self, number: u64, size_max: usize, now: Time) -> Option<Vec<u8>> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let sent = self.sent.get_mut(index)?;
+        let sent = self.sent.get_mut(index).filter(|sent| !sent.halved)?;
         (sent.waits, sent.last) = (false, now);
         self.stats.resent = self.stats.resent.saturating_add(1);
-        Some(write(&sent.packet, sent.part, number, true, now))
+        let datagram = write(&sent.packet, sent.part, number, true, now);
+        if datagram.len() <= size_max || sent.part != Part::Whole {
+            return Some(datagram);
+        }
+        sent.halved = true;
+        let packet = sent.packet.clone();
+        Some(self.send_first(packet, size_max, now))
     }
 }
 
@@ -525,7 +533,7 @@ fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datagram::{Datagram, HEADER_LEN_USUAL, read};
+    use crate::datagram::{Datagram, HEADER_LEN_USUAL, read, write_nack};
 
     fn packet(frame: u32, class: Class, flags: Flags, ingest: Time) -> Outbound {
         Outbound {
@@ -635,6 +643,33 @@ mod tests {
         assert!(len <= 1_000 + HEADER_LEN_USUAL);
         assert_eq!(sent(len), [len]);
         assert_eq!(sent(len - 1).len(), 2);
+    }
+
+    #[test]
+    fn what_fits_the_path_no_more_is_sent_again_in_two() {
+        let trip = RoundTrip { min_us: 50_000, smoothed_us: 50_000, deviation_us: 0 };
+        let (mut out, mut now) = (Outgoing::new(), Time::from_ms(1));
+        out.push(packet(7, Class::Video, Flags::KEY, now), now);
+        assert!(out.poll(1_400, now).is_some_and(|datagram| datagram.len() > 1_000));
+        let mut asked = || {
+            now = now.plus_ms(60);
+            let mut nack = Vec::new();
+            write_nack(&mut nack, 1, &[(0, 1)]);
+            let Ok(Datagram::Nack(nack)) = read(&nack) else { unreachable!("it is one") };
+            out.on_nack(&nack, trip, now);
+            let sent: Vec<_> = std::iter::from_fn(|| out.poll(900, now))
+                .filter_map(|datagram| match read(&datagram) {
+                    Ok(Datagram::Media(media, body)) => {
+                        assert!(datagram.len() <= 900);
+                        Some((media.link_seq, media.seq, media.part, body.payload.len()))
+                    }
+                    _ => None,
+                })
+                .collect();
+            sent
+        };
+        assert_eq!(asked(), [(1, 7, Part::FirstHalf, 500), (2, 7, Part::SecondHalf, 500)]);
+        assert_eq!(asked(), []);
     }
 
     #[test]
