@@ -10,6 +10,9 @@
 //! - the one that it **takes** the stream by while somebody wants it: the cheapest, or the short one as soon as a peer takes the stream from here, for that
 //!   is what the peer was told.
 //!
+//! Where somebody watches, at the node or behind it, a third is chosen: the **standby**, which is to hold the stream (it keeps it coming, and sends nothing of it).
+//! Who takes a stream only because others hold it here holds it nowhere, so holding goes one node up and no further, and ends with the last viewer.
+//!
 //! A node is never told of a way that it is on, so it cannot take from whom it gives to; with three links at most and ways in full, nodes do not go on
 //! offering each other what is gone.
 
@@ -21,7 +24,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use media::{NodeId, StreamName, Time};
+use media::{Need, NodeId, StreamName, Time};
 
 pub use actions::{Action, Refused, Why};
 use cost::Cost;
@@ -207,28 +210,37 @@ impl<T: Clone + PartialEq> Paths<T> {
         }
     }
 
-    /// Somebody at this node takes the stream, or nobody any more.
-    pub fn wanted(&mut self, name: &StreamName, is_wanted: bool) {
-        if is_wanted || self.streams.contains_key(name) {
-            self.streams.entry(name.clone()).or_default().is_wanted = is_wanted;
+    /// This node takes the stream for itself, or no more. What its peers need is known by [`Paths::gives`].
+    pub fn wanted(&mut self, name: &StreamName, need: Option<Need>) {
+        if (need.is_some() || self.streams.contains_key(name))
+            && std::mem::replace(&mut self.streams.entry(name.clone()).or_default().wanted, need) != need
+        {
             self.has_changed(name);
         }
     }
 
-    /// A peer subscribes. It may where it was told of that generation, and what it was told still holds: then the stream is taken as announced, until
-    /// [`Paths::gives_no_more`] or an [`Action::End`] to that link.
-    pub fn gives(&mut self, link: LinkId, name: &StreamName, generation: u64) -> bool {
+    /// A peer subscribes. It may where it was told of that generation, and what it was told still
+    /// holds: then the stream is taken as announced, until [`Paths::gives_no_more`] or an [`Action::End`] to that link.
+    pub fn gives(&mut self, link: LinkId, name: &StreamName, generation: u64, need: Need) -> bool {
         let Some(stream) = self.streams.get_mut(name) else { return false };
         let may = stream.told.get(&link).is_some_and(|told| told.generation == generation);
-        if may && stream.given.insert(link) {
+        if may && stream.given.insert(link, need) != Some(need) {
             self.has_changed(name);
         }
         may
     }
 
+    /// A peer that takes the stream needs it for something else.
+    pub fn needs(&mut self, link: LinkId, name: &StreamName, need: Need) {
+        let given = self.streams.get_mut(name).and_then(|stream| stream.given.get_mut(&link));
+        if given.is_some_and(|given| std::mem::replace(given, need) != need) {
+            self.has_changed(name);
+        }
+    }
+
     /// A peer takes the stream no more.
     pub fn gives_no_more(&mut self, link: LinkId, name: &StreamName) {
-        if self.streams.get_mut(name).is_some_and(|stream| stream.given.remove(&link)) {
+        if self.streams.get_mut(name).is_some_and(|stream| stream.given.remove(&link).is_some()) {
             self.has_changed(name);
         }
     }
@@ -245,7 +257,12 @@ impl<T: Clone + PartialEq> Paths<T> {
         self.streams.get(name)?.parent()
     }
 
-    /// The link that it would be taken by if that one went down: not through the same peer, and of one that stays.
+    /// What the stream is taken from its parent for.
+    pub fn need(&self, name: &StreamName) -> Need {
+        self.streams.get(name).map_or(Need::Spare, Stream::need)
+    }
+
+    /// The link that it would be taken by if that one went down: not through the same peer, and of one that stays. There is one while somebody watches.
     pub fn standby(&self, name: &StreamName) -> Option<LinkId> {
         self.streams.get(name)?.standby
     }

@@ -233,6 +233,12 @@ pub struct LinkMetrics {
     pub tracks_in: SharedGauge,
     /// Tracks that go.
     pub tracks_out: SharedGauge,
+    /// Tracks that the peer holds for this node: they would come from there next.
+    pub held_there: SharedGauge,
+    /// Tracks that this node holds for the peer.
+    pub held_here: SharedGauge,
+    /// Tracks that it was asked to hold, and does not: there are too many.
+    pub not_held: SharedCounter,
     /// Bytes of all datagrams sent.
     pub sent_bytes: SharedCounter,
     /// Datagrams of media.
@@ -250,6 +256,9 @@ impl LinkMetrics {
             gauge.set(0);
         }
         for gauge in [&self.path_queue_us, &self.tracks_in, &self.tracks_out] {
+            gauge.set(0);
+        }
+        for gauge in [&self.held_there, &self.held_here] {
             gauge.set(0);
         }
     }

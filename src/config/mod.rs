@@ -185,6 +185,8 @@ pub struct Cluster {
     pub region: String,
     /// Where other nodes reach the relay, as `ADDRESS:PORT`; empty: `listen`.
     pub advertise: String,
+    /// A second node holds what is watched here and comes from elsewhere.
+    pub standby: bool,
     /// Ids of uplinks, whose certificates may dial in and ask for rights.
     pub uplinks: Vec<String>,
     /// This process is an uplink: it dials its one peer and asks it who may do what. Not a setting: `millrace uplink` is one.
@@ -341,6 +343,7 @@ impl Default for Cluster {
             nats_replicas: 1,
             region: String::new(),
             advertise: String::new(),
+            standby: true,
             uplinks: Vec::new(),
             is_uplink: false,
             ca: "ca.pem".into(),

@@ -227,6 +227,8 @@ fn describe_link(peer: &str, link: &LinkMetrics) -> Value {
         "window_bytes": link.window_bytes.get(),
         "tracks_in": link.tracks_in.get(),
         "tracks_out": link.tracks_out.get(),
+        "held_there": link.held_there.get(),
+        "held_here": link.held_here.get(),
         "sent_bytes": link.sent_bytes.get(),
         "datagrams": events,
         "dropped": drops,

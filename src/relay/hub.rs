@@ -4,6 +4,7 @@ mod ask;
 mod cache;
 mod feeds;
 mod give;
+mod hold;
 mod metadata;
 mod offers;
 mod take;
@@ -30,7 +31,7 @@ use super::{Handle, Local};
 use crate::node::Node;
 use ask::{Allowed, Asked};
 use feeds::Feeds;
-use give::{Begins, Given, Published};
+use give::{Begins, Given, Published, Subscription};
 use offers::{About, link_id};
 use take::{Batch, Taken, Want};
 
@@ -54,6 +55,10 @@ struct Link {
     next_alias: u64,
     /// Packets that go, by alias.
     gives: HashMap<u64, TrackKey>,
+    /// What is held here for the peer, by alias.
+    held: HashMap<u64, TrackKey>,
+    /// Tracks that the peer holds for this node.
+    holds: usize,
     /// This clock less the peer's, in microseconds: half a round trip is in it.
     clock_us: Option<i64>,
     /// Datagrams of QUIC that came, and when that was seen to have changed.
@@ -229,6 +234,8 @@ impl Hub {
             takes: HashMap::new(),
             next_alias: 0,
             gives: HashMap::new(),
+            held: HashMap::new(),
+            holds: 0,
             clock_us: None,
             heard: (0, now),
             drains: false,
@@ -271,8 +278,8 @@ impl Hub {
                 self.offered(id, stream, Offer { generation, path, cost_us, about });
             }
             Message::End { stream, generation } => self.offered_no_more(id, &stream, generation),
-            Message::Subscribe { alias, stream, generation, track, after } => {
-                self.subscribe(id, alias, &stream, generation, track, after);
+            Message::Subscribe { alias, stream, generation, track, after, need } => {
+                self.subscribe(id, &stream, Subscription { alias, generation, track, after, need });
             }
             Message::Unsubscribe { alias } => self.unsubscribe(id, alias),
             Message::Track(track) => {
@@ -370,7 +377,8 @@ impl Hub {
         self.looked = now;
         let mut silent = Vec::new();
         for (id, link) in &mut self.links {
-            let crosses = !link.takes.is_empty() || !link.gives.is_empty();
+            let crosses =
+                !link.takes.is_empty() || !link.gives.is_empty() || !link.held.is_empty() || link.holds > 0;
             let datagrams = link.up.connection.stats().udp_rx.datagrams;
             if datagrams != link.heard.0 || !crosses || slept {
                 link.heard = (datagrams, now);
@@ -389,6 +397,7 @@ impl Hub {
 
     fn each_second(&mut self, now: Time) {
         let mut figures = Vec::new();
+        self.look_at_holds();
         for (id, link) in &mut self.links {
             link.say(Message::Clock { now_us: now.us() });
             let bps = link.second_bytes.saturating_mul(8);
@@ -452,6 +461,8 @@ impl Link {
         of.draining.set(self.drains.into());
         of.tracks_in.set(count(self.takes.len()));
         of.tracks_out.set(count(self.gives.len()));
+        of.held_there.set(count(self.holds));
+        of.held_here.set(count(self.held.len()));
         of.sent_bytes.add(out.bytes - out_before.bytes);
         for (event, now, before) in [
             (RelayEvent::Sent, out.sent, out_before.sent),

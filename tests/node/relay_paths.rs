@@ -120,6 +120,80 @@ fn way(nodes: &[Node], name: &str) -> usize {
     }
 }
 
+#[track_caller]
+fn link(node: &Node, peer: &str) -> serde_json::Value {
+    links(node).into_iter().find(|it| it["node"] == peer).expect("the peer is one of them")
+}
+
+#[test]
+fn the_second_node_holds_what_is_watched_and_sends_nothing_until_it_is_asked() {
+    let (_cluster, mut nodes) = diamond();
+    let name = unique("held");
+    let mut publisher = Peer::connect(&nodes[0].whip_url(&name), Way::Send);
+    let mut viewer = Peer::connect(&nodes[3].whep_url(&name), Way::Receive);
+    flows(&mut publisher, &mut viewer, 100);
+    let killed = way(&nodes, &name);
+    let (second, id) = (3 - killed, ["a", "b", "c", "d"][3 - killed]);
+    until("sound and picture are held", LIMIT, || {
+        flows(&mut publisher, &mut viewer, 5);
+        let holds = link(&nodes[3], id)["held_there"] == 2 && link(&nodes[second], "d")["held_here"] == 2;
+        (holds && tracks_out(&nodes[0], id) == 2).then_some(())
+    });
+    flows(&mut publisher, &mut viewer, 100);
+    let held = link(&nodes[second], "d");
+    assert_eq!((&held["tracks_out"], &held["datagrams"]["sent"]), (&0.into(), &0.into()), "{held}");
+    // Who holds it has it held nowhere.
+    assert_eq!(links(&nodes[second]).iter().map(|it| it["held_there"].as_u64().unwrap()).sum::<u64>(), 0);
+    assert_eq!(nodes[second].metric("millrace_relay_tracks_held_here{peer=\"d\"}"), 2.0);
+    let before = link(&nodes[second], "a")["datagrams"]["received"].as_u64().unwrap();
+    assert!(before > 100, "{before} came to who holds it");
+    // It is asked, and nothing more comes to it for that.
+    nodes[killed].process.signal("KILL");
+    let gap = flows(&mut publisher, &mut viewer, 200);
+    assert!(gap < Duration::from_secs(1), "the viewer had nothing for {gap:?}");
+    assert_eq!(way(&nodes, &name), second);
+    until("it is sent, and held no more", LIMIT, || {
+        flows(&mut publisher, &mut viewer, 5);
+        let link = link(&nodes[second], "d");
+        (link["tracks_out"] == 2 && link["held_here"] == 0).then_some(())
+    });
+    assert_eq!(tracks_out(&nodes[0], id), 2, "one copy");
+    nodes[0].assert_well();
+    nodes[3].assert_well();
+}
+
+#[test]
+fn what_is_held_ends_with_the_last_viewer() {
+    let (_cluster, mut nodes) = diamond();
+    let name = unique("over");
+    let mut publisher = Peer::connect(&nodes[0].whip_url(&name), Way::Send);
+    let mut viewers = [1, 2, 3].map(|at| Peer::connect(&nodes[at].whep_url(&name), Way::Receive));
+    for viewer in &mut viewers {
+        flows(&mut publisher, viewer, 50);
+    }
+    let held = |nodes: &[Node]| -> u64 {
+        nodes.iter().flat_map(links).map(|it| it["held_here"].as_u64().unwrap()).sum()
+    };
+    let taken = |nodes: &[Node]| -> u64 {
+        nodes.iter().flat_map(links).map(|it| it["tracks_out"].as_u64().unwrap()).sum()
+    };
+    // `d`, and who does not give it to `d`: each holds it for the other.
+    until("two have it held for each other", LIMIT, || {
+        for viewer in &mut viewers {
+            flows(&mut publisher, viewer, 2);
+        }
+        (held(&nodes) == 4 && taken(&nodes) == 6).then_some(())
+    });
+    for viewer in viewers {
+        http::request("DELETE", &viewer.session, &[], b"").expect("an answer");
+    }
+    until("nothing is held and nothing crosses", Duration::from_secs(30), || {
+        publisher.run(Duration::from_millis(50));
+        (held(&nodes) == 0 && taken(&nodes) == 0).then_some(())
+    });
+    nodes.iter_mut().for_each(Node::assert_well);
+}
+
 #[test]
 fn a_viewer_stays_when_a_node_on_the_way_is_killed() {
     let (_cluster, mut nodes) = diamond();

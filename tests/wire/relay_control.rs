@@ -1,7 +1,7 @@
 //! The hop's control messages, byte by byte: nodes of different builds speak them, so a change here is a change of the protocol's version.
 use bytes::{Bytes, BytesMut};
-use media::{Codec, Kind, NodeId, StreamName};
-use relay::control::{Encoding, Form, Message, Right, Track, TrackId, VERSION, take};
+use media::{Codec, Kind, Need, NodeId, StreamName};
+use relay::control::{Encoding, Error, Form, Message, Right, Track, TrackId, VERSION, take};
 
 #[track_caller]
 fn check(message: Message, want: &[u8]) {
@@ -30,15 +30,25 @@ fn messages_are_these_bytes() {
         b"\x11\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y\x41\x2c",
     );
     check(Message::End { stream: stream(), generation: 5 }, b"\x06\x04\x03a/b\x05");
-    for (track, byte, after) in
-        [((Kind::Audio, 0), 0, None), ((Kind::Video, 0), 0x80, Some(0)), ((Kind::Video, 2), 0x82, Some(62))]
-    {
+    for (track, byte, after, need) in [
+        ((Kind::Audio, 0), 0, None, Need::Watched),
+        ((Kind::Video, 0), 0x80, Some(0), Need::Spare),
+        ((Kind::Video, 2), 0x82, Some(62), Need::Held),
+    ] {
         let track = TrackId { kind: track.0, layer: track.1 };
-        check(
-            Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after },
-            &[&b"\x09\x06\x07\x03a/b\x05"[..], &[byte, after.map_or(0, |after| after as u8 + 1)]].concat(),
-        );
+        let subscribe = Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after, need };
+        let need = [Need::Watched, Need::Spare, Need::Held].iter().position(|it| *it == need).unwrap() as u8;
+        let fields = [byte, after.map_or(0, |after| after as u8 + 1), need];
+        check(subscribe, &[&b"\x0a\x06\x07\x03a/b\x05"[..], &fields].concat());
     }
+    // Of a version that does not say what for.
+    let track = TrackId { kind: Kind::Audio, layer: 0 };
+    let need = Need::Watched;
+    let subscribe =
+        Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after: None, need };
+    let read = |bytes: &[u8]| take(&mut BytesMut::from(bytes));
+    assert_eq!(read(b"\x09\x06\x07\x03a/b\x05\0\0"), Ok(Some(subscribe)));
+    assert_eq!(read(b"\x0a\x06\x07\x03a/b\x05\0\0\x03"), Err(Error::Number));
     check(Message::Unsubscribe { alias: 7 }, b"\x02\x08\x07");
     check(
         Message::Track(Track {

@@ -135,12 +135,14 @@ function showLinks({ node, links = [] }) {
     setText(cells.loss, `${of.lost ?? 0} lost`);
     setText(cells.repaired, `${of.repaired ?? 0} of ${of.received ?? 0} repaired`);
     setText(cells.tracks, `${link.tracks_in} in · ${link.tracks_out} out`);
+    const held = [[link.held_there, "there"], [link.held_here, "here"]].filter(([count]) => count);
+    setText(cells.held, held.map(([count, where]) => `${count} held ${where}`).join(" · "));
   });
 }
 
 function makeLink(link) {
-  const [state, repaired] = [el("span", { class: "sub" }), el("span", { class: "sub" })];
-  const cells = { state, repaired, rtt: el("span"), queue: el("span"), loss: el("span"), tracks: el("span") };
+  const [state, repaired, held] = ["sub", "sub", "sub"].map((it) => el("span", { class: it }));
+  const cells = { state, repaired, held, rtt: el("span"), queue: el("span"), loss: el("span"), tracks: el("span") };
   const cell = (label, ...children) => el("td", { "data-label": label }, el("div", {}, ...children));
   const row = el(
     "tr",
@@ -149,7 +151,7 @@ function makeLink(link) {
     cell("Round trip", cells.rtt),
     cell("Queue", cells.queue),
     cell("Lost, repaired", cells.loss, cells.repaired),
-    cell("Tracks", cells.tracks),
+    cell("Tracks", cells.tracks, cells.held),
   );
   return { row, cells };
 }

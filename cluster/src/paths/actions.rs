@@ -1,6 +1,6 @@
 //! What is to be done, and what was refused.
 
-use media::StreamName;
+use media::{Need, StreamName};
 
 use super::{LinkId, Offer};
 
@@ -60,6 +60,15 @@ pub enum Action<T> {
     Lost {
         /// The stream.
         stream: StreamName,
+    },
+    /// What it is taken for is something else now.
+    Need {
+        /// The stream.
+        stream: StreamName,
+        /// The link it is taken by.
+        link: LinkId,
+        /// What for.
+        need: Need,
     },
     /// Be ready to take it by that link, too. A switch to it ends that.
     Hold {

@@ -1,9 +1,9 @@
 //! The ways of one stream, and which of them counts.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use media::{NodeId, StreamName, Time};
+use media::{Need, NodeId, StreamName, Time};
 
 use super::cost::is_better;
 use super::{Action, CHEAPER_US, HOPS_MAX, LOST_US, Link, LinkId, Offer, Version, Why};
@@ -54,13 +54,16 @@ pub(super) struct Stream<T> {
     pub(super) published: Option<Offer<T>>,
     /// The newest that was heard of; all offers are of it.
     fence: Option<Version>,
-    pub(super) is_wanted: bool,
-    /// Peers that take it from here.
-    pub(super) given: BTreeSet<LinkId>,
+    /// What this node itself takes it for.
+    pub(super) wanted: Option<Need>,
+    /// Peers that take it from here, or hold it, and what for.
+    pub(super) given: BTreeMap<LinkId, Need>,
     /// What peers were told.
     pub(super) told: BTreeMap<LinkId, Offer<T>>,
     short: Option<Chosen>,
     taken: Option<Chosen>,
+    /// What the parent was told that it is taken for.
+    needed: Need,
     pub(super) standby: Option<LinkId>,
     /// Whom it was taken from when that ended, and until when ways through that node count less.
     lost: Option<(NodeId, Time)>,
@@ -76,11 +79,12 @@ impl<T> Default for Stream<T> {
             offers: BTreeMap::new(),
             published: None,
             fence: None,
-            is_wanted: false,
-            given: BTreeSet::new(),
+            wanted: None,
+            given: BTreeMap::new(),
             told: BTreeMap::new(),
             short: None,
             taken: None,
+            needed: Need::Spare,
             standby: None,
             lost: None,
             due: None,
@@ -95,7 +99,13 @@ fn version_of<T>(offer: &Offer<T>) -> Option<Version> {
 
 impl<T> Stream<T> {
     pub(super) fn is_taken(&self) -> bool {
-        self.is_wanted || !self.given.is_empty()
+        self.wanted.is_some() || !self.given.is_empty()
+    }
+
+    /// Somebody watches, here or behind a peer; else it is for who holds it, or lingers.
+    pub(super) fn need(&self) -> Need {
+        let all = self.given.values().copied().chain(self.wanted);
+        if all.max() == Some(Need::Watched) { Need::Watched } else { Need::Spare }
     }
 
     pub(super) fn parent(&self) -> Option<LinkId> {
@@ -159,7 +169,9 @@ impl<T> Stream<T> {
 
     /// The ways there are.
     fn ways<'a>(&'a self, links: &'a BTreeMap<LinkId, Link>) -> Vec<Way<'a, T>> {
-        let takes: Vec<&NodeId> = self.given.iter().filter_map(|id| Some(&links.get(id)?.peer)).collect();
+        // Who holds it here takes it by another way: what that said is true.
+        let taken = self.given.iter().filter(|(_, need)| **need != Need::Held);
+        let takes: Vec<&NodeId> = taken.filter_map(|(id, _)| Some(&links.get(id)?.peer)).collect();
         let drains = |node: &NodeId| links.values().any(|link| link.drains && link.peer == *node);
         let way = |(link, offer): (&LinkId, &'a Offer<T>)| {
             let it = links.get(link)?;
@@ -202,7 +214,7 @@ impl<T: Clone + PartialEq> Stream<T> {
         let (taken, why) = if !self.given.is_empty() {
             let followed = was.as_ref().map(|was| was.link) == was_short;
             (self.short.clone(), if followed { why_short } else { Why::Shorter })
-        } else if self.is_wanted {
+        } else if self.wanted.is_some() {
             self.choose(was.as_ref(), By::Cost, links, now)
         } else {
             (None, Why::Gone)
@@ -275,6 +287,8 @@ impl<T: Clone + PartialEq> Stream<T> {
         actions: &mut VecDeque<Action<T>>,
     ) {
         let stream = || name.clone();
+        let need = self.need();
+        let needs_else = std::mem::replace(&mut self.needed, need) != need;
         match (was, &self.taken) {
             (None, Some(is)) => {
                 let (link, generation) = (is.link, is.version.0);
@@ -300,6 +314,9 @@ impl<T: Clone + PartialEq> Stream<T> {
                 actions.push_back(Action::Lost { stream: stream() });
             }
             (Some(was), None) => actions.push_back(Action::Leave { stream: stream(), link: was.link }),
+            (Some(was), Some(_)) if needs_else => {
+                actions.push_back(Action::Need { stream: stream(), link: was.link, need });
+            }
             _ => {}
         }
         let standby = self.second(links);
@@ -315,9 +332,9 @@ impl<T: Clone + PartialEq> Stream<T> {
         }
     }
 
-    /// The best way that does not lead through the peer that it is taken from; the one so far, unless another is better by a fifth.
+    /// The best way that does not lead through the peer that it is taken from; the one so far, unless another is better by a fifth. None where nobody watches.
     fn second(&self, links: &BTreeMap<LinkId, Link>) -> Option<LinkId> {
-        let parent = self.taken.as_ref()?;
+        let parent = self.taken.as_ref().filter(|_| self.need() == Need::Watched)?;
         let through = |way: &Way<T>| way.offer.path.iter().skip(1).any(|node| *node == parent.peer);
         let mut ways = self.ways(links);
         ways.retain(|way| way.against == [false; 3] && way.link != parent.link && !through(way));

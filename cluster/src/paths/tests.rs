@@ -46,6 +46,7 @@ fn words(actions: Vec<Action<u8>>) -> Vec<String> {
         }
         Action::Leave { link: by, .. } => format!("leave {}", link(by)),
         Action::Lost { .. } => "lost".into(),
+        Action::Need { link: by, need, .. } => format!("need {} {need:?}", link(by)),
         Action::Hold { link: by, .. } => format!("hold {}", link(by)),
         Action::Unhold { link: by, .. } => format!("unhold {}", link(by)),
         Action::Fenced { generation, .. } => format!("fenced {generation}"),
@@ -84,7 +85,7 @@ fn a_way_of_three_links_goes_no_further() {
     let mut paths = joined("a b");
     paths.offered(LinkId(1), &name(), offer(1, "x y a", 0));
     does(&mut paths, 0, &[]);
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     does(&mut paths, 0, &["take 1@1"]);
     paths.offered(LinkId(1), &name(), offer(1, "x w y a", 0));
     does(&mut paths, 0, &["lost"]);
@@ -110,7 +111,7 @@ fn a_way_through_here_or_that_does_not_end_with_the_peer_is_none() {
 #[test]
 fn it_is_taken_while_it_is_wanted() {
     let mut paths = joined("a b");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     does(&mut paths, 0, &[]);
     paths.offered(LinkId(1), &name(), offer(5, "a", 0));
     does(&mut paths, 0, &["announce 2 a me@5", "take 1@5"]);
@@ -121,14 +122,14 @@ fn it_is_taken_while_it_is_wanted() {
     does(&mut paths, 0, &["end 2 @5", "lost"]);
     paths.offered(LinkId(1), &name(), offer(6, "a", 0));
     does(&mut paths, 0, &["announce 2 a me@6", "take 1@6"]);
-    paths.wanted(&name(), false);
+    paths.wanted(&name(), None);
     does(&mut paths, 0, &["leave 1"]);
 }
 
 #[test]
 fn what_ended_and_began_again_is_taken_again() {
     let mut paths = joined("a b");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(5, "a", 0));
     does(&mut paths, 0, &["announce 2 a me@5", "take 1@5"]);
     paths.ended(LinkId(1), &name(), 5);
@@ -141,7 +142,7 @@ fn what_ended_and_began_again_is_taken_again() {
 #[test]
 fn a_newer_generation_replaces_and_an_older_one_is_refused() {
     let mut paths = joined("a b");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(5, "a", 0));
     does(&mut paths, 0, &["announce 2 a me@5", "take 1@5"]);
     paths.offered(LinkId(2), &name(), offer(6, "b", 90_000));
@@ -158,7 +159,7 @@ fn a_newer_generation_replaces_and_an_older_one_is_refused() {
 #[test]
 fn of_equal_generations_the_origin_decides() {
     let mut paths = joined("a b");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(2), &name(), offer(5, "b", 50_000));
     paths.offered(LinkId(1), &name(), offer(5, "a", 0));
     does(&mut paths, 0, &["announce 1 b me@5", "take 2@5"]);
@@ -167,7 +168,7 @@ fn of_equal_generations_the_origin_decides() {
 #[test]
 fn who_publishes_fences_and_is_fenced() {
     let mut paths = joined("a b");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(5, "a", 0));
     does(&mut paths, 0, &["announce 2 a me@5", "take 1@5"]);
     paths.published(&name(), 6, 0);
@@ -185,7 +186,7 @@ fn who_publishes_fences_and_is_fenced() {
 #[test]
 fn a_link_that_goes_down_is_replaced_by_the_one_that_stands_by() {
     let mut paths = joined("a b c");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(1, "o a", 0));
     paths.offered(LinkId(2), &name(), offer(1, "o a b", 1_000));
     paths.offered(LinkId(3), &name(), offer(1, "o c", 50_000));
@@ -203,9 +204,59 @@ fn a_link_that_goes_down_is_replaced_by_the_one_that_stands_by() {
 }
 
 #[test]
+fn who_holds_a_stream_keeps_it_coming_and_has_nobody_hold_it() {
+    let mut paths = joined("a b c d");
+    paths.offered(LinkId(1), &name(), offer(1, "o a", 0));
+    paths.offered(LinkId(2), &name(), offer(1, "o b", 1_000));
+    drain(&mut paths, 0);
+    assert!(paths.gives(LinkId(3), &name(), 1, Need::Held));
+    does(&mut paths, 0, &["take 1@1"]);
+    assert_eq!((paths.need(&name()), paths.standby(&name())), (Need::Spare, None));
+    // Nor does who gives it to one that holds it.
+    assert!(paths.gives(LinkId(4), &name(), 1, Need::Spare));
+    does(&mut paths, 0, &[]);
+    assert!(paths.gives(LinkId(4), &name(), 1, Need::Watched));
+    does(&mut paths, 0, &["need 1 Watched", "hold 2"]);
+    paths.gives_no_more(LinkId(4), &name());
+    does(&mut paths, 0, &["need 1 Spare", "unhold 2"]);
+    paths.wanted(&name(), Some(Need::Watched));
+    does(&mut paths, 0, &["need 1 Watched", "hold 2"]);
+    paths.wanted(&name(), Some(Need::Spare));
+    does(&mut paths, 0, &["need 1 Spare", "unhold 2"]);
+    paths.wanted(&name(), None);
+    does(&mut paths, 0, &[]);
+    paths.gives_no_more(LinkId(3), &name());
+    does(&mut paths, 0, &["leave 1"]);
+}
+
+#[test]
+fn two_may_hold_it_for_each_other() {
+    // b takes it by a, and holds it here; the way through b is a standby all the same, for b said the truth of it.
+    let mut paths = joined("a b");
+    paths.wanted(&name(), Some(Need::Watched));
+    paths.offered(LinkId(1), &name(), offer(1, "o a", 0));
+    paths.offered(LinkId(2), &name(), offer(1, "o b", 0));
+    does(&mut paths, 0, &["announce 2 o a me@1", "take 1@1", "hold 2"]);
+    assert!(paths.gives(LinkId(2), &name(), 1, Need::Held));
+    does(&mut paths, 0, &[]);
+    assert_eq!(paths.standby(&name()), Some(LinkId(2)));
+    // What was held there goes by that link from now on, and what b held here is over.
+    paths.link_down(LinkId(1));
+    does(&mut paths, 0, &["end 2 @1", "switch - 2@1 Gone"]);
+    assert!(!paths.gives(LinkId(2), &name(), 1, Need::Watched));
+    // Nobody watches: neither keeps it coming for the other.
+    let mut paths = joined("a b");
+    paths.offered(LinkId(1), &name(), offer(1, "o a", 0));
+    paths.offered(LinkId(2), &name(), offer(1, "o b", 0));
+    drain(&mut paths, 0);
+    assert!(paths.gives(LinkId(2), &name(), 1, Need::Held));
+    does(&mut paths, 0, &["take 1@1"]);
+}
+
+#[test]
 fn who_stops_is_left_softly_and_so_is_a_way_through_it() {
     let mut paths = joined("a b c");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(1, "a", 0));
     paths.offered(LinkId(2), &name(), offer(1, "a b", 10_000));
     paths.offered(LinkId(3), &name(), offer(1, "a c", 10_000));
@@ -214,7 +265,7 @@ fn who_stops_is_left_softly_and_so_is_a_way_through_it() {
     // No way but through a: it stays.
     does(&mut paths, 0, &[]);
     let mut paths = joined("a b c");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(1, "o a", 0));
     paths.offered(LinkId(2), &name(), offer(1, "o a b", 10_000));
     paths.offered(LinkId(3), &name(), offer(1, "o x c", 90_000));
@@ -227,7 +278,7 @@ fn who_stops_is_left_softly_and_so_is_a_way_through_it() {
 #[test]
 fn a_cheaper_way_is_taken_after_ten_seconds() {
     let mut paths = joined("a b");
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(1, "o a", 50_000));
     drain(&mut paths, 0);
     paths.offered(LinkId(2), &name(), offer(1, "o b", 40_000));
@@ -253,13 +304,13 @@ fn the_shortest_way_is_passed_on_and_the_cheapest_taken_until_a_peer_takes_it() 
     let mut paths = joined("o b c");
     paths.link_figures(LinkId(1), SLOW);
     (0..60).for_each(|_| paths.link_figures(LinkId(1), SLOW));
-    paths.wanted(&name(), true);
+    paths.wanted(&name(), Some(Need::Watched));
     paths.offered(LinkId(1), &name(), offer(1, "o", 0));
     paths.offered(LinkId(2), &name(), offer(1, "o b", 10_000));
     does(&mut paths, 0, &["announce 2 o me@1", "announce 3 o me@1", "take 2@1", "hold 1"]);
-    assert!(!paths.gives(LinkId(3), &name(), 2), "not what it was told of");
-    assert!(!paths.gives(LinkId(1), &name(), 1), "it is on the way");
-    assert!(paths.gives(LinkId(3), &name(), 1));
+    assert!(!paths.gives(LinkId(3), &name(), 2, Need::Watched), "not what it was told of");
+    assert!(!paths.gives(LinkId(1), &name(), 1, Need::Watched), "it is on the way");
+    assert!(paths.gives(LinkId(3), &name(), 1, Need::Watched));
     does(&mut paths, 0, &["switch 2 1@1 softly Shorter", "hold 2"]);
     paths.gives_no_more(LinkId(3), &name());
     does(&mut paths, 0, &[]);
@@ -271,14 +322,14 @@ fn a_peer_that_takes_it_keeps_it_coming_until_it_is_told_that_it_is_over() {
     let mut paths = joined("o c");
     paths.offered(LinkId(1), &name(), offer(1, "o", 0));
     does(&mut paths, 0, &["announce 2 o me@1"]);
-    assert!(paths.gives(LinkId(2), &name(), 1));
+    assert!(paths.gives(LinkId(2), &name(), 1, Need::Watched));
     does(&mut paths, 0, &["take 1@1"]);
     // The only way left is through the peer itself.
     paths.offered(LinkId(2), &name(), offer(1, "o c", 0));
     does(&mut paths, 0, &[]);
     paths.link_down(LinkId(1));
     does(&mut paths, 0, &["end 2 @1", "leave 1"]);
-    assert!(!paths.gives(LinkId(2), &name(), 1));
+    assert!(!paths.gives(LinkId(2), &name(), 1, Need::Watched));
 }
 
 #[test]
@@ -309,11 +360,11 @@ fn offers_of_a_peer_and_fences_are_bounded() {
     drain(&mut paths, 0);
     for i in 0..10 {
         paths.offered(LinkId(1), &StreamName::new("new", &i.to_string()).unwrap(), offer(1, "me a", 0));
-        paths.wanted(&StreamName::new("none", &i.to_string()).unwrap(), true);
+        paths.wanted(&StreamName::new("none", &i.to_string()).unwrap(), Some(Need::Spare));
     }
     drain(&mut paths, 0);
     for i in 0..10 {
-        paths.wanted(&StreamName::new("none", &i.to_string()).unwrap(), false);
+        paths.wanted(&StreamName::new("none", &i.to_string()).unwrap(), None);
     }
     drain(&mut paths, 0);
     assert_eq!((paths.streams.len(), paths.gone.len()), (FENCES_MAX, FENCES_MAX));
@@ -329,7 +380,7 @@ fn what_is_watched_is_mended_first() {
         paths.offered(LinkId(1), name, offer(1, "o a", 0));
         paths.offered(LinkId(2), name, offer(1, "o b", 0));
     }
-    paths.wanted(&names[1], true);
+    paths.wanted(&names[1], Some(Need::Watched));
     drain(&mut paths, 0);
     paths.link_down(LinkId(1));
     let first = drain(&mut paths, 0).remove(0);

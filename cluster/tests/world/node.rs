@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use media::{NodeId, StreamName, Time};
+use media::{Need, NodeId, StreamName, Time};
 use millrace_cluster::paths::{Action, LinkId, Offer, Paths};
 
 /// A generation and a number in it: what is sent of a stream.
@@ -18,7 +18,7 @@ pub const LINGER_US: i64 = 1_000_000;
 pub enum Message {
     Announce(usize, Offer<u8>),
     End(usize, u64),
-    Subscribe { stream: usize, alias: u64, generation: u64, after: Packet },
+    Subscribe { stream: usize, alias: u64, generation: u64, after: Packet, need: Need },
     Unsubscribe { stream: usize, alias: u64 },
     Drain,
     Packet { stream: usize, alias: u64, packet: Packet },
@@ -40,6 +40,10 @@ pub struct Local {
     old: Option<(Leg, Time)>,
     /// Whom it is sent to: alias and generation.
     pub sends: BTreeMap<LinkId, (u64, u64)>,
+    /// Who holds it here, and by which alias.
+    pub held: BTreeMap<LinkId, u64>,
+    /// Where it is held for this node.
+    pub hold: Option<Leg>,
     pub publishes: Option<u64>,
     pub is_watched: bool,
     /// When the last packet came, and the longest gap between two.
@@ -55,6 +59,8 @@ pub struct Node {
     pub paths: Paths<u8>,
     pub is_up: bool,
     pub drains: bool,
+    /// Standbys are asked to hold what they are for.
+    pub holds: bool,
     pub streams: Vec<Local>,
     names: Vec<StreamName>,
     next_alias: u64,
@@ -80,6 +86,7 @@ impl Node {
             id,
             is_up: true,
             drains: false,
+            holds: true,
             streams: (0..streams).map(|_| Local::default()).collect(),
             names: (0..streams).map(stream_name).collect(),
             next_alias: 0,
@@ -106,7 +113,7 @@ impl Node {
     pub fn come_back(&mut self) {
         self.is_up = true;
         for (local, name) in self.streams.iter().zip(&self.names) {
-            self.paths.wanted(name, local.is_watched);
+            self.paths.wanted(name, local.is_watched.then_some(Need::Watched));
         }
     }
 
@@ -114,7 +121,7 @@ impl Node {
         self.streams[stream].is_watched = is_watched;
         self.streams[stream].last = None;
         if self.is_up {
-            self.paths.wanted(&self.names[stream], is_watched);
+            self.paths.wanted(&self.names[stream], is_watched.then_some(Need::Watched));
         }
     }
 
@@ -134,7 +141,9 @@ impl Node {
         for local in &mut self.streams {
             local.leg = local.leg.filter(|leg| leg.link != link);
             local.old = local.old.filter(|(leg, _)| leg.link != link);
+            local.hold = local.hold.filter(|leg| leg.link != link);
             local.sends.remove(&link);
+            local.held.remove(&link);
         }
     }
 
@@ -143,11 +152,23 @@ impl Node {
             Message::Announce(stream, offer) => self.paths.offered(link, &self.names[stream], offer),
             Message::End(stream, generation) => self.paths.ended(link, &self.names[stream], generation),
             Message::Drain => self.paths.link_drains(link),
-            Message::Subscribe { stream, alias, generation, after } => {
-                if !self.paths.gives(link, &self.names[stream], generation) {
+            Message::Subscribe { stream, alias, generation, after, need } => {
+                if !self.paths.gives(link, &self.names[stream], generation, need) {
                     return;
                 }
                 let local = &mut self.streams[stream];
+                if need == Need::Held {
+                    local.held.insert(link, alias);
+                    if local.sends.contains_key(&link) {
+                        self.broken
+                            .push(format!("{}: {stream} is held by {link:?}, which takes it", self.id));
+                    }
+                    return;
+                }
+                local.held.remove(&link);
+                if local.sends.get(&link) == Some(&(alias, generation)) {
+                    return;
+                }
                 if local.sends.insert(link, (alias, generation)).is_some() {
                     self.broken.push(format!("{}: two copies of {stream} to {link:?}", self.id));
                 }
@@ -161,6 +182,9 @@ impl Node {
                 let local = &mut self.streams[stream];
                 if local.sends.get(&link).is_some_and(|(has, _)| *has == alias) {
                     local.sends.remove(&link);
+                    self.lingers.push_back((now.plus_us(LINGER_US), link, stream));
+                } else if local.held.get(&link) == Some(&alias) {
+                    local.held.remove(&link);
                     self.lingers.push_back((now.plus_us(LINGER_US), link, stream));
                 }
             }
@@ -205,7 +229,8 @@ impl Node {
     /// What is due by time.
     pub fn tick(&mut self, now: Time) {
         while let Some((_, link, stream)) = self.lingers.pop_front_if(|(at, ..)| *at <= now) {
-            if !self.streams[stream].sends.contains_key(&link) {
+            let local = &self.streams[stream];
+            if !local.sends.contains_key(&link) && !local.held.contains_key(&link) {
                 self.paths.gives_no_more(link, &self.names[stream]);
             }
         }
@@ -229,6 +254,7 @@ impl Node {
                     self.said += 1;
                     let stream = number(&stream);
                     self.streams[stream].sends.remove(&link);
+                    self.streams[stream].held.remove(&link);
                     self.out.push((link, Message::End(stream, generation)));
                 }
                 Action::Take { stream, link, generation } => {
@@ -250,10 +276,45 @@ impl Node {
                     }
                 }
                 Action::Fenced { stream, .. } => self.streams[number(&stream)].publishes = None,
-                // Nothing is held here but the decision.
+                Action::Need { stream, link, need } => {
+                    let stream = number(&stream);
+                    if let Some(Leg { alias, generation, .. }) = self.streams[stream].leg {
+                        let after = self.streams[stream].newest;
+                        let again = Message::Subscribe { stream, alias, generation, after, need };
+                        self.out.push((link, again));
+                    }
+                }
+                // What is decided is done below.
                 Action::Hold { .. } | Action::Unhold { .. } => {}
             }
         }
+        let count = if self.holds { self.streams.len() } else { 0 };
+        (0..count).for_each(|stream| self.hold(stream));
+    }
+
+    /// The standby holds it, unless it is still taken by that link.
+    fn hold(&mut self, stream: usize) {
+        let local = &self.streams[stream];
+        let legs = local.leg.into_iter().chain(local.old.map(|(leg, _)| leg));
+        let generation = local.leg.map_or(0, |leg| leg.generation);
+        let standby = self.paths.standby(&self.names[stream]);
+        let mut legs = legs;
+        let standby = standby.filter(|standby| legs.all(|leg| leg.link != *standby));
+        let is = |hold: &Leg| Some(hold.link) == standby && hold.generation == generation;
+        if local.hold.as_ref().is_some_and(is) {
+            return;
+        }
+        // Also where the stream is taken by that link now: that may have been refused.
+        if let Some(Leg { link, alias, .. }) = self.streams[stream].hold.take() {
+            self.out.push((link, Message::Unsubscribe { stream, alias }));
+        }
+        let Some(link) = standby else { return };
+        let alias = self.next_alias;
+        self.next_alias += 1;
+        self.streams[stream].hold = Some(Leg { link, alias, generation });
+        let held =
+            Message::Subscribe { stream, alias, generation, after: Packet::default(), need: Need::Held };
+        self.out.push((link, held));
     }
 
     fn go_to(&mut self, stream: usize, link: LinkId, generation: u64, keep: Option<Time>) {
@@ -277,8 +338,8 @@ impl Node {
         local.leg = back.or(Some(Leg { link, alias, generation }));
         if back.is_none() {
             self.next_alias += 1;
-            let after = local.newest;
-            self.out.push((link, Message::Subscribe { stream, alias, generation, after }));
+            let (after, need) = (local.newest, self.paths.need(&self.names[stream]));
+            self.out.push((link, Message::Subscribe { stream, alias, generation, after, need }));
         }
     }
 }

@@ -455,9 +455,7 @@ impl World {
     /// From whom a node takes a stream that is sent by it.
     pub fn taken_from(&self, node: usize, stream: usize) -> Option<usize> {
         let leg = self.nodes[node].streams[stream].leg?;
-        let edge = self.of_node[node].iter().find(|edge| self.edges[**edge].link == leg.link)?;
-        let [a, b] = self.edges[*edge].ends;
-        let parent = if a == node { b } else { a };
+        let parent = self.peer(node, leg.link)?;
         self.nodes[parent].streams[stream].sends.contains_key(&leg.link).then_some(parent)
     }
 
@@ -528,6 +526,45 @@ impl World {
         }
         self.served += served;
         unserved
+    }
+
+    /// The other end of a node's link.
+    fn peer(&self, node: usize, link: LinkId) -> Option<usize> {
+        let edge = self.of_node[node].iter().find(|edge| self.edges[**edge].link == link)?;
+        let [a, b] = self.edges[*edge].ends;
+        Some(if a == node { b } else { a })
+    }
+
+    /// It publishes the stream, or takes it.
+    pub fn has(&self, node: usize, stream: usize) -> bool {
+        let it = &self.nodes[node].streams[stream];
+        it.leg.is_some() || it.publishes.is_some()
+    }
+
+    /// The node that a node's stream would come from next.
+    pub fn standby_of(&self, node: usize, stream: usize) -> Option<usize> {
+        self.peer(node, self.nodes[node].paths.standby(&stream_name(stream))?)
+    }
+
+    /// In the calm: standbys that do not have the stream, and nodes that take or hold one that nobody watches.
+    pub fn unready(&self) -> (u64, Vec<String>) {
+        let (mut ready, mut wrong) = (0, Vec::new());
+        for stream in 0..self.generations.len() {
+            let watched = self.nodes.iter().any(|node| node.is_up && node.streams[stream].is_watched);
+            for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_up) {
+                let local = &node.streams[stream];
+                if !watched && (local.leg.is_some() || local.hold.is_some()) {
+                    wrong.push(format!("n{at} takes {stream}, which nobody watches"));
+                }
+                let Some(link) = node.paths.standby(&stream_name(stream)) else { continue };
+                let Some(peer) = self.peer(at, link) else { continue };
+                if !self.nodes[peer].streams[stream].held.contains_key(&link) || !self.has(peer, stream) {
+                    wrong.push(format!("n{at} has n{peer} hold {stream}, which does not have it"));
+                }
+                ready += 1;
+            }
+        }
+        (ready, wrong)
     }
 
     pub fn broken(&self) -> Vec<String> {

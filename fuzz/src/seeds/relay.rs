@@ -54,7 +54,7 @@ pub(super) fn messages() -> Named {
         ("announce", announce),
         (
             "subscribe",
-            Message::Subscribe { alias, stream: stream(), generation, track: of, after: Some(70_000) },
+            Message::Subscribe { alias, stream: stream(), generation, track: of, after: Some(70_000), need: media::Need::Held },
         ),
         ("track", Message::Track(track(true, 1 << 33))),
         ("key_frame", Message::KeyFrame { alias }),

@@ -9,9 +9,10 @@ use ::relay::datagram::{Flags, left_out};
 use ::relay::flow::{Flow, Out};
 use ::relay::hop::{Class, Outbound, Pushed};
 use bytes::Bytes;
-use media::{Codec, Kind, StreamName, Time};
+use media::{Codec, Kind, Need, StreamName, Time};
 use sfu::{Layers, Mail, SourceId, StreamId, TrackKey};
 
+use super::hold::HELD_MAX;
 use super::offers::link_id;
 use super::{Hub, Link};
 use crate::media_plane::ShardHandle;
@@ -79,11 +80,22 @@ impl Upstream {
     }
 }
 
+/// What a peer asks for of a stream.
+pub(super) struct Subscription {
+    pub(super) alias: u64,
+    pub(super) generation: u64,
+    pub(super) track: TrackId,
+    pub(super) after: Option<u64>,
+    pub(super) need: Need,
+}
+
 /// A track that a peer is sent.
 #[derive(Debug)]
 struct Send {
     link: usize,
     alias: u64,
+    /// What for.
+    need: Need,
     /// It has nothing yet: it begins with the backlog, or a key frame; behind this number, if that is there.
     fresh: bool,
     after: Option<u64>,
@@ -112,6 +124,8 @@ pub(super) struct Given {
     name: StreamName,
     pub(super) upstream: Upstream,
     to: Vec<Send>,
+    /// Who holds it here, by link and alias.
+    held: Vec<(usize, u64)>,
 }
 
 /// A stream that is published here.
@@ -167,7 +181,7 @@ impl Hub {
         let of = self.given.iter().filter(|(key, given)| key.stream == stream && from(&given.upstream));
         let gone: Vec<TrackKey> = of.map(|(key, _)| *key).collect();
         for key in gone {
-            self.give_no_more(key, |_| true);
+            self.give_no_more(key, |_, _| true);
         }
     }
 
@@ -179,20 +193,21 @@ impl Hub {
         );
     }
 
-    pub(super) fn subscribe(
-        &mut self,
-        id: usize,
-        alias: u64,
-        name: &StreamName,
-        generation: u64,
-        track: TrackId,
-        after: Option<u64>,
-    ) {
+    pub(super) fn subscribe(&mut self, id: usize, name: &StreamName, of: Subscription) {
+        let Subscription { alias, generation, track, after, need } = of;
         let Some(link) = self.links.get(&id) else { return };
-        if link.gives.len() >= SENDS_MAX || link.gives.contains_key(&alias) {
+        if let Some(key) = link.gives.get(&alias).copied() {
+            return self.needed_for(id, key, need);
+        }
+        if link.gives.len() >= SENDS_MAX || link.held.contains_key(&alias) {
             return;
         }
-        if !self.gives(id, name, generation) {
+        if need == Need::Held && link.held.len() >= HELD_MAX {
+            link.metrics.not_held.increment();
+            return;
+        }
+        let has = self.node.streams.get(name).and_then(|stream| self.need_of(id, stream.id));
+        if !self.gives(id, name, generation, has.max(Some(need)).unwrap_or(need)) {
             return;
         }
         let here = self.published.get(name).filter(|of| of.generation == generation);
@@ -211,56 +226,105 @@ impl Hub {
         };
         let key = TrackKey { stream, kind: track.kind, layer: track.layer };
         let Some(link) = self.links.get_mut(&id) else { return };
-        let given =
-            self.given.entry(key).or_insert_with(|| Given { name: name.clone(), upstream, to: Vec::new() });
+        let given = self.given.entry(key).or_insert_with(|| Given {
+            name: name.clone(),
+            upstream,
+            to: Vec::new(),
+            held: Vec::new(),
+        });
         // One copy of a track on a link: a second subscription takes the place of the first.
         for old in given.to.extract_if(.., |send| send.link == id) {
             link.gives.remove(&old.alias);
             link.outgoing.forget(old.alias);
         }
-        link.gives.insert(alias, key);
-        given.to.push(Send {
-            link: id,
-            alias,
-            fresh: true,
-            after,
-            told: None,
-            epoch: false,
-            backlog: VecDeque::new(),
-            rate: BACKLOG_RATE_MIN,
-            due: Time::ZERO,
-            asked: Time::ZERO,
-        });
-        let is_peer = given.upstream.is_peer();
-        self.handle.given.store(self.given.len(), Ordering::Relaxed);
+        for (_, old) in given.held.extract_if(.., |(link, _)| *link == id) {
+            link.held.remove(&old);
+        }
+        if need == Need::Held {
+            link.held.insert(alias, key);
+            given.held.push((id, alias));
+        } else {
+            link.gives.insert(alias, key);
+            given.to.push(Send {
+                link: id,
+                alias,
+                need,
+                fresh: true,
+                after,
+                told: None,
+                epoch: false,
+                backlog: VecDeque::new(),
+                rate: BACKLOG_RATE_MIN,
+                due: Time::ZERO,
+                asked: Time::ZERO,
+            });
+        }
+        self.count_given();
+        self.paths.needs(link_id(id), name, self.need_of(id, stream).unwrap_or(need));
+        self.begin(id, key, after, need);
+    }
+
+    /// A track comes for a peer, and what is there of it goes to it; of one that is held nothing does.
+    fn begin(&mut self, id: usize, key: TrackKey, after: Option<u64>, need: Need) {
+        let (stream, is_sent) = (key.stream, need != Need::Held);
         let Some(given) = self.given.get(&key) else { return };
+        let is_peer = given.upstream.is_peer();
         match &given.upstream {
             Upstream::Home(home) => {
                 home.mail(Mail::Mirror(key, self.handle.number));
-                home.mail(Mail::RequestKeyFrame(key));
+                if is_sent {
+                    home.mail(Mail::RequestKeyFrame(key));
+                }
                 return;
             }
-            Upstream::Feed => {
-                self.start_feed(stream);
-                self.pass_metadata(id, stream);
-            }
-            Upstream::Peer { .. } => {
-                self.want_for_peers(key, after);
-                self.pass_metadata(id, stream);
-            }
+            Upstream::Feed => self.start_feed(stream),
+            Upstream::Peer { .. } => self.want_for_peers(key, after),
         }
-        let there = self.cached(key, after);
-        self.give(key, Begins::Backlog, &there);
-        if is_peer {
-            self.pass_layers(id, key.stream);
+        if is_sent {
+            self.pass_metadata(id, stream);
+            let there = self.cached(key, after);
+            self.give(key, Begins::Backlog, &there);
         }
+        if is_sent && is_peer {
+            self.pass_layers(id, stream);
+        }
+    }
+
+    /// A peer needs what it takes for something else.
+    fn needed_for(&mut self, id: usize, key: TrackKey, need: Need) {
+        let Some(given) = self.given.get_mut(&key) else { return };
+        let name = given.name.clone();
+        let send = given.to.iter_mut().find(|send| send.link == id);
+        if let Some(send) = send.filter(|_| need != Need::Held) {
+            send.need = need;
+            let need = self.need_of(id, key.stream).unwrap_or(need);
+            self.paths.needs(link_id(id), &name, need);
+            self.settle([]);
+        }
+    }
+
+    /// What a peer takes a stream from here for.
+    fn need_of(&self, id: usize, stream: StreamId) -> Option<Need> {
+        let link = self.links.get(&id)?;
+        let sent = |key: &TrackKey| {
+            let send = self.given.get(key)?.to.iter().find(|send| send.link == id)?;
+            Some(send.need)
+        };
+        let sent = link.gives.values().filter(|key| key.stream == stream).filter_map(sent);
+        let held = link.held.values().filter(|key| key.stream == stream).map(|_| Need::Held);
+        sent.chain(held).max()
+    }
+
+    fn count_given(&self) {
+        let sent = self.links.values().map(|link| link.gives.len()).sum();
+        self.handle.given.store(sent, Ordering::Relaxed);
     }
 
     pub(super) fn unsubscribe(&mut self, id: usize, alias: u64) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.outgoing.forget(alias);
-        if let Some(key) = link.gives.get(&alias).copied() {
-            self.give_no_more(key, |send| (send.link, send.alias) == (id, alias));
+        if let Some(key) = link.gives.get(&alias).or(link.held.get(&alias)).copied() {
+            self.give_no_more(key, |link, of| (link, of) == (id, alias));
         }
     }
 
@@ -268,7 +332,7 @@ impl Hub {
     pub(super) fn give_nothing(&mut self, id: usize) {
         let keys: Vec<TrackKey> = self.given.keys().copied().collect();
         for key in keys {
-            self.give_no_more(key, |send| send.link == id);
+            self.give_no_more(key, |link, _| link == id);
         }
     }
 
@@ -277,29 +341,36 @@ impl Hub {
         let of = self.given.iter().filter(|(_, given)| given.name == *name);
         let keys: Vec<TrackKey> = of.map(|(key, _)| *key).collect();
         for key in keys {
-            self.give_no_more(key, |send| send.link == id);
+            self.give_no_more(key, |link, _| link == id);
         }
     }
 
-    fn give_no_more(&mut self, key: TrackKey, whom: impl Fn(&Send) -> bool) {
+    /// By link and alias.
+    fn give_no_more(&mut self, key: TrackKey, whom: impl Fn(usize, u64) -> bool) {
         let Some(given) = self.given.get_mut(&key) else { return };
         let (name, mut left) = (given.name.clone(), Vec::new());
-        for send in given.to.extract_if(.., |send| whom(send)) {
+        for send in given.to.extract_if(.., |send| whom(send.link, send.alias)) {
             if let Some(link) = self.links.get_mut(&send.link) {
                 link.gives.remove(&send.alias);
                 link.outgoing.forget(send.alias);
-                if link.gives.values().all(|other| other.stream != key.stream) {
-                    left.push(send.link);
-                }
+                left.push(send.link);
+            }
+        }
+        for (id, alias) in given.held.extract_if(.., |(link, alias)| whom(*link, *alias)) {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.held.remove(&alias);
+                left.push(id);
             }
         }
         for id in left {
-            self.paths.gives_no_more(link_id(id), &name);
+            match self.need_of(id, key.stream) {
+                Some(need) => self.paths.needs(link_id(id), &name, need),
+                None => self.paths.gives_no_more(link_id(id), &name),
+            }
         }
-        if self.given.get(&key).is_some_and(|given| given.to.is_empty())
+        if self.given.get(&key).is_some_and(|given| given.to.is_empty() && given.held.is_empty())
             && let Some(given) = self.given.remove(&key)
         {
-            self.handle.given.store(self.given.len(), Ordering::Relaxed);
             match given.upstream {
                 Upstream::Home(home) => home.mail(Mail::Unmirror(key, self.handle.number)),
                 // It lingers.
@@ -307,6 +378,7 @@ impl Hub {
                 Upstream::Peer { .. } => self.want_idle(key),
             }
         }
+        self.count_given();
     }
 
     /// Asks where the packets come from.

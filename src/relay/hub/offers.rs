@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ::relay::control::{Form, Message};
 use cluster::paths::{Action, Figures, LinkId, Offer};
-use media::{Codec, StreamName};
+use media::{Codec, Need, StreamName};
 
 use super::{Hub, Link};
 use crate::relay::Announced;
@@ -22,6 +22,11 @@ pub(super) fn link_id(id: usize) -> LinkId {
     LinkId(id as u64)
 }
 
+/// What the paths call a link.
+pub(super) fn id_of(link: LinkId) -> Option<usize> {
+    usize::try_from(link.0).ok()
+}
+
 impl Hub {
     pub(super) fn offered(&mut self, id: usize, name: StreamName, offer: Offer<About>) {
         self.paths.offered(link_id(id), &name, offer);
@@ -36,7 +41,7 @@ impl Hub {
     /// By which link the stream comes, or would, and what was announced there.
     pub(super) fn parent(&self, name: &StreamName) -> Option<(usize, &Offer<About>)> {
         let (link, offer) = self.paths.best(name)?;
-        Some((usize::try_from(link.0).ok()?, offer))
+        Some((id_of(link)?, offer))
     }
 
     /// This node has the stream, or says more of it.
@@ -48,9 +53,9 @@ impl Hub {
         self.settle([name.clone()]);
     }
 
-    /// A peer may take the stream from here: it was told of that generation.
-    pub(super) fn gives(&mut self, id: usize, name: &StreamName, generation: u64) -> bool {
-        let may = self.paths.gives(link_id(id), name, generation);
+    /// A peer may take the stream from here, for that: it was told of that generation.
+    pub(super) fn gives(&mut self, id: usize, name: &StreamName, generation: u64, need: Need) -> bool {
+        let may = self.paths.gives(link_id(id), name, generation, need);
         if may {
             self.settle([name.clone()]);
         }
@@ -79,8 +84,7 @@ impl Hub {
 
     /// The stream that it is about, if how it comes here is to be looked at.
     fn act(&mut self, action: Action<About>) -> Option<StreamName> {
-        let link_of =
-            |hub: &Hub, link: LinkId| usize::try_from(link.0).ok().filter(|id| hub.links.contains_key(id));
+        let link_of = |hub: &Hub, link: LinkId| id_of(link).filter(|id| hub.links.contains_key(id));
         match action {
             Action::Announce { link, stream, offer } => {
                 let link = self.links.get(&link_of(self, link)?)?;
@@ -104,12 +108,13 @@ impl Hub {
             Action::Take { stream, .. } | Action::Leave { stream, .. } | Action::Lost { stream } => {
                 Some(stream)
             }
+            Action::Need { stream, .. } | Action::Hold { stream, .. } | Action::Unhold { stream, .. } => {
+                Some(stream)
+            }
             Action::Fenced { stream, generation } => {
                 tracing::warn!(%stream, generation, "another node has a newer publisher: this one's is watched here alone");
                 Some(stream)
             }
-            // A second way is known, and taken when it is needed.
-            Action::Hold { .. } | Action::Unhold { .. } => None,
         }
     }
 
@@ -135,6 +140,8 @@ impl Hub {
         self.give_older_no_more(stream.id, generation);
         stream.attach();
         self.follow_parent(name);
+        self.tell_needs(name);
+        self.follow_standby(Some(name));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use ::relay::control::{self, Encoding, Message, TrackId};
 use ::relay::flow::{Flow, OutOfBounds, Reader};
 use ::relay::hop::Arrived;
-use media::{AudioConfig, Kind, Packet, StreamName, Time};
+use media::{AudioConfig, Kind, Need, Packet, StreamName, Time};
 use metrics::{Queue, RelaySwitch};
 use sfu::{Command, LAYERS_MAX, Layer, Layers, Mail, SourceId, StreamId, TrackKey};
 use tokio::sync::mpsc;
@@ -33,6 +33,8 @@ const KEY_FRAME_US_MIN: i64 = 100_000;
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) key: TrackKey,
+    /// What the peer was told that it is taken for.
+    pub(super) need: Need,
     reader: Reader,
 }
 
@@ -52,11 +54,11 @@ struct Sink {
 /// A track that is wanted here and comes from elsewhere.
 #[derive(Debug)]
 pub(super) struct Want {
-    name: StreamName,
+    pub(super) name: StreamName,
     /// For what is counted there; who wants it keeps it.
     stream: Weak<Stream>,
     pub(super) source: SourceId,
-    generation: u64,
+    pub(super) generation: u64,
     home: ShardHandle,
     /// Its home shard takes it...
     shard: bool,
@@ -65,12 +67,14 @@ pub(super) struct Want {
     /// ...or peers do.
     peers: bool,
     /// Nobody does since.
-    idle: Option<Time>,
+    pub(super) idle: Option<Time>,
     /// How it comes; `None`: no way is known.
     leg: Option<Leg>,
     /// How it will come, once it comes that way as it does by the other, and since when it is waited for.
     next: Option<Leg>,
     next_since: Time,
+    /// Where it is held, for when that way ends.
+    pub(super) hold: Option<Leg>,
     /// When the newest came, and whether by another way than it is to come by now.
     last: Option<Time>,
     has_switched: bool,
@@ -96,7 +100,7 @@ pub(super) enum Lie {
 
 impl Want {
     fn is_wanted(&self) -> bool {
-        self.shard || self.sink.is_some() || self.peers
+        self.is_watched() || self.peers
     }
 
     /// To the home shard, in the order in which it came.
@@ -112,7 +116,12 @@ impl Want {
         }
     }
 
-    fn legs(&self) -> impl Iterator<Item = Leg> + use<> {
+    /// By somebody at this node.
+    pub(super) fn is_watched(&self) -> bool {
+        self.shard || self.sink.is_some()
+    }
+
+    pub(super) fn legs(&self) -> impl Iterator<Item = Leg> + use<> {
         self.leg.into_iter().chain(self.next)
     }
 }
@@ -136,29 +145,25 @@ impl Hub {
     /// A shard has its first subscriber of a track that comes from elsewhere.
     pub(super) fn want(&mut self, key: TrackKey) {
         let is_new = !self.wants.contains_key(&key);
-        let Some(want) = self.wanted(key, None) else { return };
-        want.shard = true;
-        if is_new {
-            return;
-        }
+        self.wanted(key, None, |want| want.shard = true);
+        let Some(want) = self.wants.get_mut(&key).filter(|_| !is_new) else { return };
         // What was there, in its order; a newer key frame follows for who begins.
         let there = want.cache.begin(key.kind, None);
         want.mail(key, &there);
         self.ask_key_frame(key);
     }
 
-    /// Peers take it, the first of them behind that number.
+    /// Peers take it, or hold it here, the first of them behind that number.
     pub(super) fn want_for_peers(&mut self, key: TrackKey, after: Option<u64>) {
-        if let Some(want) = self.wanted(key, after) {
-            want.peers = true;
-        }
+        self.wanted(key, after, |want| want.peers = true);
     }
 
     /// It is wanted; subscribed for when it was not.
-    fn wanted(&mut self, key: TrackKey, after: Option<u64>) -> Option<&mut Want> {
-        if !self.wants.contains_key(&key) {
-            let stream = self.node.streams.by_id(key.stream)?;
-            let (source, generation) = stream.relayed()?;
+    fn wanted(&mut self, key: TrackKey, after: Option<u64>, by: impl FnOnce(&mut Want)) {
+        let is_new = !self.wants.contains_key(&key);
+        if is_new {
+            let Some(stream) = self.node.streams.by_id(key.stream) else { return };
+            let Some((source, generation)) = stream.relayed() else { return };
             let want = Want {
                 name: stream.name.clone(),
                 stream: Arc::downgrade(&stream),
@@ -172,20 +177,21 @@ impl Hub {
                 leg: None,
                 next: None,
                 next_since: Time::ZERO,
+                hold: None,
                 last: None,
                 has_switched: false,
                 cache: Cache::default(),
                 after,
                 asked: Time::ZERO,
             };
-            let name = want.name.clone();
             self.wants.insert(key, want);
-            self.paths.wanted(&name, true);
-            self.settle([name]);
         }
-        let want = self.wants.get_mut(&key)?;
+        let Some(want) = self.wants.get_mut(&key) else { return };
         want.idle = None;
-        Some(want)
+        by(want);
+        let name = want.name.clone();
+        self.tell_wanted(&name);
+        self.settle(is_new.then_some(name));
     }
 
     /// A shard's last subscriber of a track is gone: to another encoding, or for good.
@@ -193,7 +199,8 @@ impl Hub {
         if let Some(want) = self.wants.get_mut(&key) {
             want.shard = false;
         }
-        self.if_idle(key);
+        self.wants_less(key);
+        self.settle([]);
     }
 
     /// No peer takes it any more.
@@ -201,7 +208,7 @@ impl Hub {
         if let Some(want) = self.wants.get_mut(&key) {
             want.peers = false;
         }
-        self.if_idle(key);
+        self.wants_less(key);
     }
 
     fn if_idle(&mut self, key: TrackKey) {
@@ -211,6 +218,14 @@ impl Hub {
         let Some(want) = self.wants.get_mut(&key).filter(|want| !want.is_wanted()) else { return };
         want.idle = Some(now.plus_us(if another { -LINGER_US } else { 0 }));
         self.end_idle(now);
+    }
+
+    /// Somebody takes a track no more.
+    fn wants_less(&mut self, key: TrackKey) {
+        self.if_idle(key);
+        if let Some(name) = self.wants.get(&key).map(|want| want.name.clone()) {
+            self.tell_wanted(&name);
+        }
     }
 
     /// An RTMP publisher's stream is watched here: the picture first, for the GOP that is there begins at once.
@@ -227,8 +242,8 @@ impl Hub {
         }
         for kind in [Kind::Video, Kind::Audio] {
             let key = TrackKey::new(id, kind);
-            let Some(want) = self.wanted(key, None) else { continue };
-            want.sink = Some(Sink { watch, to: sink.clone(), has_begun: false });
+            let sink = Sink { watch, to: sink.clone(), has_begun: false };
+            self.wanted(key, None, |want| want.sink = Some(sink));
             self.begin_sink(key);
         }
     }
@@ -266,9 +281,12 @@ impl Hub {
                 // It lingered where the frames are.
                 (want.sink, want.idle) = (None, Some(self.node.clock.now().plus_us(-LINGER_US)));
                 want.idle = want.idle.filter(|_| !want.is_wanted());
+                let name = want.name.clone();
+                self.tell_wanted(&name);
             }
         }
         self.end_idle(self.now());
+        self.settle([]);
     }
 
     /// What is there of a track that is fed or comes from elsewhere, behind that number if it is, else for who begins.
@@ -298,8 +316,9 @@ impl Hub {
         let alias = link.next_alias;
         link.next_alias += 1;
         let track = TrackId { kind: key.kind, layer: key.layer };
-        link.say(Message::Subscribe { alias, stream: name, generation, track, after });
-        link.takes.insert(alias, Taken { key, reader: Reader::default() });
+        let need = self.paths.need(&name);
+        link.say(Message::Subscribe { alias, stream: name, generation, track, after, need });
+        link.takes.insert(alias, Taken { key, need, reader: Reader::default() });
         Some((id, alias))
     }
 
@@ -378,13 +397,16 @@ impl Hub {
     }
 
     fn end_wants(&mut self, which: impl Fn(&Want) -> bool) -> Vec<(TrackKey, Want)> {
-        let ended: Vec<(TrackKey, Want)> = self.wants.extract_if(|_, want| which(want)).collect();
-        for (_, want) in &ended {
+        let gone: Vec<TrackKey> =
+            self.wants.iter().filter(|(_, want)| which(want)).map(|(key, _)| *key).collect();
+        let mut ended = Vec::new();
+        for key in gone {
+            self.drop_hold(key);
+            let Some(want) = self.wants.remove(&key) else { continue };
             self.drop_leg(want.leg);
             self.drop_leg(want.next);
-            if self.wants.values().all(|other| other.name != want.name) {
-                self.paths.wanted(&want.name, false);
-            }
+            self.tell_wanted(&want.name);
+            ended.push((key, want));
         }
         ended
     }

@@ -5,7 +5,7 @@
 //! HELLO      0   version(varint) node(text)
 //! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ... cost(varint)
 //! END        4   stream(text) generation(varint)
-//! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1) after(varint)
+//! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1) after(varint) need(1)
 //! UNSUBSCRIBE 8  alias(varint)
 //! TRACK      10  alias(varint) flags(1) codec(1) seq(8) timestamp(8) capture(8) config(length(varint) bytes)
 //! KEYFRAME   12  alias(varint)
@@ -21,7 +21,7 @@
 //! the fields of a body is passed over: later versions add there.
 
 use bytes::{Buf, Bytes, BytesMut};
-use media::{Codec, Kind, NodeId, StreamName};
+use media::{Codec, Kind, Need, NodeId, StreamName};
 
 use crate::varint;
 
@@ -161,9 +161,9 @@ pub enum Message {
         /// The announced one.
         generation: u64,
     },
-    /// Send a track.
+    /// Send a track, or hold it. Said again of the same number: it is needed for something else now.
     Subscribe {
-        /// Its number in datagrams, free so far.
+        /// Its number in datagrams, free so far. One of another number takes its place.
         alias: u64,
         /// The stream.
         stream: StreamName,
@@ -173,8 +173,10 @@ pub enum Message {
         track: TrackId,
         /// The peer has it up to this number, below [`SEQ_MAX`]: what is after it comes, if the sender has it, else the track begins as for anybody.
         after: Option<u64>,
+        /// What for.
+        need: Need,
     },
-    /// Send it no more.
+    /// Send it no more, or hold it no more.
     Unsubscribe {
         /// The subscription.
         alias: u64,
@@ -303,7 +305,14 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             };
             // One more than the number.
             let after = number(body)?.checked_sub(1);
-            Message::Subscribe { alias, stream, generation, track, after }
+            // Who says nothing of it is of a version that takes only what is watched.
+            let need = match body.first().copied() {
+                None | Some(0) => Need::Watched,
+                Some(1) => Need::Spare,
+                Some(2) => Need::Held,
+                Some(_) => return Err(Error::Number),
+            };
+            Message::Subscribe { alias, stream, generation, track, after, need }
         }
         TYPE_UNSUBSCRIBE => Message::Unsubscribe { alias: number(body)? },
         TYPE_TRACK => {
@@ -489,13 +498,18 @@ impl Message {
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
             }
-            Message::Subscribe { alias, stream, generation, track, after } => {
+            Message::Subscribe { alias, stream, generation, track, after, need } => {
                 varint::write(out, TYPE_SUBSCRIBE);
                 varint::write(out, *alias);
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
                 out.push(if track.kind == Kind::Video { VIDEO | track.layer } else { 0 });
                 varint::write(out, after.map_or(0, |after| after.saturating_add(1)));
+                out.push(match need {
+                    Need::Watched => 0,
+                    Need::Spare => 1,
+                    Need::Held => 2,
+                });
             }
             Message::Unsubscribe { alias } => {
                 varint::write(out, TYPE_UNSUBSCRIBE);

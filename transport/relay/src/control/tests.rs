@@ -52,6 +52,10 @@ fn encoding_info() -> impl Strategy<Value = Encoding> {
     )
 }
 
+fn need() -> impl Strategy<Value = Need> {
+    prop_oneof![Just(Need::Watched), Just(Need::Spare), Just(Need::Held)]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let form = prop_oneof![Just(Form::Packets), Just(Form::Frames)];
     let codecs = (codec(Kind::Audio), codec(Kind::Video));
@@ -66,13 +70,14 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (name(), num()).prop_map(|(stream, generation)| Message::End { stream, generation }),
-        (num(), name(), num(), track_id(), prop::option::of(0..SEQ_MAX)).prop_map(
-            |(alias, stream, generation, track, after)| Message::Subscribe {
+        (num(), name(), num(), track_id(), prop::option::of(0..SEQ_MAX), need()).prop_map(
+            |(alias, stream, generation, track, after, need)| Message::Subscribe {
                 alias,
                 stream,
                 generation,
                 track,
-                after
+                after,
+                need
             },
         ),
         num().prop_map(|alias| Message::Unsubscribe { alias }),
