@@ -116,6 +116,8 @@ pub enum TrackConfig {
     H264(VideoConfig),
     /// AAC.
     Aac(AudioConfig),
+    /// Opus: each packet says for itself how it is decoded.
+    Opus,
 }
 
 impl TrackConfig {
@@ -124,6 +126,7 @@ impl TrackConfig {
         match self {
             TrackConfig::H264(_) => Codec::H264,
             TrackConfig::Aac(_) => Codec::Aac,
+            TrackConfig::Opus => Codec::Opus,
         }
     }
 }

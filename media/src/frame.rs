@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{Kind, Time, TrackConfig};
 
-/// One access unit of H.264 or AAC, with the configuration it was coded under.
+/// One access unit of H.264 or AAC, or one Opus packet, with the configuration it was coded under.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The configuration of this frame's track. Compare with `Arc::ptr_eq` first: it changes rarely.
@@ -19,7 +19,7 @@ pub struct Frame {
     pub key: bool,
     /// No other frame refers to this one (H.264: every slice has nal_ref_idc 0).
     pub discardable: bool,
-    /// H.264 as AVCC with 4-byte lengths and without SPS/PPS/AUD; AAC raw.
+    /// H.264 as AVCC with 4-byte lengths and without SPS/PPS/AUD; AAC raw; an Opus packet.
     pub data: Bytes,
 }
 

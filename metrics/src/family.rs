@@ -146,6 +146,8 @@ pub(crate) const FAMILIES: &[Family] = &[
     node_counter("millrace_publisher_bytes_total", PROTOCOL, "Bytes from publishers over TCP.", |m, s| s.by(&m.bytes_in)),
     node_counter("millrace_viewer_bytes_total", PROTOCOL, "Bytes to viewers over TCP.", |m, s| s.by(&m.bytes_out)),
     node_counter("millrace_viewer_frames_dropped_total", PROTOCOL, "Frames that viewers missed because they fell behind.", |m, s| s.by(&m.viewer_frames_dropped)),
+    node_gauge("millrace_conversions", &["conversion"], "Conversions that run.", |m, s| s.by(&m.conversions)),
+    node_counter("millrace_conversions_instead_total", &["conversion"], "Conversions of sound that were begun here for a stream of another node, as no node on its way makes derived sound.", |m, s| s.by(&m.conversions_instead)),
     node_counter("millrace_conversion_frames_total", &["conversion"], "Frames that came out of a conversion.", |m, s| s.by(&m.conversion_frames)),
     node_counter("millrace_conversion_errors_total", &["conversion"], "Frames that a conversion refused.", |m, s| s.by(&m.conversion_errors)),
     node_counter("millrace_conversion_frames_dropped_total", &["conversion"], "Frames that a conversion left out by policy.", |m, s| s.by(&m.conversion_frames_dropped)),

@@ -287,6 +287,10 @@ pub struct NodeMetrics {
     pub bytes_in: By<Protocol, SharedCounter, { Protocol::COUNT }>,
     /// Bytes to viewers over TCP.
     pub bytes_out: By<Protocol, SharedCounter, { Protocol::COUNT }>,
+    /// Conversions that run now.
+    pub conversions: By<Conversion, SharedGauge, { Conversion::COUNT }>,
+    /// Those that were begun for a stream of another node, as derived sound is not to be had of it.
+    pub conversions_instead: By<Conversion, SharedCounter, { Conversion::COUNT }>,
     /// Frames that came out of a conversion.
     pub conversion_frames: By<Conversion, SharedCounter, { Conversion::COUNT }>,
     /// Frames a conversion refused.

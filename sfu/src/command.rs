@@ -34,12 +34,19 @@ pub struct TrackKey {
     pub kind: Kind,
     /// Which encoding of simulcast, by its place in the publisher's SDP; 0 for everything without.
     pub layer: u8,
+    /// Sound in the form that the publisher does not send. Shards have none of it: it is for nodes.
+    pub derived: bool,
 }
 
 impl TrackKey {
     /// The first or only encoding.
     pub const fn new(stream: StreamId, kind: Kind) -> TrackKey {
-        TrackKey { stream, kind, layer: 0 }
+        TrackKey { stream, kind, layer: 0, derived: false }
+    }
+
+    /// That encoding of the picture.
+    pub const fn picture(stream: StreamId, layer: u8) -> TrackKey {
+        TrackKey { layer, ..TrackKey::new(stream, Kind::Video) }
     }
 }
 

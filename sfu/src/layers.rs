@@ -289,7 +289,7 @@ impl Shard {
 
     /// The track of a stream's encoding, if it is here.
     fn layer_track(&self, stream: StreamId, layer: u8) -> Option<usize> {
-        self.track_by_key.get(&TrackKey { stream, kind: Kind::Video, layer }).copied()
+        self.track_by_key.get(&TrackKey::picture(stream, layer)).copied()
     }
 
     fn layer_tracks(&self, stream: StreamId) -> [Option<usize>; LAYERS_MAX] {
@@ -500,7 +500,7 @@ impl Shard {
             Upstream::Home(home) => home,
             _ => self.config.id,
         };
-        let target = target.map(|layer| self.track(TrackKey { stream, kind: Kind::Video, layer }, home));
+        let target = target.map(|layer| self.track(TrackKey::picture(stream, layer), home));
         if target != next {
             if let Some(next) = next {
                 self.unsubscribe(next, at);

@@ -35,7 +35,8 @@ impl Shard {
                 let mut published = Vec::new();
                 for media in medias {
                     let encodings = media.rids.len().clamp(1, LAYERS_MAX) as u8;
-                    let track = |layer| self.track(TrackKey { stream, kind: media.kind, layer }, home);
+                    let track =
+                        |layer| self.track(TrackKey { layer, ..TrackKey::new(stream, media.kind) }, home);
                     let tracks: Vec<usize> = (0..encodings).map(track).collect();
                     if tracks.len() > 1 {
                         self.layered(stream, &tracks);

@@ -1,19 +1,19 @@
-//! An RTMP publisher's stream for peers: one more reader of the frame log, whose frames are cut into packets, once for all. H.264 is cut as for WebRTC, with its DTS
-//! offset beside it; an AAC frame is cut into pieces as it is, and nearly always is one.
+//! Frames of a stream for peers: one more reader of the frame log, whose frames are cut into packets, once for all. H.264 is cut as for WebRTC, with its DTS
+//! offset beside it; an AAC frame is cut into pieces as it is, and nearly always is one; an Opus packet is one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ::relay::datagram;
 use media::payload::{self, RtpPayload};
-use media::{Frame, Kind, Packet, Time, TrackConfig};
+use media::{Codec, Frame, Kind, Packet, Time, TrackConfig};
 use sfu::StreamId;
 use tokio::sync::mpsc;
 
 use super::Handle;
 use super::link::FromLink;
 use crate::stream::Stream;
-use crate::stream::log::{Entry, Read};
+use crate::stream::log::{Entry, Read, Takes};
 
 /// An AAC frame is 6144 bits a channel at most (ISO/IEC 14496-3 section 4.5.3.1), and channels are 48: what is longer is none.
 pub const SOUND_LEN_MAX: usize = 768 * 48;
@@ -47,8 +47,14 @@ pub fn piece_bytes(datagram_bytes: Option<usize>) -> usize {
 }
 
 /// Runs until it is aborted or the log ends: the GOP that is there, and what comes.
-pub async fn run(stream: Arc<Stream>, id: (StreamId, u64), hub: mpsc::Sender<FromLink>, relay: Arc<Handle>) {
-    let mut reader = stream.log.prompt_reader();
+pub async fn run(
+    stream: Arc<Stream>,
+    takes: Takes,
+    id: (StreamId, u64),
+    hub: mpsc::Sender<FromLink>,
+    relay: Arc<Handle>,
+) {
+    let mut reader = stream.log.prompt_reader(takes);
     let mut payloads = Vec::new();
     // Capture minus decode time of the first frame: one line for sound and pictures, so that they stay together.
     let mut base_us = None;
@@ -78,6 +84,9 @@ pub fn cut(frame: &Frame, capture: Time, piece_bytes: usize, payloads: &mut Vec<
     match frame.kind() {
         Kind::Video => payload::h264::packetize(frame, piece_bytes, payloads),
         Kind::Audio if frame.data.len() > SOUND_LEN_MAX => {}
+        Kind::Audio if codec == Codec::Opus => {
+            payloads.push(RtpPayload { bytes: frame.data.clone(), marker: false, key_start: true });
+        }
         Kind::Audio => {
             let mut rest = frame.data.clone();
             while !rest.is_empty() {

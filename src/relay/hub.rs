@@ -168,7 +168,7 @@ impl Hub {
                 // Somebody may publish it elsewhere.
                 self.settle([name]);
             }
-            Local::Watch { stream, source, watch, sink } => self.watch(stream, source, watch, &sink),
+            Local::Watch { key, source, watch, sink } => self.watch(key, source, watch, sink),
             Local::Unwatch(watch) => self.unwatch(watch),
             Local::Ask { right, name, query, answer } => self.ask(right, name, query, answer),
         }
@@ -273,8 +273,8 @@ impl Hub {
         };
         let Some(link) = self.links.get_mut(&id).filter(|_| may) else { return };
         match message {
-            Message::Announce { stream, generation, form, codecs, path, cost_us } => {
-                let about = About { form, codecs };
+            Message::Announce { stream, generation, form, codecs, path, cost_us, derives } => {
+                let about = About { form, codecs, derives };
                 self.offered(id, stream, Offer { generation, path, cost_us, about });
             }
             Message::End { stream, generation } => self.offered_no_more(id, &stream, generation),

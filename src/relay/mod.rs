@@ -19,7 +19,7 @@ use ::relay::control::{Form, Right};
 use anyhow::Context;
 use dashmap::DashMap;
 use media::{Codec, NodeId, StreamName};
-use sfu::{Mail, ShardId, SourceId, StreamId};
+use sfu::{Mail, ShardId, SourceId, StreamId, TrackKey};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -59,11 +59,11 @@ pub enum Local {
     Codec(StreamName, SourceId, Codec),
     /// It left.
     Left(StreamName, SourceId),
-    /// Somebody watches an RTMP publisher's stream of another node, which comes with this fence: what comes goes there.
+    /// Frames are made of a track of another node's stream, which comes with this fence: what comes goes there.
     Watch {
-        /// The stream.
-        stream: StreamId,
-        /// Its fence.
+        /// The track of it.
+        key: TrackKey,
+        /// The stream's fence.
         source: SourceId,
         /// The number of this watch, which no other has.
         watch: u64,
@@ -96,6 +96,8 @@ pub struct Announced {
     pub form: Form,
     /// Codecs of sound and picture, as far as known.
     pub codecs: [Option<Codec>; 2],
+    /// Derived sound can be had, too.
+    pub derives: bool,
 }
 
 /// How the last attempt to dial went.

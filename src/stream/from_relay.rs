@@ -1,6 +1,7 @@
 //! An RTMP publisher's stream from another node: packets of the relay, put together to frames and into the log, as if the publisher were here. Started
 //! with the first viewer of any kind; what viewers need is made of the log.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,12 @@ use bytes::{Bytes, BytesMut};
 use media::payload::{self, Reorder};
 use media::{AudioConfig, Codec, Frame, Kind, Packet, Time, TrackConfig};
 use metrics::Conversion;
-use sfu::SourceId;
-use tokio::sync::mpsc;
+use sfu::{SourceId, TrackKey};
+use tokio::sync::{mpsc, watch};
 
-use super::Stream;
+use super::conversions::derived;
+use super::to_frames::Slew;
+use super::{Shared, Stream};
 use crate::relay::{Handle, Local, SOUND_LEN_MAX};
 
 /// A hole waits this long for its packet: what viewers of RTMP may be late, less what frames wait elsewhere.
@@ -29,23 +32,36 @@ pub enum FromPeer {
     /// What a track is from now on.
     Track {
         /// Which.
-        kind: Kind,
-        /// Its first packet's number, when it is new.
+        key: TrackKey,
+        /// Its first packet's number, when it begins, or begins anew.
         begins: Option<u64>,
         /// How sound is decoded.
         config: Option<AudioConfig>,
     },
     /// What came of it.
-    Flows(Kind, Vec<Flow>),
+    Flows(TrackKey, Vec<Flow>),
+}
+
+/// Which sound is needed of a publisher of frames.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Sounds {
+    /// What it sends.
+    pub(super) aac: bool,
+    /// What is made of it at its node.
+    pub(super) opus: bool,
 }
 
 /// Runs until it is aborted or the relay has no more.
-pub async fn run(stream: Arc<Stream>, relay: Arc<Handle>, source: SourceId) {
-    let (sink, mut packets) = mpsc::channel(PACKETS_MAX);
+pub(super) async fn run(
+    stream: Arc<Stream>,
+    relay: Arc<Handle>,
+    source: SourceId,
+    mut sounds: watch::Receiver<Sounds>,
+) {
     let shared = stream.shared().clone();
-    let watch = shared.draw_id();
-    relay.tell(Local::Watch { stream: stream.id, source, watch, sink });
-    let _watch = Watching { relay, watch };
+    let (mut watching, mut packets) = Watching::new(&stream, relay, source);
+    watching.watch(TrackKey::new(stream.id, Kind::Video), true);
+    sounds.mark_changed();
     let mut tracks = Tracks::new(stream.codecs()[Kind::Video as usize].is_some());
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -55,6 +71,11 @@ pub async fn run(stream: Arc<Stream>, relay: Arc<Handle>, source: SourceId) {
                 Some(came) => tracks.take(came),
                 None => return,
             },
+            Ok(()) = sounds.changed() => {
+                let Sounds { aac, opus } = *sounds.borrow_and_update();
+                watching.watch(TrackKey::new(stream.id, Kind::Audio), aac);
+                watching.watch(derived(&stream), opus);
+            }
             _ = tick.tick() => {}
         }
         let now = shared.clock.now();
@@ -67,25 +88,79 @@ pub async fn run(stream: Arc<Stream>, relay: Arc<Handle>, source: SourceId) {
     }
 }
 
+/// The same of a browser that publishes at another node: AAC that is made there, for the pictures that are put together here. Runs until it is aborted or
+/// the relay has no more.
+pub(super) async fn run_aac(stream: Arc<Stream>, relay: Arc<Handle>, source: SourceId) {
+    let shared = stream.shared().clone();
+    let (mut watching, mut packets) = Watching::new(&stream, relay, source);
+    watching.watch(derived(&stream), true);
+    let (mut sound, mut slew) = (Aac::new(), Slew::default());
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            came = packets.recv() => match came {
+                Some(came) => sound.take(came),
+                None => return,
+            },
+            _ = tick.tick() => {}
+        }
+        // Its node has nothing to make AAC of.
+        if let Some(codec) = stream.codecs()[Kind::Audio as usize].filter(|codec| *codec != Codec::Opus) {
+            return stream.refuse_codec(source, codec);
+        }
+        let now = shared.clock.now();
+        while let Some((frame, packet)) = sound.pop(now) {
+            let at = slew.time(packet.timestamp, Codec::Aac.clock_hz(), packet.capture);
+            stream.log.push_captured(source, Frame { dts: at, pts: at, ..frame }, at, now);
+        }
+    }
+}
+
+/// What is watched of a stream at the relay, with one number for each track, which no other watch has.
 struct Watching {
     relay: Arc<Handle>,
-    watch: u64,
+    shared: Arc<Shared>,
+    source: SourceId,
+    sink: mpsc::Sender<FromPeer>,
+    tracks: HashMap<TrackKey, u64>,
+}
+
+impl Watching {
+    fn new(stream: &Stream, relay: Arc<Handle>, source: SourceId) -> (Watching, mpsc::Receiver<FromPeer>) {
+        let (sink, packets) = mpsc::channel(PACKETS_MAX);
+        let shared = stream.shared().clone();
+        (Watching { relay, shared, source, sink, tracks: HashMap::new() }, packets)
+    }
+
+    /// From now on, or no more.
+    fn watch(&mut self, key: TrackKey, on: bool) {
+        if on && !self.tracks.contains_key(&key) {
+            let (source, watch, sink) = (self.source, self.shared.draw_id(), self.sink.clone());
+            self.tracks.insert(key, watch);
+            self.relay.tell(Local::Watch { key, source, watch, sink });
+        } else if !on && let Some(watch) = self.tracks.remove(&key) {
+            self.relay.tell(Local::Unwatch(watch));
+        }
+    }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.relay.tell(Local::Unwatch(self.watch));
+        for watch in self.tracks.values() {
+            self.relay.tell(Local::Unwatch(*watch));
+        }
     }
 }
 
 struct Tracks {
     video: Reorder,
-    audio: Reorder,
+    aac: Aac,
+    /// Made of the sound where it is published.
+    opus: Reorder,
     depacketizer: payload::h264::Depacketizer,
     picture: Option<Arc<TrackConfig>>,
-    sound: Option<Arc<TrackConfig>>,
-    /// Of a sound frame in pieces: those that came, and the next one's number.
-    pieces: (BytesMut, u64),
+    opus_config: Arc<TrackConfig>,
     /// Sound waits for the first picture, or the line of both would begin too late for it; at most until then.
     held: Option<Held>,
     offsets: std::collections::BTreeMap<i64, u32>,
@@ -95,14 +170,13 @@ struct Tracks {
 
 impl Tracks {
     fn new(has_picture: bool) -> Tracks {
-        let reorder = || Reorder::new(REORDER_US, REORDER_PACKETS_MAX);
         Tracks {
             video: reorder(),
-            audio: reorder(),
+            aac: Aac::new(),
+            opus: reorder(),
             depacketizer: payload::h264::Depacketizer::new(),
             picture: None,
-            sound: None,
-            pieces: (BytesMut::new(), 0),
+            opus_config: Arc::new(TrackConfig::Opus),
             held: has_picture.then_some(Held::ForAPicture),
             offsets: std::collections::BTreeMap::new(),
             counted: 0,
@@ -111,31 +185,27 @@ impl Tracks {
     }
 
     fn take(&mut self, came: FromPeer) {
-        match came {
-            FromPeer::Track { kind, begins, config } => {
-                let reorder = if kind == Kind::Video { &mut self.video } else { &mut self.audio };
-                if let Some(seq) = begins {
-                    reorder.begins(seq);
+        let (FromPeer::Track { key, .. } | FromPeer::Flows(key, _)) = &came;
+        match (key.kind, key.derived) {
+            (Kind::Audio, false) => self.aac.take(came),
+            (Kind::Audio, true) => take(&mut self.opus, came),
+            (Kind::Video, _) => {
+                if let FromPeer::Flows(_, flows) = &came {
+                    self.note_offsets(flows);
                 }
-                self.sound = config.map(|config| Arc::new(TrackConfig::Aac(config))).or(self.sound.take());
+                take(&mut self.video, came);
             }
-            FromPeer::Flows(kind, flows) => {
-                let reorder = if kind == Kind::Video { &mut self.video } else { &mut self.audio };
-                for flow in flows {
-                    match flow {
-                        Flow::Packet(Out { packet, dts_offset, .. }) => {
-                            if kind == Kind::Video {
-                                self.offsets.insert(packet.timestamp, dts_offset);
-                            }
-                            reorder.push(packet);
-                        }
-                        Flow::LeftOut { seq, count } => reorder.leave_out(seq, count.into()),
-                    }
-                }
-                while self.offsets.len() > OFFSETS_MAX {
-                    self.offsets.pop_first();
-                }
+        }
+    }
+
+    fn note_offsets(&mut self, flows: &[Flow]) {
+        for flow in flows {
+            if let Flow::Packet(Out { packet, dts_offset, .. }) = flow {
+                self.offsets.insert(packet.timestamp, *dts_offset);
             }
+        }
+        while self.offsets.len() > OFFSETS_MAX {
+            self.offsets.pop_first();
         }
     }
 
@@ -163,24 +233,88 @@ impl Tracks {
         if self.holds_sound(now) {
             return None;
         }
-        while let Some(packet) = self.audio.pop(now) {
-            let Some(config) = self.sound.clone().filter(|_| packet.codec == Codec::Aac) else { continue };
-            let Some(data) = self.piece(&packet) else { continue };
-            let at = Time::from_ticks(packet.timestamp, Codec::Aac.clock_hz());
-            let frame = Frame { config, dts: at, pts: at, key: true, discardable: false, data };
+        if let Some((frame, packet)) = self.aac.pop(now) {
             return Some((frame, packet.capture));
+        }
+        while let Some(packet) = self.opus.pop(now) {
+            if packet.codec == Codec::Opus {
+                let capture = packet.capture;
+                return Some((sound(self.opus_config.clone(), &packet, packet.payload.clone()), capture));
+            }
         }
         None
     }
 
     fn holds_sound(&mut self, now: Time) -> bool {
-        let comes = self.audio.next_deadline().is_some();
+        let comes = self.aac.reorder.next_deadline().or(self.opus.next_deadline()).is_some();
         match self.held {
             Some(Held::ForAPicture) if comes => self.held = Some(Held::Until(now.plus_us(REORDER_US))),
             Some(Held::Until(until)) if now >= until => self.held = None,
             _ => {}
         }
         self.held.is_some()
+    }
+}
+
+fn reorder() -> Reorder {
+    Reorder::new(REORDER_US, REORDER_PACKETS_MAX)
+}
+
+/// What came of a track, to be put in order.
+fn take(of: &mut Reorder, came: FromPeer) {
+    match came {
+        FromPeer::Track { begins, .. } => {
+            if let Some(seq) = begins {
+                // What came of it before it was asked for again is another part of it.
+                *of = reorder();
+                of.begins(seq);
+            }
+        }
+        FromPeer::Flows(_, flows) => {
+            for flow in flows {
+                match flow {
+                    Flow::Packet(Out { packet, .. }) => of.push(packet),
+                    Flow::LeftOut { seq, count } => of.leave_out(seq, count.into()),
+                }
+            }
+        }
+    }
+}
+
+/// A frame of sound, by its last packet.
+fn sound(config: Arc<TrackConfig>, packet: &Packet, data: Bytes) -> Frame {
+    let at = Time::from_ticks(packet.timestamp, packet.codec.clock_hz());
+    Frame { config, dts: at, pts: at, key: true, discardable: false, data }
+}
+
+/// A track of AAC.
+struct Aac {
+    reorder: Reorder,
+    config: Option<Arc<TrackConfig>>,
+    /// Of a frame in pieces: those that came, and the next one's number.
+    pieces: (BytesMut, u64),
+}
+
+impl Aac {
+    fn new() -> Aac {
+        Aac { reorder: reorder(), config: None, pieces: (BytesMut::new(), 0) }
+    }
+
+    fn take(&mut self, came: FromPeer) {
+        if let FromPeer::Track { config: Some(config), .. } = &came {
+            self.config = Some(Arc::new(TrackConfig::Aac(config.clone())));
+        }
+        take(&mut self.reorder, came);
+    }
+
+    /// The next frame that is whole, with its last packet.
+    fn pop(&mut self, now: Time) -> Option<(Frame, Packet)> {
+        while let Some(packet) = self.reorder.pop(now) {
+            let Some(config) = self.config.clone().filter(|_| packet.codec == Codec::Aac) else { continue };
+            let Some(data) = self.piece(&packet) else { continue };
+            return Some((sound(config, &packet, data), packet));
+        }
+        None
     }
 
     /// A frame of sound, with its last piece.
@@ -226,6 +360,10 @@ mod tests {
         Frame { config, dts: at, pts: at, key: true, discardable: false, data }
     }
 
+    fn key() -> TrackKey {
+        TrackKey::new(sfu::StreamId(1), Kind::Audio)
+    }
+
     fn flow(packet: Packet) -> Flow {
         Flow::Packet(Out { packet, dts_offset: 0, config: Bytes::new(), ingest: Time::ZERO })
     }
@@ -234,14 +372,14 @@ mod tests {
     fn through(frames: &[Frame], lost: &[u64]) -> Vec<Bytes> {
         let mut tracks = Tracks::new(false);
         let TrackConfig::Aac(config) = (*frames[0].config).clone() else { unreachable!("it is sound") };
-        tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
+        tracks.take(FromPeer::Track { key: key(), begins: Some(1), config: Some(config) });
         let mut seq = 0;
         for frame in frames {
             for packet in cut(frame, frame.pts, payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
                 seq += 1;
                 assert!(packet.payload.len() <= payload::PAYLOAD_LEN_MAX);
                 if !lost.contains(&seq) {
-                    tracks.take(FromPeer::Flows(Kind::Audio, vec![flow(Packet { seq, ..packet })]));
+                    tracks.take(FromPeer::Flows(key(), vec![flow(Packet { seq, ..packet })]));
                 }
             }
         }
@@ -265,9 +403,9 @@ mod tests {
     fn sound_waits_for_the_first_picture_and_not_for_ever() {
         let mut tracks = Tracks::new(true);
         let TrackConfig::Aac(config) = (*sound(5).config).clone() else { unreachable!("it is sound") };
-        tracks.take(FromPeer::Track { kind: Kind::Audio, begins: Some(1), config: Some(config) });
+        tracks.take(FromPeer::Track { key: key(), begins: Some(1), config: Some(config) });
         for packet in cut(&sound(5), Time::ZERO, payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets {
-            tracks.take(FromPeer::Flows(Kind::Audio, vec![flow(Packet { seq: 1, ..packet })]));
+            tracks.take(FromPeer::Flows(key(), vec![flow(Packet { seq: 1, ..packet })]));
         }
         assert!(tracks.pop(Time::from_ms(50)).is_none());
         assert!(tracks.pop(Time::from_ms(50).plus_us(REORDER_US - 1)).is_none());

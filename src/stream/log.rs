@@ -4,15 +4,19 @@
 //! Viewers over TCP are woken for each picture (or for several, by setting), and what sound came since goes with it: most of what a frame costs a
 //! viewer is the wake-up and the system call, and sound would make five of eight. Whoever wants each frame at once says so ([`FrameLog::prompt_reader`]).
 
+mod headers;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use media::flv::{self, Metadata};
-use media::{Frame, Kind, Time, TrackConfig};
+use media::{Codec, Frame, Kind, Time, TrackConfig};
 use sfu::SourceId;
 use tokio::sync::watch;
+
+pub use headers::{Before, Headers, rtmp_header};
 
 /// How much the log keeps, and how far behind a viewer may be.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +39,29 @@ const SOUND_HELD_US: i64 = 30_000;
 
 /// Clocks differ by no more than a part of so many.
 const DRIFT: i64 = 10_000;
+
+/// What of a stream a reader takes. Sound is there in two forms, when both are needed: the one that was published, and the one that was made of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takes {
+    /// What RTMP and FLV carry: pictures and AAC.
+    Frames,
+    /// What becomes packets: pictures and Opus.
+    Packets,
+    /// AAC alone, and what was there before is not for it.
+    Aac,
+    /// All there is.
+    All,
+}
+
+impl Takes {
+    const fn has(self, codec: Codec) -> bool {
+        match codec {
+            Codec::Aac => !matches!(self, Takes::Packets),
+            Codec::Opus => matches!(self, Takes::Packets | Takes::All),
+            _ => !matches!(self, Takes::Aac),
+        }
+    }
+}
 
 /// A frame with its place in the log and the bytes that players share.
 #[derive(Debug)]
@@ -112,7 +139,8 @@ struct Inner {
     rebase: bool,
     offset_us: i64,
     last: Option<(Time, Time)>,
-    last_dts: [Option<Time>; 2],
+    /// Of AAC, pictures, and Opus.
+    last_dts: [Option<Time>; 3],
     source_began: Option<Time>,
     /// Capture minus decode time, and by which frame it was known last.
     capture_line: Option<(i64, Time)>,
@@ -173,6 +201,22 @@ impl FrameLog {
         }
     }
 
+    /// Viewers of frames come after there were none: what is left of `source` is nothing to begin with.
+    pub fn begin_anew(&self, source: SourceId) {
+        let mut inner = self.lock();
+        if source == inner.source {
+            inner.let_go();
+            inner.clear();
+            (inner.audio, inner.video, inner.source_began) = (None, None, None);
+        }
+    }
+
+    /// A track comes from now on that did not: new viewers wait for it as for those of a new source.
+    pub fn expect_track(&self, now: Time) {
+        let began = &mut self.lock().source_began;
+        *began = began.map(|_| now);
+    }
+
     /// What `source` says of itself from now on; `false` when that is no news, or it is an older source.
     pub fn publish_metadata(&self, source: SourceId, published: Bytes) -> bool {
         let mut inner = self.lock();
@@ -194,11 +238,21 @@ impl FrameLog {
     }
 
     /// The same of one that came to its publisher's node before.
-    pub fn push_captured(&self, source: SourceId, mut frame: Frame, captured: Time, now: Time) -> bool {
+    pub fn push_captured(&self, source: SourceId, frame: Frame, captured: Time, now: Time) -> bool {
+        self.put(source, frame, Some(captured), now)
+    }
+
+    /// The same of sound that was made of what is in the log: its times are the log's already.
+    pub fn push_made(&self, source: SourceId, frame: Frame, now: Time) -> bool {
+        self.put(source, frame, None, now)
+    }
+
+    fn put(&self, source: SourceId, mut frame: Frame, captured: Option<Time>, now: Time) -> bool {
         let mut inner = self.lock();
-        if source != inner.source {
+        if source != inner.source || (captured.is_none() && inner.rebase) {
             return false;
         }
+        let is_opus = frame.config.codec() == Codec::Opus;
         if inner.rebase {
             inner.rebase = false;
             let (dts, at) = inner.last.unwrap_or((Time::ZERO, now));
@@ -208,22 +262,29 @@ impl FrameLog {
         inner.source_began.get_or_insert(now);
         let cts = frame.pts.since(frame.dts).max(0);
         let kind = frame.kind();
-        // The other track's first frame may be some milliseconds older than the one that began the line; on the wire there is no time before 0.
-        frame.dts = frame.dts.plus_us(inner.offset_us).max(Time::ZERO);
-        let last = &mut inner.last_dts[kind as usize];
+        if captured.is_some() {
+            frame.dts = frame.dts.plus_us(inner.offset_us);
+        }
+        if !is_opus {
+            // The other track's first frame may be some milliseconds older than the one that began the line; on the wire there is no time before 0.
+            frame.dts = frame.dts.max(Time::ZERO);
+        }
+        let last = &mut inner.last_dts[if is_opus { 2 } else { kind as usize }];
         frame.dts = last.map_or(frame.dts, |last| frame.dts.max(last));
         *last = Some(frame.dts);
         frame.pts = frame.dts.plus_us(cts);
         let captured = inner.captured(frame.dts, captured);
         inner.last = Some((inner.last.map_or(frame.dts, |(dts, _)| dts.max(frame.dts)), now));
-        let slot = match kind {
-            Kind::Audio => &mut inner.audio,
-            Kind::Video => &mut inner.video,
-        };
-        if slot.as_ref().is_none_or(|config| !Arc::ptr_eq(config, &frame.config)) {
-            *slot = Some(frame.config.clone());
+        if !is_opus {
+            let slot = match kind {
+                Kind::Audio => &mut inner.audio,
+                Kind::Video => &mut inner.video,
+            };
+            if slot.as_ref().is_none_or(|config| !Arc::ptr_eq(config, &frame.config)) {
+                *slot = Some(frame.config.clone());
+            }
+            inner.rates.count(kind, frame.data.len(), now);
         }
-        inner.rates.count(kind, frame.data.len(), now);
         inner.bytes += frame.data.len();
         let seq = inner.first + inner.entries.len() as u64;
         if kind == Kind::Video && frame.key {
@@ -240,7 +301,8 @@ impl FrameLog {
             flv: OnceLock::new(),
         }));
         inner.trim(&self.limits, now);
-        let flush = inner.is_due(kind, self.limits.merge_us, now);
+        // Nobody whom that wakes takes Opus.
+        let flush = !is_opus && inner.is_due(kind, self.limits.merge_us, now);
         drop(inner);
         self.pushed.send_replace(());
         if flush {
@@ -304,18 +366,18 @@ impl FrameLog {
 
     /// A viewer's cursor, at the newest key frame (or at live, without video). Frames older than that are not for it. It is woken for pictures.
     pub fn reader(self: &Arc<Self>) -> Reader {
-        self.reader_woken_by(&self.flushed)
+        self.reader_woken_by(&self.flushed, Takes::Frames)
     }
 
     /// The same, woken for each frame.
-    pub fn prompt_reader(self: &Arc<Self>) -> Reader {
-        self.reader_woken_by(&self.pushed)
+    pub fn prompt_reader(self: &Arc<Self>, takes: Takes) -> Reader {
+        self.reader_woken_by(&self.pushed, takes)
     }
 
-    fn reader_woken_by(self: &Arc<Self>, wake: &watch::Sender<()>) -> Reader {
+    fn reader_woken_by(self: &Arc<Self>, wake: &watch::Sender<()>, takes: Takes) -> Reader {
         let inner = self.lock();
         let head = inner.first + inner.entries.len() as u64;
-        let cursor = inner.key.unwrap_or(head);
+        let cursor = inner.key.filter(|_| takes != Takes::Aac).unwrap_or(head);
         let catch_up = inner.catch_up(cursor);
         let ends_before = inner.ends;
         drop(inner);
@@ -323,6 +385,7 @@ impl FrameLog {
             log: self.clone(),
             // Before the first look at the log: what comes in between wakes it.
             wake: wake.subscribe(),
+            takes,
             cursor,
             caught_up: false,
             catch_up,
@@ -339,8 +402,12 @@ impl Inner {
         self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
     }
 
-    /// When it was captured that is decoded then and came then: by the frames that came least late, so that whoever reads the log has the same line.
-    fn captured(&mut self, dts: Time, came: Time) -> Time {
+    /// When it was captured that is decoded then and came then, if it is not made here: by the frames that came least late, so that whoever reads the log has
+    /// the same line.
+    fn captured(&mut self, dts: Time, came: Option<Time>) -> Time {
+        let Some(came) = came else {
+            return dts.plus_us(self.capture_line.map_or(0, |(line_us, _)| line_us));
+        };
         let late_us = came.since(dts);
         let line_us = self.capture_line.map_or(late_us, |(line_us, at)| {
             // The encoder's clock may be slower than this one.
@@ -450,6 +517,7 @@ impl Rates {
 pub struct Reader {
     log: Arc<FrameLog>,
     wake: watch::Receiver<()>,
+    takes: Takes,
     cursor: u64,
     /// It has all there is: the next wake-up is waited for.
     caught_up: bool,
@@ -576,7 +644,9 @@ impl Reader {
             }
             // Pictures start at a key frame; sound goes with them, or alone while no video is in sight.
             self.picture |= entry.frame.kind() == Kind::Video && entry.frame.key;
-            if self.picture || (entry.frame.kind() == Kind::Audio && inner.video.is_none()) {
+            let alone = inner.video.is_none() || self.takes == Takes::Aac;
+            let begins = self.picture || (entry.frame.kind() == Kind::Audio && alone);
+            if begins && self.takes.has(entry.frame.config.codec()) {
                 bytes += entry.frame.data.len();
                 batch.push(entry.clone());
             }
@@ -590,51 +660,6 @@ impl Reader {
         }
         ended.map(Read::Ended)
     }
-}
-
-/// What a player must be told before its first frame and whenever a configuration, or what the publisher says of the stream, changes.
-#[derive(Debug)]
-pub struct Headers {
-    sent: [Option<Arc<TrackConfig>>; 2],
-    published: Bytes,
-}
-
-/// What comes before a frame.
-#[derive(Debug, Default)]
-pub struct Before {
-    /// The metadata is told again: the track was another before (a new publisher, another size), or the publisher says something else.
-    pub metadata: bool,
-    /// The sequence header of a new configuration, as a message body.
-    pub sequence_header: Option<Bytes>,
-}
-
-impl Headers {
-    /// For a player that was told this.
-    pub fn new(told: &Metadata) -> Headers {
-        Headers { sent: [None, None], published: told.published.clone() }
-    }
-
-    /// What to send before `entry`; mostly nothing.
-    pub fn before(&mut self, entry: &Entry) -> Before {
-        let mut before = Before::default();
-        let sent = &mut self.sent[entry.frame.kind() as usize];
-        if sent.as_ref().is_none_or(|config| !Arc::ptr_eq(config, &entry.frame.config)) {
-            let old = sent.replace(entry.frame.config.clone());
-            before.metadata = old.is_some_and(|old| old != entry.frame.config);
-            before.sequence_header = Some(flv::sequence_header(&entry.frame.config));
-        }
-        // What is unknown yet, or any more, is nothing to tell.
-        if !entry.published.is_empty() && !entry.is_published_with(&self.published) {
-            self.published = entry.published.clone();
-            before.metadata = true;
-        }
-        before
-    }
-}
-
-/// A sequence header as RTMP chunks at the time of the frame it comes before.
-pub fn rtmp_header(entry: &Entry, body: &Bytes) -> Vec<Bytes> {
-    rtmp_message(entry.frame.kind(), entry.frame.dts, &[], body)
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
-//! Streams: a name, who publishes, who watches, and the two conversions between packets and frames, each running only while somebody
+//! Streams: a name, who publishes, who watches, and the conversions between packets and frames, each running only while somebody
 //! needs it. A stream is not its publisher's connection: publishers come back, viewers stay.
 
+mod conversions;
 pub mod from_relay;
 mod guards;
 pub mod home;
 pub mod log;
+mod to_aac;
 pub mod to_frames;
+mod to_opus;
 pub mod to_packets;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +20,6 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use media::{Codec, Frame, Kind, NodeId, StreamName, Time};
 use sfu::{CloseReason, Command, Layers, SourceId, StreamId, TrackKey};
-use tokio::task::AbortHandle;
 
 use crate::clients::{Client, ClientKind, Clients};
 use crate::clock::Clock;
@@ -25,6 +27,7 @@ use crate::config::{BFrames, Config};
 use crate::directory::Held;
 use crate::media_plane::{Order, ShardHandle};
 use crate::relay;
+use conversions::Conversions;
 pub use guards::{PublishGuard, WatchGuard};
 use home::{Home, Homes};
 use log::{Ended, FrameLog, LogLimits};
@@ -97,20 +100,16 @@ struct State {
     rids: Vec<String>,
     /// What the encodings are like, of a stream from another node.
     layers: Layers,
-    to_packets: Option<Conversion>,
-    to_frames: Option<Conversion>,
-    from_relay: Option<Conversion>,
+    /// Derived sound comes from the publisher's node, where it is another.
+    derives: bool,
+    /// Derived sound of the publisher here is taken by other nodes.
+    for_peers: bool,
+    conversions: Conversions,
     /// Nobody watches since.
     unwatched: Option<Time>,
     refused: Option<String>,
     packets_refused: Option<String>,
     b_frames: bool,
-}
-
-#[derive(Debug)]
-struct Conversion {
-    source: SourceId,
-    task: AbortHandle,
 }
 
 /// A stream.
@@ -359,9 +358,7 @@ impl Stream {
         state.left = None;
         (state.codecs, state.rids) = ([None, None], Vec::new());
         (state.refused, state.packets_refused, state.b_frames) = (None, None, false);
-        if ingest == Ingest::Rtmp {
-            self.log.begin(source);
-        }
+        self.log.begin(source);
         self.reconcile(&mut state);
         // Under the lock, so that it is told in the order of the publishers.
         if let Some(relay) = &self.shared.relay {
@@ -405,6 +402,9 @@ impl Stream {
         match &state.publisher {
             Some(publisher) if publisher.relayed == Some(announced.generation) => {
                 state.codecs = announced.codecs;
+                if std::mem::replace(&mut state.derives, announced.derives) != announced.derives {
+                    self.reconcile(&mut state);
+                }
                 return;
             }
             Some(_) => return,
@@ -423,9 +423,8 @@ impl Stream {
         state.publisher = Some(Publisher { client: 0, ingest, source, since, relayed });
         (state.left, state.codecs, state.rids) = (None, announced.codecs, Vec::new());
         (state.refused, state.packets_refused, state.b_frames) = (None, None, false);
-        if ingest == Ingest::Rtmp {
-            self.log.begin(source);
-        }
+        state.derives = announced.derives;
+        self.log.begin(source);
         self.reconcile(&mut state);
     }
 
@@ -514,6 +513,12 @@ impl Stream {
         }
     }
 
+    /// The same of a codec.
+    pub fn refuse_codec(&self, source: SourceId, codec: Codec) {
+        let why = format!("the stream is {}, RTMP and FLV carry H.264 and AAC", codec.name());
+        self.refuse_frames(source, why);
+    }
+
     /// Why WebRTC viewers get nothing, if so.
     pub fn packets_refused(&self) -> Option<String> {
         self.lock().packets_refused.clone()
@@ -524,10 +529,12 @@ impl Stream {
         self.lock().b_frames
     }
 
-    /// A frame of an RTMP publisher: into the log, and what it tells of the stream is noted. When it was captured, less what it is shown later than
+    /// A frame of an RTMP publisher, or Opus that was made of its sound: into the log, and what it tells of the stream is noted. When it was captured, less what it is shown later than
     /// decoded, is when it came to the publisher's node.
     pub fn take_frame(&self, source: SourceId, frame: Frame, captured: Time, now: Time) {
-        self.set_codec(source, frame.config.codec());
+        if frame.config.codec() != Codec::Opus {
+            self.set_codec(source, frame.config.codec());
+        }
         if frame.pts > frame.dts && !self.has_b_frames() {
             self.note_b_frames(source);
         }
@@ -595,9 +602,7 @@ impl Stream {
         let mut state = self.lock();
         if state.unwatched.is_some_and(|since| now.since(since) >= LINGER_US) {
             state.unwatched = None;
-            if let Some(running) = state.from_relay.take() {
-                running.task.abort();
-            }
+            state.conversions.from_relay = None;
         }
         let over = state.left.is_some_and(|left| now - left > self.shared.grace);
         if over && state.publisher.is_none() {
@@ -612,52 +617,5 @@ impl Stream {
         let lingers = state.unwatched.is_some_and(|since| now.since(since) < LINGER_US);
         let over = state.publisher.as_ref().is_none_or(|publisher| publisher.relayed.is_some() && !lingers);
         over && state.left.is_none() && state.viewers == [0; 3]
-    }
-
-    /// Starts and ends the conversions, so that what runs is what is needed.
-    fn reconcile(&self, state: &mut State) {
-        let Some(me) = self.me.upgrade() else { return };
-        let metrics = &self.shared.metrics;
-        let source_of =
-            |ingest: Ingest| state.publisher.as_ref().filter(|p| p.ingest == ingest).map(|p| p.source);
-        let packets = source_of(Ingest::Rtmp).filter(|_| state.viewers[Watch::Whep as usize] > 0);
-        let frames = source_of(Ingest::Whip)
-            .filter(|_| state.viewers[Watch::Rtmp as usize] + state.viewers[Watch::Flv as usize] > 0);
-        let watched = state.viewers != [0; 3];
-        state.unwatched = if watched { None } else { state.unwatched.or(Some(self.shared.clock.now())) };
-        let relayed = state.publisher.as_ref().filter(|p| p.ingest == Ingest::Rtmp && p.relayed.is_some());
-        // Who reloads a page finds the GOP there: it goes on without viewers for a while.
-        let relayed = relayed.filter(|_| watched || state.from_relay.is_some()).map(|p| p.source);
-        if let Some(relay) = &self.shared.relay {
-            settle(&mut state.from_relay, relayed, |source| {
-                let work = from_relay::run(me.clone(), relay.clone(), source);
-                crate::task::spawn(metrics.clone(), work).abort_handle()
-            });
-        }
-        settle(&mut state.to_packets, packets, |_| {
-            let fence = SourceId(self.shared.draw_id());
-            crate::task::spawn(metrics.clone(), to_packets::run(me.clone(), fence)).abort_handle()
-        });
-        settle(&mut state.to_frames, frames, |publisher| {
-            let fence = SourceId(self.shared.draw_id());
-            // Before anybody reads: what an earlier source left in the log is not this one's.
-            self.log.begin(fence);
-            crate::task::spawn(metrics.clone(), to_frames::run(me.clone(), publisher, fence)).abort_handle()
-        });
-    }
-}
-
-fn settle(
-    running: &mut Option<Conversion>,
-    wanted: Option<SourceId>,
-    start: impl FnOnce(SourceId) -> AbortHandle,
-) {
-    if running.as_ref().is_some_and(|r| Some(r.source) != wanted || r.task.is_finished())
-        && let Some(old) = running.take()
-    {
-        old.task.abort();
-    }
-    if let (None, Some(source)) = (&running, wanted) {
-        *running = Some(Conversion { source, task: start(source) });
     }
 }

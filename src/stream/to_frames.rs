@@ -1,5 +1,5 @@
-//! Packets to frames: what a browser publishes, made ready for RTMP and FLV. H.264 is put together, Opus becomes AAC. It taps the
-//! tracks at their home shard, started with the first frame viewer and ended with the last.
+//! Packets to frames: the picture that a browser publishes, made ready for RTMP and FLV. It taps the track at its home shard, started with the first frame
+//! viewer and ended with the last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use sfu::{Command, SourceId, TrackKey};
 use tokio::sync::mpsc;
 
 use super::Stream;
-use crate::convert::OpusToAac;
+use super::conversions::Counted;
 use crate::media_plane::{Order, TAP_MAX};
 
 /// A hole waits this long for its packet: NACKs come back within two round trips of most access networks.
-const REORDER_US: i64 = 200_000;
-const REORDER_PACKETS_MAX: usize = 2_048;
+pub(super) const REORDER_US: i64 = 200_000;
+pub(super) const REORDER_PACKETS_MAX: usize = 2_048;
 /// RTMP and FLV viewers start at key frames, which browsers send only when asked: ask this often while somebody watches.
 const KEY_FRAME_EVERY_US: i64 = 4_000_000;
 /// A needed key frame is asked for this often; the shard's own throttle is behind it.
@@ -26,22 +26,11 @@ const SLEW_SHARE: i64 = 20;
 /// Beyond this a step is better than a minute of slewing.
 const SLEW_US_MAX: i64 = 3_000_000;
 
-/// Runs until it is aborted. `publisher` is the fence of who publishes, `fence` this conversion's, which the log was told.
+/// Runs until it is aborted. `publisher` is the fence of who publishes, `fence` this conversion's.
 pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
     let shared = stream.shared().clone();
-    let (video_in, mut video) = mpsc::channel(TAP_MAX);
-    let (audio_in, mut audio) = mpsc::channel(TAP_MAX);
-    let _tap = Tap { stream: stream.clone(), fence };
-    for (kind, channel) in [(Kind::Video, video_in), (Kind::Audio, audio_in)] {
-        let key = TrackKey::new(stream.id, kind);
-        if stream.home.order(Order::Tap(key, fence, channel)).is_err() {
-            return tracing::warn!(stream = %stream.name, "the media plane is overloaded: no RTMP or FLV for this stream");
-        }
-    }
-    let mut sound = match Sound::new(shared.convert.aac_bps) {
-        Ok(sound) => sound,
-        Err(error) => return tracing::error!(%error, "the AAC encoder does not start"),
-    };
+    let _counted = Counted::new(&shared.metrics, Conversion::PacketsToFrames);
+    let Some((_tap, mut video)) = Tap::new(&stream, Kind::Video, fence) else { return };
     let mut picture = Picture::new();
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -49,33 +38,26 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
     let mut before = payload::h264::Counts::default();
     loop {
         tokio::select! {
-            Some(packets) = video.recv() => picture.push(packets),
-            Some(packets) = audio.recv() => sound.push(packets),
+            packets = video.recv() => match packets {
+                Some(packets) => picture.push(packets),
+                None => return,
+            },
             _ = tick.tick() => {}
-            else => return,
         }
         let now = shared.clock.now();
-        let refused = picture.pop(now, &mut frames).or_else(|| sound.pop(now, &mut frames));
+        let refused = picture.pop(now, &mut frames);
         for frame in frames.drain(..) {
-            let conversion = match frame.kind() {
-                Kind::Video => Conversion::PacketsToFrames,
-                Kind::Audio => Conversion::OpusToAac,
-            };
-            shared.metrics.conversion_frames.of(conversion).add(1);
-            stream.log.push(fence, frame, now);
+            shared.metrics.conversion_frames.of(Conversion::PacketsToFrames).add(1);
+            let captured = frame.dts;
+            stream.log.push_captured(publisher, frame, captured, now);
         }
         let counts = picture.depacketizer.counts();
         let (broken, waiting) = (counts.broken - before.broken, counts.waiting - before.waiting);
         before = counts;
         shared.metrics.conversion_errors.of(Conversion::PacketsToFrames).add(broken);
         shared.metrics.conversion_frames_dropped.of(Conversion::PacketsToFrames).add(waiting);
-        shared.metrics.conversion_errors.of(Conversion::OpusToAac).add(std::mem::take(&mut sound.errors));
         if let Some(codec) = refused {
-            stream.refuse_frames(
-                publisher,
-                format!("the stream is {}, RTMP and FLV carry H.264 and AAC", codec.name()),
-            );
-            return;
+            return stream.refuse_codec(publisher, codec);
         }
         if picture.wants_key_frame(now) {
             let key = TrackKey::new(stream.id, Kind::Video);
@@ -84,17 +66,34 @@ pub async fn run(stream: Arc<Stream>, publisher: SourceId, fence: SourceId) {
     }
 }
 
-struct Tap {
+/// A track's packets, from its home shard; no more when it is dropped.
+pub(super) struct Tap {
     stream: Arc<Stream>,
+    kind: Kind,
     fence: SourceId,
+}
+
+impl Tap {
+    /// For the conversion of that fence; none when the shard is too busy to hear of it.
+    pub(super) fn new(
+        stream: &Arc<Stream>,
+        kind: Kind,
+        fence: SourceId,
+    ) -> Option<(Tap, mpsc::Receiver<Vec<Packet>>)> {
+        let (to, packets) = mpsc::channel(TAP_MAX);
+        let tap = Tap { stream: stream.clone(), kind, fence };
+        if stream.home.order(Order::Tap(TrackKey::new(stream.id, kind), fence, to)).is_err() {
+            tracing::warn!(stream = %stream.name, ?kind, "the media plane is overloaded: no RTMP or FLV of this track");
+            return None;
+        }
+        Some((tap, packets))
+    }
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        for kind in [Kind::Video, Kind::Audio] {
-            let key = TrackKey::new(self.stream.id, kind);
-            let _ = self.stream.home.order(Order::Untap(key, self.fence));
-        }
+        let key = TrackKey::new(self.stream.id, self.kind);
+        let _ = self.stream.home.order(Order::Untap(key, self.fence));
     }
 }
 
@@ -162,51 +161,15 @@ impl Picture {
     }
 }
 
-struct Sound {
-    reorder: Reorder,
-    slew: Slew,
-    converter: OpusToAac,
-    errors: u64,
-}
-
-impl Sound {
-    fn new(aac_bps: u32) -> Result<Sound, crate::convert::Error> {
-        Ok(Sound {
-            reorder: Reorder::new(REORDER_US, REORDER_PACKETS_MAX),
-            slew: Slew::default(),
-            converter: OpusToAac::new(aac_bps)?,
-            errors: 0,
-        })
-    }
-
-    fn push(&mut self, packets: Vec<Packet>) {
-        for packet in packets {
-            self.reorder.push(packet);
-        }
-    }
-
-    fn pop(&mut self, now: Time, out: &mut Vec<Frame>) -> Option<Codec> {
-        while let Some(packet) = self.reorder.pop(now) {
-            if packet.codec != Codec::Opus {
-                return Some(packet.codec);
-            }
-            // A packet that does not decode is silence; many in a row are errors.
-            let at = self.slew.time(packet.timestamp, Codec::Opus.clock_hz(), packet.capture);
-            self.errors += u64::from(self.converter.push(&packet.payload, at, out).is_err());
-        }
-        None
-    }
-}
-
 /// From RTP time to the capture line: starts on it at once, then follows its corrections without a step.
 #[derive(Debug, Default)]
-struct Slew {
+pub(super) struct Slew {
     anchor: Option<(i64, i64)>,
     last: i64,
 }
 
 impl Slew {
-    fn time(&mut self, timestamp: i64, clock_hz: u32, capture: Time) -> Time {
+    pub(super) fn time(&mut self, timestamp: i64, clock_hz: u32, capture: Time) -> Time {
         let linear = Time::from_ticks(timestamp, clock_hz).us();
         let target = capture.us() - linear;
         let (offset, before) = self.anchor.unwrap_or((target, linear));

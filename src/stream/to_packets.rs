@@ -1,5 +1,5 @@
-//! Frames to packets: what an RTMP publisher sends, made ready for WebRTC. H.264 is cut into RTP payloads, AAC becomes Opus. It is one more reader of the
-//! frame log, started with the first WebRTC viewer and ended with the last.
+//! Frames to packets: what an RTMP publisher sends, made ready for WebRTC. H.264 is cut into RTP payloads, Opus, which was made of the AAC, is one packet a
+//! frame. It is one more reader of the frame log, started with the first WebRTC viewer and ended with the last.
 
 use std::sync::Arc;
 
@@ -9,16 +9,17 @@ use metrics::Conversion;
 use sfu::{Command, Mail, RingLimits, SourceId, TrackKey};
 
 use super::Stream;
-use super::log::{Entry, Read};
+use super::conversions::Counted;
+use super::log::{Entry, Read, Takes};
 use crate::config::BFrames;
-use crate::convert::AacToOpus;
 use crate::media_plane::Order;
 
 /// Runs until it is aborted or the log ends. `fence` is this conversion's source.
 pub async fn run(stream: Arc<Stream>, fence: SourceId) {
     let mut converter = Converter::new(stream.clone(), fence);
     // Each frame at once: an Opus frame lasts 20 ms, and browsers want them evenly spaced.
-    let mut reader = stream.log.prompt_reader();
+    let _counted = Counted::new(&stream.shared().metrics, Conversion::FramesToPackets);
+    let mut reader = stream.log.prompt_reader(Takes::Packets);
     let mut start = Start::new(reader.catch_up_picture_bytes());
     loop {
         // The GOP that is there already goes as one mail, so that who waits for it is shown it as one. The longest, 7500 packets, takes its shard 1.4 ms.
@@ -84,8 +85,6 @@ struct Converter {
     payloads: Vec<payload::RtpPayload>,
     video: Vec<Packet>,
     audio: Vec<Packet>,
-    opus: Option<(Arc<media::TrackConfig>, Option<AacToOpus>)>,
-    opus_frames: Vec<crate::convert::OpusFrame>,
 }
 
 impl Converter {
@@ -100,8 +99,6 @@ impl Converter {
             payloads: Vec::new(),
             video: Vec::new(),
             audio: Vec::new(),
-            opus: None,
-            opus_frames: Vec::new(),
         }
     }
 
@@ -109,7 +106,7 @@ impl Converter {
         self.base_us.get_or_insert(entry.captured.since(entry.frame.dts));
         match entry.frame.kind() {
             Kind::Video => self.convert_video(&entry.frame),
-            Kind::Audio => self.convert_audio(&entry.frame),
+            Kind::Audio => self.send_audio(&entry.frame),
         }
     }
 
@@ -144,42 +141,23 @@ impl Converter {
         self.stream.shared().metrics.conversion_frames.of(Conversion::FramesToPackets).add(1);
     }
 
-    fn convert_audio(&mut self, frame: &Frame) {
-        if self.opus.as_ref().is_none_or(|(config, _)| !Arc::ptr_eq(config, &frame.config)) {
-            let made = AacToOpus::new(frame.config.clone(), self.stream.shared().convert.opus_bps);
-            if let Err(error) = &made {
-                tracing::warn!(stream = %self.stream.name, %error, "WebRTC viewers get no sound: the AAC cannot be converted");
-                self.stream.shared().metrics.conversion_errors.of(Conversion::AacToOpus).add(1);
-            }
-            self.opus = Some((frame.config.clone(), made.ok()));
-        }
-        let Some((_, Some(converter))) = &mut self.opus else { return };
-        self.opus_frames.clear();
-        if let Err(error) = converter.push(frame, &mut self.opus_frames) {
-            tracing::warn!(stream = %self.stream.name, %error, "WebRTC viewers get no more sound");
-            self.stream.shared().metrics.conversion_errors.of(Conversion::AacToOpus).add(1);
-            self.opus = Some((frame.config.clone(), None));
-            return;
-        }
-        for opus in std::mem::take(&mut self.opus_frames) {
-            let capture = self.capture(opus.pts);
-            self.audio.push(Packet {
-                seq: self.audio_seq,
-                timestamp: opus.timestamp_48k,
-                arrival: capture,
-                capture,
-                codec: Codec::Opus,
-                marker: self.audio_seq == 0,
-                key_start: true,
-                discardable: false,
-                temporal: Temporal::default(),
-                descriptor: bytes::Bytes::new(),
-                fresh_source: false,
-                payload: opus.data,
-            });
-            self.audio_seq += 1;
-            self.stream.shared().metrics.conversion_frames.of(Conversion::AacToOpus).add(1);
-        }
+    fn send_audio(&mut self, frame: &Frame) {
+        let capture = self.capture(frame.pts);
+        self.audio.push(Packet {
+            seq: self.audio_seq,
+            timestamp: frame.pts.ticks(Codec::Opus.clock_hz()),
+            arrival: capture,
+            capture,
+            codec: Codec::Opus,
+            marker: self.audio_seq == 0,
+            key_start: true,
+            discardable: false,
+            temporal: Temporal::default(),
+            descriptor: bytes::Bytes::new(),
+            fresh_source: false,
+            payload: frame.data.clone(),
+        });
+        self.audio_seq += 1;
     }
 
     fn flush(&mut self) {

@@ -15,6 +15,7 @@ mod relay_frames;
 mod relay_links;
 mod relay_narrow;
 mod relay_paths;
+mod relay_sound;
 mod relay_strangers;
 mod slow_viewer;
 mod srs_api;

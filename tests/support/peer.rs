@@ -273,7 +273,7 @@ impl Peer {
         self.rtp.iter().filter(|packet| packet[1] & 0x7f == 96).map(|packet| payload(packet)).collect()
     }
 
-    /// When what a packet of pictures shows was captured, by the node's reports: in seconds of NTP. `None` before the first.
+    /// When what a packet shows, or sounds, was captured, by the node's reports: in seconds of NTP. `None` before the first.
     ///
     /// # Panics
     /// When it is no RTP packet.
@@ -281,7 +281,8 @@ impl Peer {
         let word = |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().expect("an RTP header"));
         let (ntp, rtp) = self.reports.get(&word(8))?;
         let ticks = word(4).wrapping_sub(*rtp).cast_signed();
-        Some(*ntp as f64 / 2_f64.powi(32) + f64::from(ticks) / 90_000.0)
+        let clock_hz = if packet[1] & 0x7f == 111 { 48_000.0 } else { 90_000.0 };
+        Some(*ntp as f64 / 2_f64.powi(32) + f64::from(ticks) / clock_hz)
     }
 
     /// Asks for a key frame (PLI, RFC 4585 section 6.3.1).

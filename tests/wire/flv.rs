@@ -14,6 +14,7 @@ fn the_clip_is_what_it_says() {
             TrackConfig::Aac(audio) => {
                 assert_eq!((audio.object_type, audio.sample_rate_hz, audio.channels), (2, 48_000, 2));
             }
+            TrackConfig::Opus => panic!("FLV has no Opus"),
         }
     }
     let count = |kind: Kind| frames.iter().filter(|it| it.kind() == kind).count();

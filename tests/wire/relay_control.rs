@@ -26,23 +26,25 @@ fn messages_are_these_bytes() {
             codecs: [Some(Codec::Aac), None],
             path: vec![node("x"), node("y")],
             cost_us: 300,
+            derives: true,
         },
-        b"\x11\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y\x41\x2c",
+        b"\x12\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y\x41\x2c\x01",
     );
     check(Message::End { stream: stream(), generation: 5 }, b"\x06\x04\x03a/b\x05");
     for (track, byte, after, need) in [
-        ((Kind::Audio, 0), 0, None, Need::Watched),
-        ((Kind::Video, 0), 0x80, Some(0), Need::Spare),
-        ((Kind::Video, 2), 0x82, Some(62), Need::Held),
+        ((Kind::Audio, 0, false), 0, None, Need::Watched),
+        ((Kind::Audio, 0, true), 0x40, Some(1), Need::Watched),
+        ((Kind::Video, 0, false), 0x80, Some(0), Need::Spare),
+        ((Kind::Video, 2, false), 0x82, Some(62), Need::Held),
     ] {
-        let track = TrackId { kind: track.0, layer: track.1 };
+        let track = TrackId { kind: track.0, layer: track.1, derived: track.2 };
         let subscribe = Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after, need };
         let need = [Need::Watched, Need::Spare, Need::Held].iter().position(|it| *it == need).unwrap() as u8;
         let fields = [byte, after.map_or(0, |after| after as u8 + 1), need];
         check(subscribe, &[&b"\x0a\x06\x07\x03a/b\x05"[..], &fields].concat());
     }
     // Of a version that does not say what for.
-    let track = TrackId { kind: Kind::Audio, layer: 0 };
+    let track = TrackId { kind: Kind::Audio, layer: 0, derived: false };
     let need = Need::Watched;
     let subscribe =
         Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after: None, need };

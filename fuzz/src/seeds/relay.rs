@@ -45,8 +45,9 @@ pub(super) fn messages() -> Named {
         codecs,
         path,
         cost_us: 25_000,
+        derives: true,
     };
-    let of = TrackId { kind: Kind::Video, layer: 1 };
+    let of = TrackId { kind: Kind::Video, layer: 1, derived: false };
     let says = amf0::encode(&["onMetaData".into(), Value::Object(vec![("width".to_owned(), 1280.0.into())])]);
     let published = Bytes::from(says.to_vec());
     let messages = [
@@ -54,7 +55,14 @@ pub(super) fn messages() -> Named {
         ("announce", announce),
         (
             "subscribe",
-            Message::Subscribe { alias, stream: stream(), generation, track: of, after: Some(70_000), need: media::Need::Held },
+            Message::Subscribe {
+                alias,
+                stream: stream(),
+                generation,
+                track: of,
+                after: Some(70_000),
+                need: media::Need::Held,
+            },
         ),
         ("track", Message::Track(track(true, 1 << 33))),
         ("key_frame", Message::KeyFrame { alias }),

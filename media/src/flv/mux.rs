@@ -28,11 +28,12 @@ pub fn file_header(has_audio: bool, has_video: bool) -> [u8; 13] {
 }
 
 /// The body of the sequence header that must come before a track's first frame and whenever its configuration
-/// changes.
+/// changes; nothing for Opus, which is no track of FLV's.
 pub fn sequence_header(config: &TrackConfig) -> Bytes {
-    let (head, record): (&[u8], &Bytes) = match config {
+    let (head, record): (&[u8], &[u8]) = match config {
         TrackConfig::H264(video) => (&[VIDEO_KEY, PACKET_SEQUENCE_HEADER, 0, 0, 0], &video.avcc),
         TrackConfig::Aac(audio) => (&[AUDIO_AAC, PACKET_SEQUENCE_HEADER], &audio.asc),
+        TrackConfig::Opus => (&[], &[]),
     };
     joined(head, record)
 }

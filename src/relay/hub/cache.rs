@@ -68,6 +68,11 @@ impl Cache {
         }
     }
 
+    /// The number behind the newest.
+    pub(super) fn next(&self) -> Option<u64> {
+        Some(self.newest?.saturating_add(1))
+    }
+
     /// When the newest key frame came into the cluster.
     pub(super) fn key_ingest(&self) -> Option<Time> {
         match self.flows.get(&self.key?)? {

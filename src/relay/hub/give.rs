@@ -57,24 +57,26 @@ pub(super) enum Begins {
 pub(super) enum Upstream {
     /// The track's home shard.
     Home(ShardHandle),
-    /// The stream's feed.
-    Feed,
+    /// The stream's feed, of what is published in that form.
+    Feed(Form),
     /// Another peer. The stream is here as long as that.
     Peer { _stream: Arc<Stream>, generation: u64, form: Form },
 }
 
 impl Upstream {
     pub(super) fn is_feed(&self) -> bool {
-        matches!(self, Upstream::Feed)
+        matches!(self, Upstream::Feed(_))
     }
 
     fn is_peer(&self) -> bool {
         matches!(self, Upstream::Peer { .. })
     }
 
-    fn budget_ms(&self) -> u16 {
+    /// For that track: where it comes in frames it is given as long as they are.
+    fn budget_ms(&self, key: TrackKey) -> u16 {
         match self {
-            Upstream::Feed | Upstream::Peer { form: Form::Frames, .. } => FRAMES_BUDGET_MS,
+            Upstream::Feed(_) | Upstream::Peer { form: Form::Frames, .. } => FRAMES_BUDGET_MS,
+            Upstream::Peer { form: Form::Packets, .. } if key.derived => FRAMES_BUDGET_MS,
             Upstream::Home(_) | Upstream::Peer { .. } => BUDGET_MS,
         }
     }
@@ -212,9 +214,12 @@ impl Hub {
         }
         let here = self.published.get(name).filter(|of| of.generation == generation);
         let (stream, upstream) = match here {
-            Some(of) if of.form == Form::Packets => (of.stream, Upstream::Home(of.home.clone())),
+            Some(_) if track.derived && !self.derives() => return,
+            Some(of) if of.form == Form::Packets && !track.derived => {
+                (of.stream, Upstream::Home(of.home.clone()))
+            }
             Some(_) if track.layer != 0 => return,
-            Some(of) => (of.stream, Upstream::Feed),
+            Some(of) => (of.stream, Upstream::Feed(of.form)),
             None => {
                 let Some(form) = self.parent(name).map(|(_, offer)| offer.about.form) else { return };
                 let stream = self.node.streams.get_or_create(name);
@@ -224,7 +229,7 @@ impl Hub {
                 (stream.id, Upstream::Peer { _stream: stream, generation, form })
             }
         };
-        let key = TrackKey { stream, kind: track.kind, layer: track.layer };
+        let key = TrackKey { stream, kind: track.kind, layer: track.layer, derived: track.derived };
         let Some(link) = self.links.get_mut(&id) else { return };
         let given = self.given.entry(key).or_insert_with(|| Given {
             name: name.clone(),
@@ -277,7 +282,10 @@ impl Hub {
                 }
                 return;
             }
-            Upstream::Feed => self.start_feed(stream),
+            Upstream::Feed(form) => {
+                let form = *form;
+                self.start_feed(key, form);
+            }
             Upstream::Peer { .. } => self.want_for_peers(key, after),
         }
         if is_sent {
@@ -374,7 +382,7 @@ impl Hub {
             match given.upstream {
                 Upstream::Home(home) => home.mail(Mail::Unmirror(key, self.handle.number)),
                 // It lingers.
-                Upstream::Feed => {}
+                Upstream::Feed(_) => {}
                 Upstream::Peer { .. } => self.want_idle(key),
             }
         }
@@ -387,7 +395,7 @@ impl Hub {
             Some(Upstream::Home(home)) => home.mail(Mail::RequestKeyFrame(key)),
             Some(Upstream::Peer { .. }) => self.ask_key_frame(key),
             // Nobody can be asked.
-            Some(Upstream::Feed) | None => {}
+            Some(Upstream::Feed(_)) | None => {}
         }
     }
 
@@ -406,7 +414,7 @@ impl Hub {
     pub(super) fn give(&mut self, key: TrackKey, begins: Begins, flows: &[Flow]) {
         let now = self.now();
         let Some(given) = self.given.get_mut(&key).filter(|_| !flows.is_empty()) else { return };
-        let budget_ms = given.upstream.budget_ms();
+        let budget_ms = given.upstream.budget_ms(key);
         for send in &mut given.to {
             let Some(link) = self.links.get_mut(&send.link) else { continue };
             let Some(flows) = send.begins(key.kind, begins, flows) else { continue };
@@ -426,7 +434,7 @@ impl Hub {
         let (mut next, mut full): (Option<Time>, Vec<TrackKey>) = (None, Vec::new());
         self.waiting.retain(|key| {
             let Some(given) = self.given.get_mut(key) else { return false };
-            let budget_ms = given.upstream.budget_ms();
+            let budget_ms = given.upstream.budget_ms(*key);
             for send in given.to.iter_mut().filter(|send| !send.backlog.is_empty()) {
                 let Some(link) = self.links.get_mut(&send.link) else { continue };
                 while let Some(flow) = send.backlog.pop_front_if(|_| send.due <= now) {

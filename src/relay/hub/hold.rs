@@ -43,7 +43,7 @@ impl Hub {
         let alias = link.next_alias;
         link.next_alias += 1;
         let (stream, generation) = (want.name.clone(), want.generation);
-        let track = TrackId { kind: key.kind, layer: key.layer };
+        let track = TrackId { kind: key.kind, layer: key.layer, derived: key.derived };
         link.say(Message::Subscribe { alias, stream, generation, track, after: None, need: Need::Held });
         want.hold = Some((id, alias));
     }
@@ -76,7 +76,7 @@ impl Hub {
                 let Some(taken) = link.takes.get_mut(&alias) else { continue };
                 if std::mem::replace(&mut taken.need, need) != need {
                     let (stream, generation) = (name.clone(), want.generation);
-                    let track = TrackId { kind: key.kind, layer: key.layer };
+                    let track = TrackId { kind: key.kind, layer: key.layer, derived: key.derived };
                     link.say(Message::Subscribe { alias, stream, generation, track, after: None, need });
                 }
             }

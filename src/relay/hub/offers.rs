@@ -15,6 +15,8 @@ pub(super) struct About {
     pub(super) form: Form,
     /// Of sound and picture, as far as known.
     pub(super) codecs: [Option<Codec>; 2],
+    /// Derived sound can be had, too.
+    pub(super) derives: bool,
 }
 
 /// How the paths name a link.
@@ -44,10 +46,15 @@ impl Hub {
         Some((id_of(link)?, offer))
     }
 
+    /// Whether this node converts sound for others: not beside an encoder, whose link is the narrow one.
+    pub(super) fn derives(&self) -> bool {
+        !self.node.config.cluster.is_uplink
+    }
+
     /// This node has the stream, or says more of it.
     pub(super) fn announce(&mut self, name: &StreamName) {
         if let Some(of) = self.published.get(name) {
-            let about = About { form: of.form, codecs: of.codecs };
+            let about = About { form: of.form, codecs: of.codecs, derives: self.derives() };
             self.paths.published(name, of.generation, about);
         }
         self.settle([name.clone()]);
@@ -88,8 +95,8 @@ impl Hub {
         match action {
             Action::Announce { link, stream, offer } => {
                 let link = self.links.get(&link_of(self, link)?)?;
-                let Offer { generation, path, cost_us, about: About { form, codecs } } = offer;
-                link.say(Message::Announce { stream, generation, form, codecs, path, cost_us });
+                let Offer { generation, path, cost_us, about: About { form, codecs, derives } } = offer;
+                link.say(Message::Announce { stream, generation, form, codecs, path, cost_us, derives });
                 None
             }
             Action::End { link, stream, generation } => {
@@ -123,8 +130,8 @@ impl Hub {
         let best = self.paths.best(name).map(|(_, offer)| offer.clone());
         let generation = best.as_ref().map(|best| best.generation);
         match best {
-            Some(Offer { generation, about: About { form, codecs }, path, .. }) => {
-                let announced = Announced { generation, path, form, codecs };
+            Some(Offer { generation, about: About { form, codecs, derives }, path, .. }) => {
+                let announced = Announced { generation, path, form, codecs, derives };
                 self.handle.announced.insert(name.clone(), announced);
             }
             None => {

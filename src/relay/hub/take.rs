@@ -213,7 +213,7 @@ impl Hub {
 
     fn if_idle(&mut self, key: TrackKey) {
         let now = self.now();
-        let beside = |of: &TrackKey| (of.stream, of.kind) == (key.stream, key.kind) && *of != key;
+        let beside = |of: &TrackKey| TrackKey { layer: key.layer, ..*of } == key && *of != key;
         let another = self.wants.iter().any(|(of, want)| beside(of) && want.idle.is_none());
         let Some(want) = self.wants.get_mut(&key).filter(|want| !want.is_wanted()) else { return };
         want.idle = Some(now.plus_us(if another { -LINGER_US } else { 0 }));
@@ -228,24 +228,21 @@ impl Hub {
         }
     }
 
-    /// An RTMP publisher's stream is watched here: the picture first, for the GOP that is there begins at once.
+    /// Frames are made of it here.
     pub(super) fn watch(
         &mut self,
-        id: StreamId,
+        key: TrackKey,
         source: SourceId,
         watch: u64,
-        sink: &mpsc::Sender<FromPeer>,
+        sink: mpsc::Sender<FromPeer>,
     ) {
-        let Some(stream) = self.node.streams.by_id(id) else { return };
+        let Some(stream) = self.node.streams.by_id(key.stream) else { return };
         if stream.relayed().is_none_or(|(has, _)| has != source) {
             return;
         }
-        for kind in [Kind::Video, Kind::Audio] {
-            let key = TrackKey::new(id, kind);
-            let sink = Sink { watch, to: sink.clone(), has_begun: false };
-            self.wanted(key, None, |want| want.sink = Some(sink));
-            self.begin_sink(key);
-        }
+        let sink = Sink { watch, to: sink, has_begun: false };
+        self.wanted(key, None, |want| want.sink = Some(sink));
+        self.begin_sink(key);
     }
 
     /// A maker of frames begins with what is there, or hears how what it has is decoded from now on.
@@ -255,10 +252,11 @@ impl Hub {
         let (Some(want), Some(track)) = (self.wants.get_mut(&key), track) else { return };
         let Some(sink) = &mut want.sink else { return };
         let config = AudioConfig::from_asc(track.config.clone()).ok();
-        let begins = Some(there.first().map_or(track.seq, Flow::seq)).filter(|_| !sink.has_begun);
-        let mut told = sink.to.try_send(FromPeer::Track { kind: key.kind, begins, config });
+        let first = there.first().map(Flow::seq).or(want.cache.next());
+        let begins = Some(first.unwrap_or(track.seq)).filter(|_| !sink.has_begun);
+        let mut told = sink.to.try_send(FromPeer::Track { key, begins, config });
         if told.is_ok() && !std::mem::replace(&mut sink.has_begun, true) {
-            told = sink.to.try_send(FromPeer::Flows(key.kind, there));
+            told = sink.to.try_send(FromPeer::Flows(key, there));
         }
         if told.is_err() {
             // Without that it is noise: it begins anew.
@@ -289,18 +287,20 @@ impl Hub {
         self.settle([]);
     }
 
-    /// What is there of a track that is fed or comes from elsewhere, behind that number if it is, else for who begins.
+    /// What is there of a track that is fed or comes from elsewhere, behind that number if it is, else for who begins: derived sound that is past is
+    /// not converted for viewers here either.
     pub(super) fn cached(&self, key: TrackKey, after: Option<u64>) -> Vec<Flow> {
-        let cache = |kind: Kind| match self.feeds.get(&key.stream) {
-            Some(feed) => Some(feed.cache(kind)),
-            None => self.wants.get(&TrackKey { kind, ..key }).map(|want| &want.cache),
+        let cache = |key: TrackKey| match self.feeds.get(&key.stream) {
+            Some(feed) => Some(feed.cache(key)),
+            None => self.wants.get(&key).map(|want| &want.cache),
         };
-        let Some(there) = cache(key.kind) else { return Vec::new() };
+        let Some(there) = cache(key) else { return Vec::new() };
         if let Some(behind) = after.and_then(|after| there.behind(after)) {
             return behind;
         }
         let picture = match key.kind {
-            Kind::Audio => cache(Kind::Video).and_then(Cache::key_ingest),
+            Kind::Audio if key.derived => return Vec::new(),
+            Kind::Audio => cache(TrackKey::new(key.stream, Kind::Video)).and_then(Cache::key_ingest),
             Kind::Video => None,
         };
         there.begin(key.kind, picture)
@@ -311,11 +311,14 @@ impl Hub {
         let want = self.wants.get(&key)?;
         let (name, generation, after) =
             (want.name.clone(), want.generation, want.cache.whole_up_to().or(want.after));
-        let (id, _) = self.parent(&name).filter(|(_, offer)| offer.generation == generation)?;
+        let (id, offer) = self.parent(&name).filter(|(_, offer)| offer.generation == generation)?;
+        if key.derived && !offer.about.derives {
+            return None;
+        }
         let link = self.links.get_mut(&id)?;
         let alias = link.next_alias;
         link.next_alias += 1;
-        let track = TrackId { kind: key.kind, layer: key.layer };
+        let track = TrackId { kind: key.kind, layer: key.layer, derived: key.derived };
         let need = self.paths.need(&name);
         link.say(Message::Subscribe { alias, stream: name, generation, track, after, need });
         link.takes.insert(alias, Taken { key, need, reader: Reader::default() });
@@ -513,7 +516,7 @@ impl Hub {
             }
             let peers = want.peers;
             if let Some(sink) = want.sink.as_ref().filter(|sink| sink.has_begun)
-                && sink.to.try_send(FromPeer::Flows(key.kind, flows.clone())).is_err()
+                && sink.to.try_send(FromPeer::Flows(key, flows.clone())).is_err()
             {
                 self.node.metrics.queue_overflows.of(Queue::Conversion).increment();
             }

@@ -86,7 +86,7 @@ fn a_reader_knows_the_pictures_that_are_there() {
         log.push(SourceId(1), frame(&video, i * 33, i % 30 == 0), Time::from_ms(i * 33));
         log.push(SourceId(1), frame(&audio, i * 33, true), Time::from_ms(i * 33));
     }
-    let mut reader = log.prompt_reader();
+    let mut reader = log.prompt_reader(Takes::All);
     log.push(SourceId(1), frame(&video, 2_310, false), Time::from_ms(2_310));
     assert_eq!(reader.catch_up_picture_bytes(), 10_000, "of frames 60 to 69, not of the one after them");
     entries(reader.poll());
@@ -203,7 +203,7 @@ fn sound_goes_with_the_next_picture_in_the_order_it_came() {
     let (pictures, sound) = (video(), audio());
     let push = |config, ms, key| log.push(SourceId(1), frame(config, ms, key), Time::from_ms(ms));
     push(&pictures, 0, true);
-    let (mut viewer, mut prompt) = (log.reader(), log.prompt_reader());
+    let (mut viewer, mut prompt) = (log.reader(), log.prompt_reader(Takes::All));
     assert_eq!(woken(&mut viewer), Some(vec![(Kind::Video, 0)]));
     assert_eq!(woken(&mut prompt), Some(vec![(Kind::Video, 0)]));
     push(&sound, 5, true);

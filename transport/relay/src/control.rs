@@ -3,7 +3,7 @@
 //! ```text
 //! message    length(varint) type(varint) body
 //! HELLO      0   version(varint) node(text)
-//! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ... cost(varint)
+//! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ... cost(varint) flags(1)
 //! END        4   stream(text) generation(varint)
 //! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1) after(varint) need(1)
 //! UNSUBSCRIBE 8  alias(varint)
@@ -59,6 +59,8 @@ const TYPE_ASK: u64 = 18;
 const TYPE_ANSWER: u64 = 20;
 
 const VIDEO: u8 = 1 << 7;
+const DERIVED: u8 = 1 << 6;
+const DERIVES: u8 = 1;
 const EPOCH: u8 = 1;
 const FLOWS: u8 = 1;
 const LIVE: u8 = 1 << 1;
@@ -80,6 +82,8 @@ pub struct TrackId {
     pub kind: Kind,
     /// Which encoding of the picture, below [`ENCODINGS_MAX`].
     pub layer: u8,
+    /// Sound that was made of the publisher's: Opus of frames, AAC of packets. Asked for only where it was announced.
+    pub derived: bool,
 }
 
 /// What a track is: said before its first packet, and when it changes.
@@ -153,6 +157,8 @@ pub enum Message {
         path: Vec<NodeId>,
         /// What that way costs, in microseconds.
         cost_us: u64,
+        /// Derived sound comes that way, too. Whoever does not know of it says nothing of it.
+        derives: bool,
     },
     /// The sender has it no more.
     End {
@@ -291,15 +297,17 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
                 return Err(Error::Number);
             }
             let path = (0..count).map(|_| node(body)).collect::<Result<_, _>>()?;
-            Message::Announce { stream, generation, form, codecs, path, cost_us: number(body)? }
+            let cost_us = number(body)?;
+            let derives = body.first().is_some_and(|flags| flags & DERIVES != 0);
+            Message::Announce { stream, generation, form, codecs, path, cost_us, derives }
         }
         TYPE_END => Message::End { stream: stream(body)?, generation: number(body)? },
         TYPE_SUBSCRIBE => {
             let (alias, stream, generation) = (number(body)?, stream(body)?, number(body)?);
             let track = match byte(body)? {
-                0 => TrackId { kind: Kind::Audio, layer: 0 },
+                at @ (0 | DERIVED) => TrackId { kind: Kind::Audio, layer: 0, derived: at == DERIVED },
                 at if at & VIDEO != 0 && usize::from(at & !VIDEO) < ENCODINGS_MAX => {
-                    TrackId { kind: Kind::Video, layer: at & !VIDEO }
+                    TrackId { kind: Kind::Video, layer: at & !VIDEO, derived: false }
                 }
                 _ => return Err(Error::Number),
             };
@@ -480,7 +488,7 @@ impl Message {
                 varint::write(out, *version);
                 put(out, node.as_str().as_bytes());
             }
-            Message::Announce { stream, generation, form, codecs, path, cost_us } => {
+            Message::Announce { stream, generation, form, codecs, path, cost_us, derives } => {
                 varint::write(out, TYPE_ANNOUNCE);
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
@@ -492,6 +500,7 @@ impl Message {
                     put(out, node.as_str().as_bytes());
                 }
                 varint::write(out, *cost_us);
+                out.push(if *derives { DERIVES } else { 0 });
             }
             Message::End { stream, generation } => {
                 varint::write(out, TYPE_END);
@@ -503,7 +512,11 @@ impl Message {
                 varint::write(out, *alias);
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
-                out.push(if track.kind == Kind::Video { VIDEO | track.layer } else { 0 });
+                out.push(match track.kind {
+                    Kind::Video => VIDEO | track.layer,
+                    Kind::Audio if track.derived => DERIVED,
+                    Kind::Audio => 0,
+                });
                 varint::write(out, after.map_or(0, |after| after.saturating_add(1)));
                 out.push(match need {
                     Need::Watched => 0,
