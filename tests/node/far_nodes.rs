@@ -24,6 +24,7 @@ const CUT: Config = Config { outage: true, ..FAR };
 struct Diamond {
     cluster: Cluster,
     nodes: [Node; 4],
+    standby: bool,
     name: String,
     publisher: Peer,
     viewer: Peer,
@@ -38,15 +39,24 @@ fn up(node: &Node) {
     });
 }
 
+fn start(cluster: &Cluster, id: &str, standby: bool) -> Node {
+    cluster.start_with(id, id, &[("cluster.standby", if standby { "true" } else { "false" })])
+}
+
 impl Diamond {
     fn start(name: &str, seed: u64) -> Diamond {
-        let cluster = Cluster::linked(&["ab", "ac", "bd", "cd"]).over(FAR, seed);
-        let nodes = ["a", "b", "c", "d"].map(|id| cluster.start(id));
+        Diamond::over(name, seed, FAR, true)
+    }
+
+    /// Whether nodes have streams held by a second one.
+    fn over(name: &str, seed: u64, way: Config, standby: bool) -> Diamond {
+        let cluster = Cluster::linked(&["ab", "ac", "bd", "cd"]).over(way, seed);
+        let nodes = ["a", "b", "c", "d"].map(|id| start(&cluster, id, standby));
         nodes.iter().for_each(up);
         let name = unique(name);
         let publisher = Peer::connect(&nodes[0].whip_url(&name), Way::Send);
         let viewer = Peer::connect(&nodes[3].whep_url(&name), Way::Receive);
-        let mut diamond = Diamond { cluster, nodes, name, publisher, viewer, nth: 0 };
+        let mut diamond = Diamond { cluster, nodes, standby, name, publisher, viewer, nth: 0 };
         diamond.flows(100);
         diamond
     }
@@ -86,12 +96,19 @@ impl Diamond {
 
     /// The node starts again, and stands beside the way.
     fn start_again(&mut self, node: usize) {
-        self.nodes[node] = self.cluster.start(["a", "b", "c", "d"][node]);
+        self.nodes[node] = start(&self.cluster, ["a", "b", "c", "d"][node], self.standby);
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(1) {
             self.flows(20);
         }
         up(&self.nodes[node]);
+    }
+
+    /// Tracks that are held for the viewer's node.
+    fn held(&self) -> u64 {
+        let nodes = self.nodes[3].api("/api/v1/nodes");
+        let links = nodes["nodes"]["links"].as_array().expect("links");
+        links.iter().map(|it| it["held_there"].as_u64().expect("a count")).sum()
     }
 
     /// Nothing came twice.
@@ -123,6 +140,38 @@ fn a_node_on_the_way_is_killed_again_and_again() {
     println!("gaps at kill -9: {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(1)), "{gaps:?}");
     diamond.each_once();
+}
+
+/// What viewers miss at three kills, in order; the second node has not taken the stream before, and holds it or does not.
+fn gaps_of(standby: bool) -> Vec<Duration> {
+    const FARTHER: Config = Config { delay_us: 60_000, loss: Loss::Random { per_mille: 0 }, ..FAR };
+    let mut diamond = Diamond::over("far-held", 4, FARTHER, standby);
+    let mut gaps = Vec::new();
+    for _ in 0..3 {
+        until("the second node is as it should be", LIMIT, || {
+            diamond.flows(10);
+            (diamond.held() == if standby { 2 } else { 0 }).then_some(())
+        });
+        let on_the_way = diamond.way();
+        diamond.nodes[on_the_way].process.signal("KILL");
+        gaps.push(diamond.flows(150));
+        diamond.start_again(on_the_way);
+    }
+    diamond.each_once();
+    gaps.sort();
+    gaps
+}
+
+#[test]
+fn what_is_held_comes_a_round_trip_sooner_when_a_node_is_killed() {
+    let gaps = std::thread::scope(|scope| {
+        [false, true]
+            .map(|standby| scope.spawn(move || gaps_of(standby)))
+            .map(|it| it.join().expect("no panic"))
+    });
+    println!("gaps at kill -9 without and with a standby: {gaps:?}");
+    // A round trip of the link between the second node and the publisher's is 120 ms.
+    assert!(gaps[1][1] + Duration::from_millis(30) < gaps[0][1], "cold and held: {gaps:?}");
 }
 
 #[test]

@@ -313,12 +313,11 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             };
             // One more than the number.
             let after = number(body)?.checked_sub(1);
-            // Who says nothing of it is of a version that takes only what is watched.
-            let need = match body.first().copied() {
-                None | Some(0) => Need::Watched,
-                Some(1) => Need::Spare,
-                Some(2) => Need::Held,
-                Some(_) => return Err(Error::Number),
+            let need = match byte(body)? {
+                0 => Need::Watched,
+                1 => Need::Spare,
+                2 => Need::Held,
+                _ => return Err(Error::Number),
             };
             Message::Subscribe { alias, stream, generation, track, after, need }
         }
