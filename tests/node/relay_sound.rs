@@ -135,31 +135,42 @@ fn opus_of_an_rtmp_stream_is_made_once_where_it_is_published() {
     nodes.iter_mut().for_each(Node::assert_well);
 }
 
-/// Sound of a publisher, until so many frames of it came to each player in AAC, without a hole: of 1024 samples at 48 kHz.
-#[track_caller]
-fn listen(publisher: &mut Peer, players: &[Client], count: usize) {
-    let mut came: Vec<Vec<Tag>> = players.iter().map(|_| Vec::new()).collect();
-    until(&format!("{count} frames of AAC come to all"), LIMIT, || {
-        let packet = publisher.sound(&SILENCE);
-        publisher.send(&packet);
-        publisher.run(Duration::from_millis(20));
-        for (player, came) in players.iter().zip(&mut came) {
-            let tags = player.collect(Duration::from_millis(1)).into_iter().map(|it| it.tag);
-            came.extend(tags.filter(|tag| tag.kind == AUDIO && !tag.is_header()));
-        }
-        came.iter().all(|came| came.len() >= count).then_some(())
-    });
-    for tags in came {
-        assert!(tags.iter().all(|tag| tag.body[0] >> 4 == 10), "it is AAC");
-        let steps = tags.windows(2).map(|pair| pair[1].time - pair[0].time);
-        assert!(steps.clone().all(|step| (18..=25).contains(&step)), "{:?}", steps.collect::<Vec<_>>());
+/// An RTMP player, and what came of sound.
+struct Player {
+    client: Client,
+    sound: Vec<Tag>,
+}
+
+impl Player {
+    #[track_caller]
+    fn of(node: &Node, name: &str) -> Player {
+        let mut client = Client::connect(node.rtmp, "live").expect("a player connects");
+        client.play(name).expect("it plays");
+        Player { client, sound: Vec::new() }
+    }
+
+    fn take(&mut self) {
+        let tags = self.client.collect(Duration::from_millis(1)).into_iter().map(|it| it.tag);
+        self.sound.extend(tags.filter(|tag| tag.kind == AUDIO && !tag.is_header()));
     }
 }
 
-fn player(node: &Node, name: &str) -> Client {
-    let mut player = Client::connect(node.rtmp, "live").expect("a player connects");
-    player.play(name).expect("it plays");
-    player
+/// Sound of a publisher, until so many frames more came of it to each player in AAC. From the first on none is missing: of 1024 samples at 48 kHz.
+#[track_caller]
+fn listen(publisher: &mut Peer, players: &mut [Player], count: usize) {
+    let want: Vec<usize> = players.iter().map(|player| player.sound.len() + count).collect();
+    until(&format!("{count} frames of AAC more come to all"), LIMIT, || {
+        let packet = publisher.sound(&SILENCE);
+        publisher.send(&packet);
+        publisher.run(Duration::from_millis(20));
+        players.iter_mut().for_each(Player::take);
+        players.iter().zip(&want).all(|(player, want)| player.sound.len() >= *want).then_some(())
+    });
+    for player in players {
+        assert!(player.sound.iter().all(|tag| tag.body[0] >> 4 == 10), "it is AAC");
+        let steps = player.sound.windows(2).map(|pair| pair[1].time - pair[0].time);
+        assert!(steps.clone().all(|step| (18..=25).contains(&step)), "{:?}", steps.collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -170,20 +181,20 @@ fn aac_of_a_browsers_stream_is_made_once_where_it_is_published() {
     let name = unique("aac-once");
     let mut publisher = Peer::connect(&nodes[0].whip_url(&name), Way::Send);
     let mut viewer = vec![Peer::connect(&nodes[2].whep_url(&name), Way::Receive)];
-    let mut players = vec![player(&nodes[1], &name), player(&nodes[2], &name)];
-    listen(&mut publisher, &players, 20);
-    listen(&mut publisher, &players, 100);
+    let mut players: Vec<Player> = [1, 2].map(|at: usize| Player::of(&nodes[at], &name)).into();
+    listen(&mut publisher, &mut players, 20);
+    listen(&mut publisher, &mut players, 100);
     assert_eq!(conversions(&nodes, "opus_to_aac"), [1.0, 0.0, 0.0]);
     // And Opus as it is for who takes packets.
     viewer[0].run(Duration::from_millis(10));
     assert!(of(&viewer[0], OPUS).count() > 100, "{}", of(&viewer[0], OPUS).count());
     // A player where it is published is one more who takes it, and its pictures disturb nobody's sound.
-    players.push(player(&nodes[0], &name));
-    listen(&mut publisher, &players, 60);
+    players.push(Player::of(&nodes[0], &name));
+    listen(&mut publisher, &mut players, 60);
     assert_eq!(conversions(&nodes, "opus_to_aac"), [1.0, 0.0, 0.0]);
     drop(players);
     until("the conversion ends with the last who takes it", LIMIT, || {
-        listen(&mut publisher, &[], 0);
+        listen(&mut publisher, &mut [], 0);
         (conversions(&nodes, "opus_to_aac") == [0.0; 3]).then_some(())
     });
     leave(viewer);
@@ -238,10 +249,10 @@ fn opus_that_is_made_elsewhere_goes_on_by_another_way_with_nothing_lost() {
 fn aac_that_is_made_elsewhere_goes_on_by_another_way_with_nothing_lost() {
     let (nodes, name) = (diamond(), unique("aac-goes-on"));
     let mut publisher = Peer::connect(&nodes[0].whip_url(&name), Way::Send);
-    let players = [player(&nodes[3], &name)];
-    listen(&mut publisher, &players, 20);
+    let mut players = [Player::of(&nodes[3], &name)];
+    listen(&mut publisher, &mut players, 20);
     let killed = way(&nodes, &name);
     nodes[killed].process.signal("KILL");
-    listen(&mut publisher, &players, 120);
+    listen(&mut publisher, &mut players, 120);
     assert_other_way(nodes, &name, killed, "opus_to_aac");
 }
