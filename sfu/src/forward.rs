@@ -168,6 +168,8 @@ pub(crate) struct Forwarder {
     left_out_time: Option<i64>,
     /// The track's last number that was left out, while nothing is sent behind it.
     left_out: Option<u64>,
+    /// Among them numbers are missing, which may be of other frames.
+    left_out_holes: bool,
     /// Why; `None` in a catch-up.
     left_out_for: Option<DropReason>,
     /// Frames that were, while nothing is sent behind them.
@@ -233,6 +235,7 @@ impl Forwarder {
             frame_time: None,
             left_out_time: None,
             left_out: None,
+            left_out_holes: false,
             left_out_for: None,
             left_out_frames: 0,
             gate: Gate::Open,

@@ -1,7 +1,7 @@
 //! What waits in the ring for the pacer: a catch-up from the last GOP, or packets that came faster than they may go. Frames that are left
 //! out take no numbers.
 
-use media::{Packet, Time};
+use media::{Codec, Packet, Time};
 use metrics::DropReason;
 
 use super::{Forwarder, OVERHEAD_MAX, State, Way};
@@ -137,6 +137,7 @@ impl Forwarder {
         if first >= seq {
             return;
         }
+        self.left_out_holes = true;
         let out_first = match self.left_out {
             Some(_) if matches!(self.state, State::Live { .. }) => {
                 let (left_out, frames) = before;
@@ -176,6 +177,7 @@ impl Forwarder {
             }
             _ => None,
         };
+        let holes = std::mem::take(&mut self.left_out_holes) || self.left_out != packet.seq.checked_sub(1);
         let Some(last) = self.left_out.take() else {
             if let Some((first, offset)) = join {
                 self.push_join(first, offset);
@@ -183,7 +185,11 @@ impl Forwarder {
             return;
         };
         let Some(before) = self.ranges.last() else { return };
-        let behind = self.ids_behind(before);
+        let mut behind = self.ids_behind(before);
+        if !holes && let Some(ids) = self.picture_ids.filter(|_| packet.codec == Codec::Vp8) {
+            // Others were left out on the way here, next to them.
+            behind.picture = behind.picture.wrapping_sub(ids.missing_before(&packet.payload, behind));
+        }
         let ids = if packet.key_start { self.ids_from(packet) } else { behind };
         let time = match join {
             Some((_, offset)) => Range { time_in: 0, time_out: offset, squeeze: None, ..before },

@@ -2,7 +2,7 @@
 
 use media::payload::{self, Temporal, discardable};
 use media::{Codec, Packet};
-use sfu::{Layer, Layers, Mail, SourceId};
+use sfu::{Command, Layer, LayerRequest, Layers, Mail, SourceId};
 
 use crate::camera::{FRAME_MS, Video, external};
 use crate::world::{VIDEO, Wish, World, assert_contiguous};
@@ -22,7 +22,7 @@ struct Stage {
 impl Stage {
     fn new() -> Stage {
         let mut world = World::new(RELAY + 1);
-        world.command(0, sfu::Command::Relay(VIDEO.stream, Some(RELAY)));
+        world.command(0, Command::Relay(VIDEO.stream, Some(RELAY)));
         let viewers = [0, 1].map(|shard| world.subscriber(Wish::on(shard)));
         let video =
             Video { height: 360, layered: true, picture_id: 0x7ff0, tl0: 250, ..Video::vp8(500, 65_000) };
@@ -80,9 +80,15 @@ impl Stage {
 
     /// Viewers got all frames but those left out, and their numbers and ids have no hole.
     fn check(&self) {
+        self.check_whole();
+        for viewer in self.viewers {
+            assert_eq!(self.world.peers[viewer].video().len(), self.frames * 3);
+        }
+    }
+
+    fn check_whole(&self) {
         for viewer in self.viewers {
             let video = self.world.peers[viewer].video();
-            assert_eq!(video.len(), self.frames * 3);
             assert_contiguous(&video);
             let mut ids = video.iter().filter(|got| got.header.marker).map(|got| {
                 let found = payload::vp8::Descriptor::parse(&got.payload).expect("a descriptor");
@@ -122,6 +128,32 @@ fn frames_that_were_left_out_leave_no_hole() {
     }
     stage.check();
     assert_eq!(stage.asked(), asked, "nobody missed anything");
+}
+
+#[test]
+fn ids_have_no_hole_for_frames_that_were_left_out_here_and_on_the_way() {
+    let mut stage = Stage::new();
+    for _ in 0..3 {
+        stage.send(false);
+    }
+    for viewer in stage.viewers {
+        let (shard, id) = (stage.world.peers[viewer].shard, stage.world.peers[viewer].id);
+        let base = LayerRequest { temporal_max: Some(0), ..LayerRequest::default() };
+        stage.world.command(shard, Command::RequestLayer(id, base));
+    }
+    for nth in 0..80 {
+        let frame = stage.make(false);
+        match frame[0].discardable && nth % 3 != 0 {
+            true => stage.leave_out(&frame),
+            false => stage.mail(frame),
+        }
+        stage.world.run(FRAME_MS);
+    }
+    stage.check_whole();
+    for viewer in stage.viewers {
+        let frames = stage.world.peers[viewer].video().len() / 3;
+        assert!((23..26).contains(&frames), "{frames} of 84: one of four of the last");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod answers;
 mod incoming;
+mod lane;
 mod outgoing;
 mod window;
 

@@ -6,8 +6,9 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use bytes::Bytes;
 use media::{Temporal, Time};
 
+use super::lane::Lane;
 use super::{RoundTrip, SENT_UNIT_US};
-use crate::datagram::{Body, Flags, LEFT_OUT_MAX, Media, Nack, Part, left_out, left_out_count, write_end};
+use crate::datagram::{Body, Flags, Media, Nack, Part, left_out, left_out_count, write_end};
 
 /// What was sent is kept so long: a loss is asked for within a round trip and the reorder window, a lost repair a few times more.
 const KEPT_US: i64 = 2_000_000;
@@ -159,33 +160,6 @@ struct Sent {
     halved: bool,
 }
 
-/// A track on the link.
-#[derive(Default, Debug)]
-struct Lane {
-    /// The frame that is being taken or left out: its time, and how many of its packets came.
-    frame: Option<(u32, i64)>,
-    leaves_out: bool,
-    /// Nothing is taken before a key frame.
-    cut: bool,
-    /// Numbers of packets that were not taken or grew too old: the first and how many. The peer is told before what is taken next.
-    missing: Option<(u32, u32)>,
-}
-
-impl Lane {
-    /// The packet does not go. What was missing before, when it does not go on with this.
-    fn miss(&mut self, seq: u32, count: u32) -> Option<(u32, u32)> {
-        let before = self.missing.take();
-        let (run, apart) = match before {
-            Some((first, run)) if first.wrapping_add(run) == seq && run < LEFT_OUT_MAX / 2 => {
-                ((first, run.saturating_add(count)), None)
-            }
-            apart => ((seq, count), apart),
-        };
-        self.missing = Some(run);
-        apart
-    }
-}
-
 /// How many packets it stands for: none of those that say so does itself.
 fn stands_for(packet: &Outbound) -> u32 {
     if packet.left_out { left_out_count(&packet.payload).unwrap_or(0) } else { 1 }
@@ -259,7 +233,7 @@ impl Outgoing {
     /// Takes a packet for the link.
     pub fn push(&mut self, packet: Outbound, now: Time) -> Pushed {
         if packet.left_out {
-            self.miss(&packet, now);
+            self.miss(&packet, stands_for(&packet), now);
             return Pushed::LeftOut;
         }
         let waits_us = self.queue_us(now);
@@ -280,7 +254,7 @@ impl Outgoing {
         }
         if lane.leaves_out {
             self.stats.left_out = self.stats.left_out.saturating_add(1);
-            self.miss(&packet, now);
+            self.miss(&packet, 1, now);
             return Pushed::LeftOut;
         }
         let len = packet.payload.len();
@@ -289,11 +263,12 @@ impl Outgoing {
             if packet.class == Class::Audio { QUEUE_BYTES_MAX.saturating_mul(2) } else { QUEUE_BYTES_MAX };
         if self.queued_bytes.saturating_add(len) > most {
             self.stats.overflowed = self.stats.overflowed.saturating_add(1);
-            self.miss(&packet, now);
+            self.miss(&packet, 1, now);
             return Pushed::Overflowed;
         }
+        lane.take(&packet);
         if let Some(missing) = lane.missing.take() {
-            self.tell_missing(&packet, missing, now);
+            self.tell_missing(&packet, missing, now, now);
         }
         self.queued_bytes = self.queued_bytes.saturating_add(len);
         if packet.class == Class::Video {
@@ -304,16 +279,16 @@ impl Outgoing {
         Pushed::Taken
     }
 
-    /// A packet that does not go.
-    fn miss(&mut self, packet: &Outbound, now: Time) {
+    /// So many packets from this one on do not go.
+    fn miss(&mut self, packet: &Outbound, count: u32, now: Time) {
         let lane = self.lanes.entry(packet.track).or_default();
-        if let Some(apart) = lane.miss(packet.seq, stands_for(packet)) {
-            self.tell_missing(packet, apart, now);
+        if let Some(apart) = lane.miss(packet.seq, count) {
+            self.tell_missing(packet, apart, now, now);
         }
     }
 
     /// The peer is told that these do not come, of the track of this packet.
-    fn tell_missing(&mut self, of: &Outbound, (seq, count): (u32, u32), now: Time) {
+    fn tell_missing(&mut self, of: &Outbound, (seq, count): (u32, u32), due: Time, now: Time) {
         let word = Outbound {
             flags: Flags::default(),
             ingest: now,
@@ -328,7 +303,7 @@ impl Outgoing {
         if word.class == Class::Video {
             self.video.push_back(now);
         }
-        self.enqueue(word.class, now, Waits::New(word));
+        self.enqueue(word.class, due, Waits::New(word));
     }
 
     fn enqueue(&mut self, class: Class, due: Time, waits: Waits) {
@@ -426,12 +401,9 @@ impl Outgoing {
                     if packet.class == Class::Video {
                         self.video.pop_front();
                     }
-                    if now > packet.ingest.plus_ms(i64::from(packet.budget_ms)) {
-                        self.stats.expired = self.stats.expired.saturating_add(1);
-                        self.miss(&packet, now);
-                        continue;
+                    if !self.is_over(&packet, now) {
+                        return Some(self.send_first(packet, size_max, now));
                     }
-                    return Some(self.send_first(packet, size_max, now));
                 }
             }
         }
@@ -442,6 +414,35 @@ impl Outgoing {
             return Some(out);
         }
         None
+    }
+
+    /// Whether a packet whose turn it is grew too old, or goes with one that did. What began is brought to its end, within twice its time.
+    fn is_over(&mut self, packet: &Outbound, now: Time) -> bool {
+        let lane = self.lanes.entry(packet.track).or_default();
+        if lane.drops(packet) {
+            self.stats.left_out = self.stats.left_out.saturating_add(u64::from(!packet.left_out));
+            return true;
+        }
+        // The word is of use however late.
+        if packet.left_out {
+            return false;
+        }
+        let began = lane.sent == Some(packet.timestamp);
+        let budget_us = i64::from(packet.budget_ms).saturating_mul(if began { 2_000 } else { 1_000 });
+        if now <= packet.ingest.plus_us(budget_us) {
+            lane.sent = Some(packet.timestamp);
+            return false;
+        }
+        self.stats.expired = self.stats.expired.saturating_add(1);
+        let count = if packet.class == Class::Video { lane.drop_from(packet.seq) } else { 1 };
+        let goes_on = !lane.cut;
+        self.miss(packet, count, now);
+        // What waits behind them, a key frame or sound, is not to be there before the word.
+        let missing = self.lanes.get_mut(&packet.track).and_then(|lane| lane.missing.take_if(|_| goes_on));
+        if let Some(missing) = missing {
+            self.tell_missing(packet, missing, Time::ZERO, now);
+        }
+        true
     }
 
     /// The number of the next datagram of media.
@@ -629,6 +630,44 @@ mod tests {
         assert_eq!(taken, QUEUE_BYTES_MAX / 1_000);
         assert_eq!(out.push(packet(2, Class::Audio, Flags::KEY, now), now), Pushed::Taken);
         assert_eq!(out.stats().overflowed, 20_000 - taken as u64);
+    }
+
+    /// Frames of two packets, of which the link takes one each 40 ms.
+    #[test]
+    fn what_waits_behind_a_frame_that_grew_too_old_goes_with_it() {
+        let mut out = Outgoing::new();
+        let push = |out: &mut Outgoing, seq: u32, flags, ms| {
+            let frame = Outbound { seq, ..packet(seq / 2, Class::Video, flags, Time::from_ms(ms)) };
+            out.push(frame, Time::from_ms(ms))
+        };
+        let sent = |out: &mut Outgoing, ms: i64| {
+            let datagram = out.poll(1_200, Time::from_ms(ms))?;
+            let Ok(Datagram::Media(media, body)) = read(&datagram) else { unreachable!("it is media") };
+            Some((media.seq, if media.left_out { left_out_count(body.payload).unwrap() } else { 0 }))
+        };
+        for seq in 0..20 {
+            let flags = if seq == 0 { Flags::KEY } else { Flags::default() };
+            assert_eq!(push(&mut out, seq, flags, i64::from(seq / 2) * 10), Pushed::Taken);
+        }
+        assert_eq!([390, 399, 400].map(|ms| sent(&mut out, ms)), [Some((0, 0)), Some((1, 0)), Some((2, 0))]);
+        // The second frame began in time, the third did not.
+        assert_eq!([450, 451].map(|ms| sent(&mut out, ms)), [Some((3, 0)), None]);
+        assert!(out.is_cut(1));
+        assert_eq!((out.stats().expired, out.stats().left_out), (1, 15));
+        assert_eq!(push(&mut out, 20, Flags::default(), 460), Pushed::LeftOut);
+        assert_eq!([22, 23].map(|seq| push(&mut out, seq, Flags::KEY, 470)), [Pushed::Taken; 2]);
+        assert_eq!(push(&mut out, 24, Flags::default(), 480), Pushed::Taken);
+        assert!(!out.is_cut(1));
+        let all = std::iter::from_fn(|| sent(&mut out, 480)).collect::<Vec<_>>();
+        assert_eq!(all, [(4, 17), (22, 0), (23, 0), (24, 0)]);
+        // Up to the key frame that waits.
+        for seq in 26..30 {
+            let (flags, ms) = if seq < 28 { (Flags::default(), 500) } else { (Flags::KEY, 700) };
+            assert_eq!(push(&mut out, seq, flags, ms), Pushed::Taken);
+        }
+        let all = std::iter::from_fn(|| sent(&mut out, 901)).collect::<Vec<_>>();
+        assert_eq!(all, [(26, 2), (28, 0), (29, 0)]);
+        assert!(!out.is_cut(1));
     }
 
     #[test]
