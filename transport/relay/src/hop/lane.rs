@@ -73,3 +73,132 @@ impl Lane {
         apart
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+    use media::{Temporal, Time};
+
+    use super::*;
+    use crate::datagram::{Datagram, left_out, left_out_count, read};
+    use crate::hop::{Class, Outgoing, Pushed};
+
+    pub(in crate::hop) fn packet(frame: u32, class: Class, flags: Flags, ingest: Time) -> Outbound {
+        Outbound {
+            class,
+            track: if class == Class::Video { 1 } else { 2 },
+            flags,
+            ingest,
+            budget_ms: 400,
+            seq: frame,
+            timestamp: frame,
+            dts_offset: 0,
+            temporal: Temporal::default(),
+            descriptor: Bytes::new(),
+            payload: Bytes::from_static(&[7; 1_000]),
+            left_out: false,
+        }
+    }
+
+    /// Pictures that come to a link that takes none: what became of each.
+    #[test]
+    fn first_what_nothing_refers_to_is_left_out_and_then_all_up_to_a_key_frame() {
+        let mut out = Outgoing::new();
+        let mut push = |ms: i64, flags| {
+            let now = Time::from_ms(ms);
+            out.push(packet(ms as u32, Class::Video, flags, now), now)
+        };
+        assert_eq!(push(0, Flags::KEY), Pushed::Taken);
+        assert_eq!(push(90, Flags::DISCARDABLE), Pushed::Taken);
+        assert_eq!(push(120, Flags::DISCARDABLE), Pushed::LeftOut);
+        assert_eq!(push(150, Flags::default()), Pushed::Taken);
+        assert_eq!(push(310, Flags::default()), Pushed::LeftOut);
+        assert_eq!(push(320, Flags::KEY), Pushed::LeftOut, "there is no room for it either");
+        let now = Time::from_ms(330);
+        assert_eq!(out.push(packet(330, Class::Audio, Flags::KEY, now), now), Pushed::Taken, "sound stays");
+        assert!(out.is_cut(1));
+        let mut sent = Vec::new();
+        while let Some(datagram) = out.poll(1_200, now) {
+            let Ok(Datagram::Media(media, body)) = read(&datagram) else { unreachable!("it is media") };
+            sent.push((media.seq, media.left_out.then(|| left_out_count(body.payload).unwrap())));
+        }
+        // Sound goes first; what did not go between 90 and 150 is said before 150, and 310 when 320 does not go on with it.
+        let said = [(330, None), (0, None), (90, None), (120, Some(1)), (150, None), (310, Some(1))];
+        assert_eq!(sent, said);
+        assert_eq!(out.push(packet(340, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
+        // Its first packet comes behind its second.
+        assert_eq!(out.push(packet(350, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
+        assert_eq!(out.push(packet(350, Class::Video, Flags::KEY, now), now), Pushed::Taken);
+        assert_eq!(out.push(packet(360, Class::Video, Flags::default(), now), now), Pushed::Taken);
+        assert!(!out.is_cut(1));
+        assert_eq!((out.stats().left_out, out.stats().overflowed), (5, 0));
+    }
+
+    #[test]
+    fn a_run_of_packets_that_do_not_go_is_said_once_and_of_two_runs_each() {
+        let mut out = Outgoing::new();
+        let mut now = Time::ZERO;
+        out.push(packet(0, Class::Video, Flags::KEY, now), now);
+        now = Time::from_ms(301);
+        for seq in [1, 2, 3, 7] {
+            assert_eq!(out.push(packet(seq, Class::Video, Flags::default(), now), now), Pushed::LeftOut);
+        }
+        // What a node before left out, too.
+        let word = Outbound {
+            left_out: true,
+            payload: left_out(5),
+            ..packet(8, Class::Video, Flags::default(), now)
+        };
+        assert_eq!(out.push(word, now), Pushed::LeftOut);
+        assert!(out.poll(1_200, now).is_some(), "the first frame");
+        assert_eq!(out.push(packet(13, Class::Video, Flags::KEY, now), now), Pushed::Taken);
+        let said: Vec<_> = std::iter::from_fn(|| out.poll(1_200, now))
+            .map(|datagram| match read(&datagram) {
+                Ok(Datagram::Media(media, body)) if media.left_out => {
+                    (media.seq, left_out_count(body.payload).unwrap())
+                }
+                Ok(Datagram::Media(media, _)) => (media.seq, 0),
+                other => unreachable!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(said, [(1, 3), (7, 6), (13, 0)]);
+    }
+
+    /// Frames of two packets, of which the link takes one each 40 ms.
+    #[test]
+    fn what_waits_behind_a_frame_that_grew_too_old_goes_with_it() {
+        let mut out = Outgoing::new();
+        let push = |out: &mut Outgoing, seq: u32, flags, ms| {
+            let frame = Outbound { seq, ..packet(seq / 2, Class::Video, flags, Time::from_ms(ms)) };
+            out.push(frame, Time::from_ms(ms))
+        };
+        let sent = |out: &mut Outgoing, ms: i64| {
+            let datagram = out.poll(1_200, Time::from_ms(ms))?;
+            let Ok(Datagram::Media(media, body)) = read(&datagram) else { unreachable!("it is media") };
+            Some((media.seq, if media.left_out { left_out_count(body.payload).unwrap() } else { 0 }))
+        };
+        for seq in 0..20 {
+            let flags = if seq == 0 { Flags::KEY } else { Flags::default() };
+            assert_eq!(push(&mut out, seq, flags, i64::from(seq / 2) * 10), Pushed::Taken);
+        }
+        assert_eq!([390, 399, 400].map(|ms| sent(&mut out, ms)), [Some((0, 0)), Some((1, 0)), Some((2, 0))]);
+        // The second frame began in time, the third did not.
+        assert_eq!([450, 451].map(|ms| sent(&mut out, ms)), [Some((3, 0)), None]);
+        assert!(out.is_cut(1));
+        assert_eq!((out.stats().expired, out.stats().left_out), (1, 15));
+        assert_eq!(push(&mut out, 20, Flags::default(), 460), Pushed::LeftOut);
+        assert_eq!([22, 23].map(|seq| push(&mut out, seq, Flags::KEY, 470)), [Pushed::Taken; 2]);
+        assert_eq!(push(&mut out, 24, Flags::default(), 480), Pushed::Taken);
+        assert!(!out.is_cut(1));
+        let all = std::iter::from_fn(|| sent(&mut out, 480)).collect::<Vec<_>>();
+        assert_eq!(all, [(4, 17), (22, 0), (23, 0), (24, 0)]);
+        // Up to the key frame that waits.
+        for seq in 26..30 {
+            let (flags, ms) = if seq < 28 { (Flags::default(), 500) } else { (Flags::KEY, 700) };
+            assert_eq!(push(&mut out, seq, flags, ms), Pushed::Taken);
+        }
+        let all = std::iter::from_fn(|| sent(&mut out, 901)).collect::<Vec<_>>();
+        assert_eq!(all, [(26, 2), (28, 0), (29, 0)]);
+        assert!(!out.is_cut(1));
+    }
+}
