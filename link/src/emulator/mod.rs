@@ -2,7 +2,7 @@
 //! kind. It needs Linux, root, iproute2 and TUN devices.
 //!
 //! Each namespace has a TUN device; one thread carries IP packets from one to the other and never looks into them, so TCP, UDP and all
-//! else fare alike. Dropping the [`Emulator`] ends what still runs inside and removes both namespaces, after a panic, too; what a killed
+//! else fare alike. [`Cable`] joins namespaces that are there already, in any shape. Dropping the [`Emulator`] ends what still runs inside and removes both namespaces, after a panic, too; what a killed
 //! process left is removed by the next one that starts.
 //!
 //! ```no_run
@@ -15,19 +15,18 @@
 //! println!("{:?}", emulator.figures(Side::A));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+mod cable;
 mod carrier;
 mod namespace;
 mod sys;
 
 use crate::model::{Config, Figures, Link, Random};
-use carrier::Carrier;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use cable::Cable;
 pub use carrier::WAITING_MAX;
 pub use namespace::{Namespace, ip};
 pub use sys::Interrupts;
@@ -139,6 +138,14 @@ struct Direction {
 struct Shared([Mutex<Direction>; 2]);
 
 impl Shared {
+    fn new(configs: [Config; 2], seed: u64) -> Shared {
+        let mut seeds = Random(seed);
+        Shared(configs.map(|config| {
+            let link = Link::new(config, seeds.draw());
+            Mutex::new(Direction { link, delivered: 0, refused: 0, overflow: 0 })
+        }))
+    }
+
     fn lock(&self, from: Side) -> MutexGuard<'_, Direction> {
         self.0[from.index()].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,11 +153,9 @@ impl Shared {
 
 /// Two namespaces and the path between them.
 pub struct Emulator {
+    // ends first
+    cable: Cable,
     namespaces: [Namespace; 2],
-    shared: Arc<Shared>,
-    /// The thread ends when this is closed.
-    stop: Option<UnixStream>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Emulator {
@@ -164,51 +169,14 @@ impl Emulator {
             None => Namespace::create(),
         };
         let namespaces = [namespace(Side::A)?, namespace(Side::B)?];
-        let device = |side: Side| {
-            // made here, where /dev/net/tun was opened, and moved
-            let name = namespace::unique_name();
-            let file = sys::tun(&name).map_err(Error::NoTun)?;
+        let cable = Cable::lay(namespaces.each_ref().map(|it| (it, DEVICE)), options.configs, options.seed)?;
+        for side in Side::BOTH {
             let namespace = &namespaces[side.index()];
-            ip(&["link", "set", &name, "netns", namespace.name(), "name", DEVICE])?;
-            // no IPv6 address of its own, or the kernel sends packets that nobody asked for
-            let mtu = MTU.to_string();
-            namespace.ip(&[
-                "link",
-                "set",
-                DEVICE,
-                "mtu",
-                &mtu,
-                "txqueuelen",
-                DEVICE_QUEUE,
-                "addrgenmode",
-                "none",
-            ])?;
             namespace.ip(&["address", "add", &format!("{}/24", side.address()), "dev", DEVICE])?;
-            namespace.ip(&["link", "set", DEVICE, "up"])?;
             // Firefox offers the address of its default route
             namespace.ip(&["route", "add", "default", "via", &side.other().address().to_string()])?;
-            Ok::<_, Error>(file)
-        };
-        let devices = [device(Side::A)?, device(Side::B)?];
-
-        let mut seeds = Random(options.seed);
-        let directions = options.configs.map(|config| {
-            Mutex::new(Direction {
-                link: Link::new(config, seeds.draw()),
-                delivered: 0,
-                refused: 0,
-                overflow: 0,
-            })
-        });
-        let shared = Arc::new(Shared(directions));
-        let (stop, stopped) = UnixStream::pair()?;
-        let carrier = Carrier::new(devices, Arc::clone(&shared));
-        let thread = std::thread::Builder::new().name("link".into()).spawn(move || {
-            if let Err(error) = carrier.run(&stopped) {
-                eprintln!("link: nothing passes any more: {error}");
-            }
-        })?;
-        Ok(Emulator { namespaces, shared, stop: Some(stop), thread: Some(thread) })
+        }
+        Ok(Emulator { cable, namespaces })
     }
 
     /// A side's namespace.
@@ -223,53 +191,11 @@ impl Emulator {
 
     /// Another behaviour for what a side sends, from the next packet on.
     pub fn set(&self, from: Side, config: Config) {
-        self.shared.lock(from).link.set(config);
+        self.cable.set(from, config);
     }
 
     /// What became of what a side sent.
     pub fn figures(&self, from: Side) -> Carriage {
-        let missed = self.missed(from);
-        let direction = self.shared.lock(from);
-        Carriage {
-            link: direction.link.figures(),
-            delivered: direction.delivered,
-            refused: direction.refused,
-            overflow: direction.overflow,
-            missed,
-        }
-    }
-
-    /// The device's count of dropped packets, which the kernel shows to those inside.
-    fn missed(&self, from: Side) -> u64 {
-        let read = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-        dropped(&self.namespace(from).within(read).unwrap_or_default()).unwrap_or(0)
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Of `/proc/net/dev`: eight columns of what came in, then bytes, packets, errors and drops of what went out.
-fn dropped(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.trim_start().strip_prefix(DEVICE)?.strip_prefix(':'))?;
-    line.split_whitespace().nth(11)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drops_of_the_device_are_found() {
-        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop\n    \
-                    lo:  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n link0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
-        assert_eq!(dropped(text), Some(12));
-        assert_eq!(dropped("link01: 1 2 3"), None);
+        self.cable.figures(from)
     }
 }

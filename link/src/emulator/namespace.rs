@@ -77,13 +77,18 @@ impl Namespace {
     /// # Panics
     /// When `work` does.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        let namespace = File::open(path(&self.name))?;
-        let done = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| sys::enter(&namespace).map(|()| work()));
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        Ok(done?)
+        within(&self.name, work)
     }
+}
+
+/// Likewise, for the namespace of that name.
+pub fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let namespace = File::open(path(name))?;
+    let done = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| sys::enter(&namespace).map(|()| work()));
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    Ok(done?)
 }
 
 impl Drop for Namespace {

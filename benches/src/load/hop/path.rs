@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use link::emulator::{Emulator, Namespace, Options, Side};
+use link::emulator::{Cable, Namespace, Side};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::cell::Cell;
@@ -26,10 +26,11 @@ impl Traffic {
     }
 }
 
-/// The nodes and links of a run. The emulators end with it, and so do processes inside.
+/// The nodes and links of a run. The links end with it, and so do processes at the nodes.
 pub struct Chain {
     /// Link `k` is from node `k`, its side A, to node `k + 1`, its side B.
-    links: Vec<Emulator>,
+    links: Vec<Cable>,
+    nodes: Vec<Namespace>,
 }
 
 /// What went into the links so far, added up.
@@ -48,16 +49,17 @@ pub struct Traffic {
 impl Chain {
     /// Makes them.
     pub fn start(cell: &Cell, seed: u64) -> Result<Chain> {
-        let mut links: Vec<Emulator> = Vec::new();
-        for hop in 0..cell.hops {
+        let nodes: Vec<Namespace> = (0..=cell.hops).map(|_| Namespace::create()).collect::<Result<_, _>>()?;
+        let mut links = Vec::new();
+        for (hop, ends) in nodes.windows(2).enumerate() {
             let seed = seed.wrapping_mul(1_000).wrapping_add(hop as u64);
-            let link = Emulator::start(&Options { configs: cell.configs(), seed, ..Options::default() })?;
-            if let Some(before) = links.last() {
-                join(before.namespace(Side::B), &link, hop)?;
+            let ends = [(&ends[0], "next"), (&ends[1], "last")];
+            links.push(Cable::lay(ends, cell.configs(), seed)?);
+            for ((node, device), side) in ends.into_iter().zip(Side::BOTH) {
+                node.ip(&["address", "add", &format!("{}/24", address(hop, side)), "dev", device])?;
             }
-            links.push(link);
         }
-        Ok(Chain { links })
+        Ok(Chain { links, nodes })
     }
 
     /// Links.
@@ -67,10 +69,7 @@ impl Chain {
 
     /// Where node `k` is, from 0, at which the stream begins.
     pub fn node(&self, node: usize) -> &Namespace {
-        match node.checked_sub(1) {
-            None => self.links[0].namespace(Side::A),
-            Some(link) => self.links[link].namespace(Side::B),
-        }
+        &self.nodes[node]
     }
 
     /// Node `k`, from 1, as the one before it sees it.
@@ -147,21 +146,8 @@ impl Chain {
     }
 }
 
-/// A network for each link, as the emulator's first is.
+/// A network for each link.
 fn address(link: usize, side: Side) -> Ipv4Addr {
     let [a, b, _, d] = side.address().octets();
     Ipv4Addr::new(a, b, link as u8, d)
-}
-
-/// Gives a link's near end to the node that the link before leads to.
-fn join(node: &Namespace, link: &Emulator, number: usize) -> Result<()> {
-    let device = format!("link{number}");
-    let [near, far] = Side::BOTH.map(|side| format!("{}/24", address(number, side)));
-    link.namespace(Side::A).ip(&["link", "set", "link0", "netns", node.name(), "name", &device])?;
-    node.ip(&["address", "add", &near, "dev", &device])?;
-    node.ip(&["link", "set", &device, "up"])?;
-    let end = link.namespace(Side::B);
-    end.ip(&["address", "flush", "dev", "link0"])?;
-    end.ip(&["address", "add", &far, "dev", "link0"])?;
-    Ok(())
 }
