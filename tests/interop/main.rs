@@ -3,6 +3,7 @@
 mod api;
 mod bad_links;
 mod browsers;
+mod cluster;
 mod convert;
 mod ffmpeg_only;
 mod firefox;

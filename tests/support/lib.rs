@@ -12,6 +12,7 @@ pub mod nats;
 pub mod netns;
 pub mod node;
 pub mod peer;
+pub mod place;
 pub mod process;
 pub mod rtmp;
 pub mod sdp;

@@ -1,5 +1,6 @@
 //! Real nats-server processes with JetStream, one or three as a quorum, and a client of their protocol that shares no code with the node's.
 use crate::node::free_tcp;
+use crate::place::Place;
 use crate::process::Process;
 use crate::{http, unique, until};
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ pub struct Nats {
 }
 
 struct Server {
+    place: Place,
     process: Option<Process>,
     clients: SocketAddr,
     routes: SocketAddr,
@@ -64,14 +66,36 @@ impl Nats {
         Nats::of(3, None)
     }
 
+    /// One server at each of these places, as a quorum where they are more than one.
+    #[track_caller]
+    pub fn at(places: &[Place]) -> Nats {
+        let server = |place: &Place| {
+            let on = |port| SocketAddr::from((place.address, port));
+            Server {
+                place: place.clone(),
+                process: None,
+                clients: on(4222),
+                routes: on(6222),
+                monitor: on(8222),
+            }
+        };
+        Nats::begin_all(places.iter().map(server).collect(), None)
+    }
+
     #[track_caller]
     fn of(count: usize, user: Option<(String, String)>) -> Nats {
+        let server = |_| {
+            let [clients, routes, monitor] = [(); 3].map(|()| free_tcp());
+            Server { place: Place::HERE, process: None, clients, routes, monitor }
+        };
+        Nats::begin_all((0..count).map(server).collect(), user)
+    }
+
+    #[track_caller]
+    fn begin_all(servers: Vec<Server>, user: Option<(String, String)>) -> Nats {
         let name = format!("{}-{}", unique("nats"), std::process::id());
-        let server =
-            || Server { process: None, clients: free_tcp(), routes: free_tcp(), monitor: free_tcp() };
-        let servers = (0..count).map(|_| server()).collect();
         let mut nats = Nats { folder: crate::scratch().join(&name), name, user, servers };
-        (0..count).for_each(|nth| nats.begin(nth));
+        (0..nats.servers.len()).for_each(|nth| nats.begin(nth));
         nats.wait_ready();
         nats
     }
@@ -93,10 +117,26 @@ impl Nats {
         assert!(process.wait(READY_LIMIT).is_some(), "{} does not end", self.server_name(nth));
     }
 
+    /// Kills all servers, and waits until they are gone.
+    ///
+    /// # Panics
+    /// When one does not run.
+    #[track_caller]
+    pub fn kill_all(&mut self) {
+        (0..self.servers.len()).for_each(|nth| self.kill(nth));
+    }
+
     /// Starts one that was killed, with what it had kept, and waits until it serves.
     #[track_caller]
     pub fn restart(&mut self, nth: usize) {
         self.begin(nth);
+        self.wait_ready();
+    }
+
+    /// Starts all again that were killed.
+    #[track_caller]
+    pub fn restart_all(&mut self) {
+        (0..self.servers.len()).for_each(|nth| self.begin(nth));
         self.wait_ready();
     }
 
@@ -113,7 +153,8 @@ impl Nats {
         let name = self.server_name(nth);
         let server = &self.servers[nth];
         let mut command = Command::new("nats-server");
-        command.args(["--addr", "127.0.0.1", "--port", &server.clients.port().to_string()]);
+        let address = server.clients.ip().to_string();
+        command.args(["--addr", &address, "--port", &server.clients.port().to_string()]);
         command.args(["--http_port", &server.monitor.port().to_string()]);
         command.args(["--name", &name, "--jetstream", "--store_dir"]).arg(self.folder.join(nth.to_string()));
         if let Some((user, password)) = &self.user {
@@ -124,7 +165,8 @@ impl Nats {
             command.args(["--cluster_name", &self.name, "--cluster_listen"]);
             command.args([format!("nats://{}", server.routes), "--routes".into(), routes.join(",")]);
         }
-        self.servers[nth].process = Some(Process::start(&name, &mut command));
+        let process = server.place.within(|| Process::start(&name, &mut command));
+        self.servers[nth].process = Some(process);
     }
 
     /// All that run serve, and agree on who leads them.
@@ -132,9 +174,10 @@ impl Nats {
     fn wait_ready(&mut self) {
         let count = self.servers.len();
         for server in &mut self.servers {
-            let monitor = server.monitor;
+            let (place, monitor) = (server.place.clone(), server.monitor);
             let ask = |path: &str| {
-                let response = http::request("GET", &format!("http://{monitor}/{path}"), &[], b"").ok()?;
+                let url = format!("http://{monitor}/{path}");
+                let response = place.within(|| http::request("GET", &url, &[], b"").ok())?;
                 (response.status == 200).then(|| response.json())
             };
             let Some(process) = &mut server.process else { continue };
@@ -200,7 +243,7 @@ impl Nats {
         let running = self.servers.iter().filter(|it| it.process.is_some());
         let mut last = io::Error::other("no server runs");
         for server in running {
-            match exchange(server.clients, subject, body) {
+            match server.place.within(|| exchange(server.clients, subject, body)) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = error,
             }

@@ -115,7 +115,15 @@ impl Client {
 
     /// The next message that is no command; `None` when none came in time or the connection ended.
     pub fn next(&self, limit: Duration) -> Option<Message> {
-        self.messages.recv_timeout(limit).ok()
+        self.receive(limit).ok()
+    }
+
+    /// The same, and which of the two it was.
+    ///
+    /// # Errors
+    /// None came in time, or the connection ended.
+    pub fn receive(&self, limit: Duration) -> Result<Message, RecvTimeoutError> {
+        self.messages.recv_timeout(limit)
     }
 
     /// Sound, pictures and metadata that come in the next `limit`.
@@ -402,7 +410,16 @@ impl Publisher {
     }
 
     /// The same on a connection that may publish.
-    pub fn over(mut client: Client, tags: Vec<Tag>) -> Publisher {
+    pub fn over(client: Client, tags: Vec<Tag>) -> Publisher {
+        Publisher::changed(client, tags, |_| {})
+    }
+
+    /// The same, with something done to each tag before it goes.
+    pub fn changed(
+        mut client: Client,
+        tags: Vec<Tag>,
+        mut change: impl FnMut(&mut Tag) + Send + 'static,
+    ) -> Publisher {
         let (stop, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (stopped, gone) = (stop.clone(), lost.clone());
         let thread = std::thread::spawn(move || {
@@ -417,7 +434,9 @@ impl Publisher {
                     if stopped.load(Ordering::Relaxed) {
                         return;
                     }
-                    if !client.media(&Tag { time, ..tag.clone() }) {
+                    let mut tag = Tag { time, ..tag.clone() };
+                    change(&mut tag);
+                    if !client.media(&tag) {
                         gone.store(true, Ordering::Relaxed);
                         return;
                     }
