@@ -486,7 +486,6 @@ impl Link {
         ] {
             of.drops.of(reason).add(now - before);
         }
-        let missed = came.repaired - came_before.repaired + came.lost - came_before.lost;
-        self.figures(came.received - came_before.received, missed)
+        self.figures(came, came_before)
     }
 }

@@ -281,8 +281,10 @@ impl World {
         let it = &self.edges[edge];
         let figures = Figures {
             rtt_us: (rtt_us + noise) as u64,
-            loss_ppm: it.loss_ppm,
             queue_us: noise.unsigned_abs(),
+            packets: 1_000_000,
+            lost: it.loss_ppm,
+            ..Figures::default()
         };
         for end in 0..2 {
             if it.is_up[end] && self.nodes[it.ends[end]].is_up {

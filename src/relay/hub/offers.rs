@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ::relay::control::{Form, Message};
+use ::relay::hop::IncomingStats;
 use cluster::paths::{Action, Figures, LinkId, Offer};
 use media::{Codec, Need, StreamName};
 
@@ -153,14 +154,18 @@ impl Hub {
 }
 
 impl Link {
-    /// What was seen of the link in the last second, for what it costs: datagrams that came, those of them that came again or never, and what waits.
-    pub(super) fn figures(&self, received: u64, missed: u64) -> Figures {
+    /// What was seen of the link in the last second, for what it costs.
+    pub(super) fn figures(&self, now: IncomingStats, before: IncomingStats) -> Figures {
         let of = |us: i64| u64::try_from(us).unwrap_or(0);
-        let sent = received.saturating_add(missed).max(1);
+        let trip = self.up.window.trip();
+        let lost = now.lost - before.lost;
         Figures {
-            rtt_us: of(self.up.window.trip().smoothed_us),
-            loss_ppm: missed.saturating_mul(1_000_000) / sent,
+            rtt_us: of(trip.smoothed_us),
             queue_us: of(self.up.window.figures().queue_us),
+            packets: now.received - before.received + lost,
+            lost: now.repaired - before.repaired + lost,
+            reordered: now.reordered - before.reordered,
+            late_us: of(self.incoming.reorder_us(trip)),
         }
     }
 }
