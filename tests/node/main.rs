@@ -11,6 +11,7 @@ mod moving;
 mod operations;
 mod publishers;
 mod relay;
+mod relay_codecs;
 mod relay_frames;
 mod relay_links;
 mod relay_narrow;

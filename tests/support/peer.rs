@@ -260,6 +260,30 @@ impl Peer {
         packets.into_iter().map(|packet| self.protect(packet, 12)).collect()
     }
 
+    /// The next packet of a picture of whatever codec is payload type 96, with an element of a header extension (RFC 8285 section 4.3), protected, not sent.
+    pub fn piece(
+        &mut self,
+        (timestamp, marker): (u32, bool),
+        element: Option<(u8, &[u8])>,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        self.pictures += 1;
+        let extended = if element.is_some() { 0x90 } else { 0x80 };
+        let mut packet = vec![extended, if marker { 0x80 | 96 } else { 96 }];
+        packet.extend(self.pictures.to_be_bytes());
+        packet.extend(timestamp.to_be_bytes());
+        packet.extend(2002_u32.to_be_bytes());
+        if let Some((id, value)) = element {
+            let words = (value.len() + 2).div_ceil(4);
+            packet.extend([0x10, 0, 0, words as u8, id, value.len() as u8]);
+            packet.extend_from_slice(value);
+            packet.resize(16 + 4 * words, 0);
+        }
+        let header = packet.len();
+        packet.extend_from_slice(payload);
+        self.protect(packet, header)
+    }
+
     fn protect(&mut self, mut packet: Vec<u8>, header: usize) -> Vec<u8> {
         let length = packet.len();
         packet.resize(length + 64, 0);

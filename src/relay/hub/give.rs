@@ -482,7 +482,11 @@ impl Hub {
     /// What a stream's encodings are like, for who takes one.
     pub(super) fn give_layers(&mut self, stream: StreamId, layers: &Layers) {
         let Some((name, of)) = self.published.iter().find(|(_, of)| of.stream == stream) else { return };
-        let rids = self.node.streams.get(name).map_or(Vec::new(), |stream| stream.rids());
+        let mut rids = self.node.streams.get(name).map_or(Vec::new(), |stream| stream.rids());
+        if rids.is_empty() {
+            // One encoding, with temporal layers.
+            rids.push(String::new());
+        }
         let encodings: Vec<Encoding> = rids.into_iter().zip(layers).map(encoding).collect();
         let (stream_name, generation) = (name.clone(), of.generation);
         self.tell_layers(stream, &Message::Layers { stream: stream_name, generation, encodings });

@@ -465,7 +465,9 @@ impl Hub {
         let takes = link.takes.values().any(|taken| taken.key.stream == stream.id);
         if let Some((source, _)) = stream.relayed().filter(|(_, has)| takes && *has == generation) {
             let layers: Layers = std::array::from_fn(|i| encodings.get(i).map_or(Layer::default(), layer));
-            stream.set_rids(source, encodings.iter().map(|encoding| encoding.rid.clone()).collect());
+            // One encoding has none.
+            let rids = encodings.iter().map(|encoding| encoding.rid.clone()).filter(|rid| !rid.is_empty());
+            stream.set_rids(source, rids.collect());
             stream.set_layers(source, layers);
             stream.home.mail(Mail::Layers { stream: stream.id, layers });
             let layers = Message::Layers { stream: name, generation, encodings };
