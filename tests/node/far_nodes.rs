@@ -19,6 +19,8 @@ const FAR: Config = Config {
     outage: false,
 };
 const CUT: Config = Config { outage: true, ..FAR };
+/// Of the diamond.
+const LINKS: &[&str] = &["ab", "ac", "bd", "cd"];
 
 /// `a` to `d` over `b` or `c`.
 struct Diamond {
@@ -50,7 +52,10 @@ impl Diamond {
 
     /// Whether nodes have streams held by a second one.
     fn over(name: &str, seed: u64, way: Config, standby: bool) -> Diamond {
-        let cluster = Cluster::linked(&["ab", "ac", "bd", "cd"]).over(way, seed);
+        Diamond::on(name, Cluster::linked(LINKS).over(way, seed), standby)
+    }
+
+    fn on(name: &str, cluster: Cluster, standby: bool) -> Diamond {
         let nodes = ["a", "b", "c", "d"].map(|id| start(&cluster, id, standby));
         nodes.iter().for_each(up);
         let name = unique(name);
@@ -109,6 +114,23 @@ impl Diamond {
         let nodes = self.nodes[3].api("/api/v1/nodes");
         let links = nodes["nodes"]["links"].as_array().expect("links");
         links.iter().map(|it| it["held_there"].as_u64().expect("a count")).sum()
+    }
+
+    /// By the viewer's numbers what was sent is in its order, and nothing between the first and the last is missing.
+    fn in_order_and_whole(&self) {
+        let mut heard: Vec<(u16, u32)> = self
+            .viewer
+            .rtp
+            .iter()
+            .map(|it| {
+                let seq = u16::from_be_bytes([it[2], it[3]]);
+                (seq, u32::from_be_bytes(payload(it).try_into().expect("a number")))
+            })
+            .collect();
+        let first = heard[0].0;
+        heard.sort_by_key(|(seq, _)| seq.wrapping_sub(first).cast_signed());
+        let holes: Vec<_> = heard.windows(2).filter(|two| two[1].1 != two[0].1 + 1).collect();
+        assert!(holes.is_empty(), "{holes:?}");
     }
 
     /// Nothing came twice.
@@ -217,5 +239,44 @@ fn a_link_on_the_way_is_cut_and_heals() {
     println!("gaps at a cut: {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(1)), "{gaps:?}");
     diamond.each_once();
+    diamond.nodes.iter_mut().for_each(Node::assert_well);
+}
+
+/// A way that loses nothing, of so many milliseconds.
+fn whole(delay_ms: i64) -> Config {
+    Config { delay_us: delay_ms * 1_000, loss: Loss::Random { per_mille: 0 }, ..FAR }
+}
+
+#[test]
+fn the_cheaper_way_is_taken_and_left_when_it_is_dearer_without_a_hole() {
+    let cluster = Cluster::linked(LINKS).over(whole(5), 5);
+    for (a, b) in [("a", "b"), ("b", "d")] {
+        cluster.wire(a, b).set([whole(20), whole(20)]);
+    }
+    let mut diamond = Diamond::on("cheaper", cluster, true);
+    // `b` may have been the first that was heard of.
+    let began = Instant::now();
+    while diamond.way() != 2 {
+        assert!(began.elapsed() < 2 * LIMIT, "it comes by the dearer way");
+        diamond.flows(20);
+    }
+    let better = "millrace_relay_switches_total{reason=\"better\"}";
+    let before = diamond.nodes[3].metric(better);
+    diamond.cluster.wire("c", "d").set([whole(150), whole(150)]);
+    let mut gap = Duration::ZERO;
+    let began = Instant::now();
+    while diamond.way() != 1 {
+        assert!(began.elapsed() < 3 * LIMIT, "it still comes by what is the dearer way now");
+        gap = gap.max(diamond.flows(20));
+    }
+    let took = began.elapsed();
+    gap = gap.max(diamond.flows(300));
+    println!("left after {took:?}, longest gap {gap:?}");
+    assert!(took > Duration::from_secs(10), "a way that is dearer for a moment is left: {took:?}");
+    // The way itself is 145 ms longer from one moment to the next.
+    assert!(gap < Duration::from_millis(600), "the viewer had nothing for {gap:?}");
+    until("the sound has moved", LIMIT, || (diamond.nodes[3].metric(better) >= before + 1.0).then_some(()));
+    diamond.each_once();
+    diamond.in_order_and_whole();
     diamond.nodes.iter_mut().for_each(Node::assert_well);
 }
