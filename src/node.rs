@@ -93,6 +93,8 @@ pub struct Node {
     pub draining: watch::Sender<bool>,
     /// The first task to end that the node cannot do without.
     lost: OnceLock<&'static str>,
+    /// Why it may not run.
+    refused: watch::Sender<Option<String>>,
     random: SystemRandom,
 }
 
@@ -147,6 +149,7 @@ impl Node {
             candidate_ips,
             draining: watch::Sender::new(false),
             lost: OnceLock::new(),
+            refused: watch::Sender::new(None),
             random,
         });
         node.spawn_vital("events", node.clone().handle_events(events));
@@ -176,6 +179,21 @@ impl Node {
                 let _ = node.lost.set(name);
             }
         });
+    }
+
+    /// The node may not run: it ends with that error.
+    pub fn refuse(&self, why: String) {
+        self.refused.send_replace(Some(why));
+    }
+
+    /// When it may not run, why.
+    pub async fn refused(&self) -> String {
+        let mut refused = self.refused.subscribe();
+        match refused.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The sender is this node's.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// What has died that only a restart brings back.

@@ -121,11 +121,17 @@ fn list<T: ToString>(of: impl IntoIterator<Item = T>) -> String {
     of.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// Waits for SIGTERM or SIGINT; then takes nothing new, waits for publishers, viewers and peers that take streams from here to leave until the deadline, and ends
+/// Waits for SIGTERM or SIGINT, or that the node may not run, which is an error; then takes nothing new, waits for publishers, viewers and peers that take streams from here to leave until the deadline, and ends
 /// the rest. A second signal ends it
 /// at once.
 pub async fn wait_and_drain(node: Arc<Node>, mut signals: Signals) -> anyhow::Result<()> {
-    let interactive = signals.first().await;
+    let interactive = tokio::select! {
+        interactive = signals.first() => interactive,
+        why = node.refused() => {
+            node.stop();
+            anyhow::bail!(why);
+        }
+    };
     node.draining.send_replace(true);
     let deadline = node.config.node.drain_deadline;
     tracing::info!(clients = node.clients.len(), ?deadline, "draining");

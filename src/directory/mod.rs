@@ -16,7 +16,7 @@ use cluster::directory::{Claim, Load, NodeRecord, Table, Verdict};
 use media::{NodeId, StreamName, Time};
 use metrics::{DirectoryEvent, NodeMetrics};
 use sfu::CloseReason;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::node::Node;
@@ -24,6 +24,9 @@ use nats::Stores;
 
 /// A publisher waits so long for its claim; then it is accepted without.
 const CLAIM_LIMIT: Duration = Duration::from_secs(2);
+/// A node that has not seen the directory yet, and whose start is not longer ago than this, waits for it with the first publishers: without it a stream that
+/// another node has would be taken for free, and that one's publisher ended later.
+const FIRST_LIMIT: Duration = Duration::from_secs(5);
 /// Two nodes that claim at once write again, until one of them sees the other's: more is no race.
 const WRITES_MAX: usize = 5;
 /// A claim that could not be written is tried again after so long: one write a stream and second.
@@ -56,6 +59,9 @@ pub struct Directory {
     next_token: AtomicU64,
     /// There while it is connected.
     stores: Mutex<Option<Stores>>,
+    /// It was connected once.
+    was_connected: watch::Sender<bool>,
+    began: Time,
     /// Claims are to be looked at.
     changed: Notify,
     /// Nodes came or went.
@@ -119,6 +125,8 @@ impl Directory {
             given_up: Mutex::default(),
             next_token: AtomicU64::new(1),
             stores: Mutex::new(None),
+            was_connected: watch::Sender::new(false),
+            began: node.clock.now(),
             changed: Notify::new(),
             nodes_changed: Notify::new(),
             is_double: AtomicBool::new(false),
@@ -144,6 +152,7 @@ impl Directory {
         replace: bool,
     ) -> Result<Held, NodeId> {
         let began = self.clock.now();
+        self.first_connected().await;
         let unix_us = self.clock.unix_us_at_zero().saturating_add(began.us()).unsigned_abs();
         let known = lock(&self.table).claim_of(stream).map_or(0, |(claim, _)| claim.generation);
         let local = unix_us.max(newest.max(known).saturating_add(1));
@@ -183,6 +192,14 @@ impl Directory {
         self.metrics.claims_held.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
         self.metrics.claim_time.observe(self.clock.now().since(began).unsigned_abs());
         Ok(Held { directory: self.clone(), stream: stream.clone(), token, generation, is_claimed })
+    }
+
+    /// When it was connected once, or it is too late to wait for that.
+    async fn first_connected(&self) {
+        let passed_us = self.clock.now().since(self.began).unsigned_abs();
+        let left = FIRST_LIMIT.saturating_sub(Duration::from_micros(passed_us));
+        let mut connected = self.was_connected.subscribe();
+        let _ = tokio::time::timeout(left, connected.wait_for(|is| *is)).await;
     }
 
     /// Writes a claim by compare-and-set: the next one, or that with this generation, if no other is newer.
@@ -343,14 +360,17 @@ impl Directory {
         self.nodes_changed.notified().await;
     }
 
-    /// Another process runs as this node; said once.
+    /// Another process runs as this node. Who comes second ends; who is in the directory already says so once, and goes on.
     fn note_double(&self, at: SocketAddr) {
-        if !self.is_double.swap(true, Ordering::Relaxed) {
-            tracing::error!(
-                node = %self.me,
-                %at,
-                "another node runs with this cluster.node: this one is not in the directory; give each its own id and certificate"
-            );
+        let me = &self.me;
+        let why = format!(
+            "another node runs with this cluster.node, {me}, at {at}: give each its own id and certificate"
+        );
+        let node = self.node.get().and_then(Weak::upgrade).filter(|_| !*self.was_connected.borrow());
+        match node {
+            Some(node) => node.refuse(why),
+            None if !self.is_double.swap(true, Ordering::Relaxed) => tracing::error!("{why}"),
+            None => {}
         }
     }
 }

@@ -116,7 +116,7 @@ async fn connect(cluster: &Cluster) -> anyhow::Result<Context> {
     }
     // The client itself leaves these in the address.
     let servers = cluster.nats.iter().filter_map(|server| server.parse::<async_nats::ServerAddr>().ok());
-    let user = servers.filter_map(|it| Some((it.username()?.to_owned(), it.password()?.to_owned()))).next();
+    let user = servers.filter_map(|it| Some((decoded(it.username()?), decoded(it.password()?)))).next();
     if let Some((user, password)) = user {
         options = options.user_and_password(user, password);
     }
@@ -124,6 +124,26 @@ async fn connect(cluster: &Cluster) -> anyhow::Result<Context> {
     let mut context = jetstream::new(client);
     context.set_timeout(REQUEST_LIMIT);
     Ok(context)
+}
+
+/// Text of an address without its percent signs (RFC 3986 section 2.1); one that begins nothing stands for itself.
+fn decoded(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let digits = digits.filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()).filter(|_| first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or(&[]);
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 async fn bucket(context: &Context, name: &str, replicas: usize, max_age: Duration) -> anyhow::Result<Store> {
@@ -167,6 +187,7 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std
     .await??;
     lock(&directory.table).forget_claims();
     *lock(&directory.stores) = Some(stores.clone());
+    directory.was_connected.send_replace(true);
     directory.metrics.directory_connected.set(1);
     tracing::info!(servers = cluster.nats.len(), "directory connected");
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -230,7 +251,8 @@ async fn wait_for_id(directory: &Directory, stores: &Stores) -> anyhow::Result<(
             (record.boot != directory.boot).then_some((record, entry.revision))
         });
         let Some((record, revision)) = other else { return Ok(()) };
-        if seen.is_some_and(|seen| seen != revision) {
+        // One that stops is waited for: the new one takes its place.
+        if seen.is_some_and(|seen| seen != revision) && !record.load.draining {
             directory.note_double(record.relay);
             anyhow::bail!("another node runs as {}", directory.me);
         }
@@ -273,5 +295,29 @@ fn take_claim(directory: &Directory, entry: &Entry) {
             let _ = table.claim(&entry.key, &entry.value, entry.revision);
         }
         Operation::Delete | Operation::Purge => table.claim_gone(&entry.key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_any_password() {
+        for (text, password) in [
+            ("plain", "plain"),
+            ("p%40ss%3a%2Fw%25", "p@ss:/w%"),
+            ("%c3%a9", "\u{e9}"),
+            ("100%", "100%"),
+            ("%4", "%4"),
+            ("%zz%+1", "%zz%+1"),
+            ("%ff", "\u{fffd}"),
+            ("", ""),
+        ] {
+            assert_eq!(decoded(text), password, "{text}");
+        }
+        let server: async_nats::ServerAddr = "nats://us%40r:p%40ss%2Fw%3A@127.0.0.1:4222".parse().unwrap();
+        assert_eq!(server.username().map(decoded).as_deref(), Some("us@r"));
+        assert_eq!(server.password().map(decoded).as_deref(), Some("p@ss/w:"));
     }
 }

@@ -168,7 +168,7 @@ fn a_name_that_is_seen_elsewhere_is_taken_with_and_without_the_directory() {
 }
 
 #[test]
-fn of_two_processes_with_one_id_the_second_stays_out_and_says_so() {
+fn of_two_processes_with_one_id_the_second_ends_and_says_why() {
     support::need!(Nats);
     let nats = Nats::one();
     let cluster = Cluster::unlisted(&["a", "b"]);
@@ -176,17 +176,45 @@ fn of_two_processes_with_one_id_the_second_stays_out_and_says_so() {
     all.iter().for_each(|node| nodes(node, 2.0));
     let port = support::node::free_udp();
     let elsewhere = format!("\"127.0.0.1:{port}\"");
-    let double = start(&cluster, "a", &nats, &[("cluster.listen", &elsewhere)]);
-    until("it says so", LIMIT, || {
-        double.log().contains("another node runs with this cluster.node").then_some(())
-    });
+    let mut double = start(&cluster, "a", &nats, &[("cluster.listen", &elsewhere)]);
+    let ended = double.process.wait(LIMIT).expect("it ends by itself");
+    assert!(!ended.success(), "{ended}");
+    assert!(double.process.output().contains("another node runs with this cluster.node, a, at"));
     let record = nats.get("millrace_nodes", "a").expect("a lives").json();
     assert_eq!(record["relay"], format!("127.0.0.1:{}", cluster.port("a")));
     let name = unique("first");
     let _encoder = Publisher::start(all[0].rtmp, &name);
     assert_eq!(claim(&nats, &name).expect("it is claimed")["boot"], record["boot"]);
-    drop(double);
+    assert_eq!(record["boot"], nats.get("millrace_nodes", "a").expect("a lives").json()["boot"]);
     all.iter_mut().for_each(Node::assert_well);
+}
+
+/// It has not seen the directory yet, and nobody has told it of the stream.
+#[test]
+fn a_publisher_that_comes_before_the_directory_is_known_ends_no_other() {
+    support::need!(Nats);
+    let mut nats = Nats::one();
+    let cluster = Cluster::unlisted(&["a", "b"]);
+    let mut a = start(&cluster, "a", &nats, &[]);
+    nodes(&a, 1.0);
+    let name = unique("older");
+    let encoder = Publisher::start(a.rtmp, &name);
+    until("it is claimed", LIMIT, || claim(&nats, &name));
+    let generation = claim(&nats, &name).expect("it is claimed")["generation"].clone();
+    nats.kill(0);
+    let mut b = start(&cluster, "b", &nats, &[]);
+    let why = std::thread::scope(|scope| {
+        let late = scope.spawn(|| publish(&b, &name).err());
+        nats.restart(0);
+        late.join().expect("no panic")
+    });
+    let why = why.expect("it has a publisher");
+    assert!(why.contains("at node a"), "{why}");
+    nodes(&b, 2.0);
+    assert_eq!(claim(&nats, &name).expect("it is claimed")["generation"], generation);
+    assert!(!encoder.is_lost());
+    a.assert_well();
+    b.assert_well();
 }
 
 /// It may write into the directory, and has a certificate, but of another authority.
@@ -235,15 +263,18 @@ fn a_node_of_another_authority_gets_nothing_by_writing_itself_into_the_directory
 #[test]
 fn a_password_that_is_wrong_is_told_of_and_not_told() {
     support::need!(Nats);
-    let nats = Nats::guarded("user", "right");
+    let nats = Nats::guarded("us:er", "r@ght/%");
     let cluster = Cluster::unlisted(&["a", "b"]);
-    let urls = |password: &str| nats.urls().replace("nats://", &format!("nats://user:{password}@"));
-    let right = start_as(&cluster, ("a", "a"), &urls("right"), &[]);
+    let urls = |password: &str| nats.urls().replace("nats://", &format!("nats://us%3Aer:{password}@"));
+    let right = start_as(&cluster, ("a", "a"), &urls("r%40ght%2f%25"), &[]);
     nodes(&right, 1.0);
     let mut wrong = start_as(&cluster, ("b", "b"), &urls("wr0ng"), &[]);
     until("it says so", LIMIT, || wrong.log().contains("the directory is away").then_some(()));
     let _encoder = publish(&wrong, &unique("local")).expect("it is taken without");
-    assert!(!wrong.log().contains("wr0ng") && !right.log().contains("right@"), "a password is in the log");
+    assert!(
+        !wrong.log().contains("wr0ng") && !right.log().contains("r@ght") || right.log().contains("r%40ght"),
+        "a password is in the log"
+    );
     assert_eq!(right.metric("millrace_directory_nodes"), 1.0);
     wrong.assert_well();
 }
