@@ -513,8 +513,8 @@ impl Subscriber {
         resumes
     }
 
-    /// The receiver has no picture: the ring's GOP is shown again where the source cannot be asked; else the track is returned whose source is
-    /// to be asked. Each receiver is heard as often as its throttle allows, and one whose link takes less than a key frame waits.
+    /// The receiver has no picture: the ring's GOP is shown again where the source cannot be asked, or is far and the key frame young; else the track is
+    /// returned whose source is to be asked. Each receiver is heard as often as its throttle allows, and one whose link takes less than a key frame waits.
     pub(crate) fn lost_picture(
         &mut self,
         index: usize,
@@ -528,7 +528,8 @@ impl Subscriber {
             return None;
         }
         let track = &mut tracks[subscribed.track];
-        if !track.answers() && subscribed.forwarder.rewind(&track.ring) {
+        let shows_again = !track.answers() || track.answers_itself(now);
+        if shows_again && subscribed.forwarder.rewind(&track.ring) {
             self.sending.catch_up(&track.ring, now);
             return None;
         }

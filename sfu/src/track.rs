@@ -12,6 +12,9 @@ use crate::meter::Meter;
 use crate::numbering::Numbering;
 use crate::ring::{Ring, RingLimits};
 
+/// A key frame of another shard or node this young answers a request for one: a source is asked no sooner for another, and who lost it sees it at once.
+const ANSWERS_ITSELF_US: i64 = 300_000;
+
 /// Where key-frame requests of a track go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Upstream {
@@ -263,6 +266,13 @@ impl Track {
             Upstream::Home(_) => self.home_answers,
             Upstream::Peer(_) | Upstream::None => true,
         }
+    }
+
+    /// Whether its newest key frame is what a request is to be answered with: the way to who could make another is long, and it came just now.
+    pub(crate) fn answers_itself(&self, now: Time) -> bool {
+        let newest = self.ring.key().and_then(|key| self.ring.get(key));
+        matches!(self.upstream, Upstream::Home(_))
+            && newest.is_some_and(|key| now.since(key.arrival) <= ANSWERS_ITSELF_US)
     }
 
     /// Nobody takes the track and nobody sends it.

@@ -6,7 +6,7 @@ use media::Codec;
 use sfu::Mail;
 
 use crate::camera::{FRAME_MS, Video, negotiated};
-use crate::world::{Wish, World};
+use crate::world::{Wish, World, assert_contiguous};
 
 struct Scene {
     world: World,
@@ -105,4 +105,36 @@ fn a_key_frame_in_the_same_batch_leaves_nothing_to_ask() {
     scene.frames(30, false);
     assert!(!scene.world.peers[viewer].video().is_empty(), "it asked, got a key frame and is live");
     assert_eq!(scene.plis(), 1);
+}
+
+#[test]
+fn a_young_key_frame_from_elsewhere_is_shown_again_and_nobody_asked() {
+    let mut scene = Scene::new(2);
+    let viewers = [0, 1].map(|shard| scene.world.subscriber(Wish::on(shard)));
+    scene.frames(5, true);
+    let before = scene.plis();
+    scene.world.mail.clear();
+    let got = scene.world.peers[viewers[1]].video().len();
+    scene.world.pli(viewers[1]);
+    scene.frames(5, false);
+    assert_eq!((scene.plis(), scene.world.mail.iter().filter(|mail| asks(mail)).count()), (before, 0));
+    let video = scene.world.peers[viewers[1]].video();
+    assert_contiguous(&video);
+    let keys = video[got..].iter().filter(|got| got.payload[0] & 0x10 != 0 && got.payload[1] & 1 == 0);
+    assert_eq!(keys.count(), 1, "the key frame once more");
+    assert!((got + 25..got + 40).contains(&video.len()), "and what came behind it: {}", video.len() - got);
+    // An older one is not, nor is one whose source is here.
+    scene.frames(10, false);
+    scene.world.pli(viewers[1]);
+    scene.frames(3, false);
+    assert_eq!(scene.plis(), before + 1);
+    scene.frames(20, true);
+    scene.frames(5, true);
+    scene.world.pli(viewers[0]);
+    scene.frames(3, false);
+    assert_eq!(scene.plis(), before + 2);
+}
+
+fn asks((_, _, mail): &&(usize, usize, Mail)) -> bool {
+    matches!(mail, Mail::RequestKeyFrame(_))
 }
