@@ -267,6 +267,11 @@ impl<T: Clone + PartialEq> Paths<T> {
         self.streams.get(name)?.standby
     }
 
+    /// What that link offers of it.
+    pub fn offer(&self, link: LinkId, name: &StreamName) -> Option<&Offer<T>> {
+        self.streams.get(name)?.offers.get(&link)
+    }
+
     /// Streams that come, or could, by that link.
     pub fn offers_of(&self, link: LinkId) -> impl Iterator<Item = &StreamName> {
         self.links.get(&link).into_iter().flat_map(|link| &link.offers)

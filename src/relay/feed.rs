@@ -63,9 +63,16 @@ pub async fn run(
         let past = reader.is_catching_up();
         let Read::Entries(entries) = reader.next().await else { return };
         let piece_bytes = relay.piece_bytes.load(Ordering::Relaxed);
+        // What is made of a stream that comes has its times, as its other tracks have.
+        let back_us = if stream.relayed().is_some() { stream.log.offset_us() } else { 0 };
         let mut cut = |entry: &Arc<Entry>| {
             let base_us = *base_us.get_or_insert(entry.captured.since(entry.frame.dts));
-            cut(&entry.frame, entry.frame.pts.plus_us(base_us), piece_bytes, &mut payloads)
+            let capture = entry.frame.pts.plus_us(base_us);
+            if back_us == 0 {
+                return cut(&entry.frame, capture, piece_bytes, &mut payloads);
+            }
+            let (dts, pts) = (entry.frame.dts.plus_us(-back_us), entry.frame.pts.plus_us(-back_us));
+            cut(&Frame { dts, pts, ..entry.frame.clone() }, capture, piece_bytes, &mut payloads)
         };
         let cuts = entries.iter().map(&mut cut).collect();
         let has_metadata = entries.last().is_some_and(|last| !last.is_published_with(&published));

@@ -96,8 +96,20 @@ pub struct Announced {
     pub form: Form,
     /// Codecs of sound and picture, as far as known.
     pub codecs: [Option<Codec>; 2],
-    /// Derived sound can be had, too.
-    pub derives: bool,
+    /// Where its sound is converted.
+    pub derives: Derives,
+}
+
+/// Where sound of a stream of another node is converted.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Derives {
+    /// Where it is published, or on the way: derived sound comes as the stream comes.
+    There,
+    /// Here, for the nodes behind this one, too: the stream comes from an uplink, which converts nothing.
+    Here,
+    /// At each node that needs it: some node on the way does not know of derived sound.
+    #[default]
+    Nowhere,
 }
 
 /// How the last attempt to dial went.

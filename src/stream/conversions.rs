@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::from_relay::Sounds;
 use super::{Ingest, State, Stream, Watch, from_relay, to_aac, to_frames, to_opus, to_packets};
+use crate::relay::Derives;
 use crate::task;
 
 /// What runs of a stream.
@@ -59,7 +60,7 @@ impl Drop for Counted {
 }
 
 impl Stream {
-    /// Other nodes take derived sound of this node's publisher, or do no more.
+    /// Other nodes take derived sound that this node makes, or do no more.
     pub fn derive(&self, for_peers: bool) {
         let mut state = self.lock();
         if std::mem::replace(&mut state.for_peers, for_peers) != for_peers {
@@ -73,13 +74,13 @@ impl Stream {
         let metrics = &self.shared.metrics;
         let web = state.viewers[Watch::Whep as usize] > 0;
         let framed = state.viewers[Watch::Rtmp as usize] + state.viewers[Watch::Flv as usize] > 0;
-        let watched = web || framed;
+        let watched = web || framed || state.for_peers;
         state.unwatched = if watched { None } else { state.unwatched.or(Some(self.shared.clock.now())) };
         let source_of =
             |ingest: Ingest| state.publisher.as_ref().filter(|p| p.ingest == ingest).map(|p| p.source);
         let (frames, packets) = (source_of(Ingest::Rtmp), source_of(Ingest::Whip));
         let relayed = state.publisher.as_ref().is_some_and(|p| p.relayed.is_some());
-        let comes = relayed && state.derives;
+        let comes = relayed && state.derives == Derives::There;
         let opus = frames.filter(|_| web || state.for_peers);
         let aac = packets.filter(|_| framed || state.for_peers);
         let run = &mut state.conversions;
@@ -113,7 +114,7 @@ impl Stream {
             task::spawn(metrics.clone(), to_frames::run(me.clone(), publisher, fence))
         });
         let instead = |conversion| {
-            if relayed {
+            if relayed && state.derives == Derives::Nowhere {
                 metrics.conversions_instead.of(conversion).increment();
             }
         };

@@ -23,6 +23,10 @@ const REORDER_US: i64 = 1_000_000;
 const REORDER_PACKETS_MAX: usize = 16_384;
 /// Mail of the relay that waits: each is what came at one time.
 const PACKETS_MAX: usize = 4_096;
+/// Sound that was made may be so far ahead of the pictures: what a link and its repair put between them.
+const AHEAD_US: i64 = 100_000;
+/// Pictures that have not come for so long do not catch up.
+const PAUSE_US: i64 = 300_000;
 /// DTS offsets of frames that are not whole yet, by time stamp: more than are in a hole's wait.
 const OFFSETS_MAX: usize = 1_024;
 
@@ -163,6 +167,10 @@ struct Tracks {
     opus_config: Arc<TrackConfig>,
     /// Sound waits for the first picture, or the line of both would begin too late for it; at most until then.
     held: Option<Held>,
+    /// The newest picture's time, and when it came, until they have caught up with sound that is made: only what is live of that comes.
+    catching_up: Option<(Time, Time)>,
+    /// Sound that waits for them.
+    next_opus: Option<Packet>,
     offsets: std::collections::BTreeMap<i64, u32>,
     counted: u64,
     broken: u64,
@@ -178,6 +186,8 @@ impl Tracks {
             picture: None,
             opus_config: Arc::new(TrackConfig::Opus),
             held: has_picture.then_some(Held::ForAPicture),
+            catching_up: has_picture.then_some((Time::ZERO, Time::ZERO)),
+            next_opus: None,
             offsets: std::collections::BTreeMap::new(),
             counted: 0,
             broken: 0,
@@ -225,6 +235,7 @@ impl Tracks {
                 Time::from_ticks(unit.timestamp.saturating_sub(offset.into()), hz),
             );
             self.held = None;
+            self.catching_up = self.catching_up.map(|_| (pts, now));
             let (key, discardable, data) = (unit.key, unit.discardable, unit.data);
             // Of the packet that it came out with, which may be the next frame's.
             let capture = packet.capture.plus_us(pts.since(Time::from_ticks(packet.timestamp, hz)));
@@ -236,13 +247,29 @@ impl Tracks {
         if let Some((frame, packet)) = self.aac.pop(now) {
             return Some((frame, packet.capture));
         }
-        while let Some(packet) = self.opus.pop(now) {
-            if packet.codec == Codec::Opus {
-                let capture = packet.capture;
-                return Some((sound(self.opus_config.clone(), &packet, packet.payload.clone()), capture));
+        while let Some(packet) = self.next_opus.take().or_else(|| self.opus.pop(now)) {
+            if packet.codec != Codec::Opus {
+                continue;
             }
+            let frame = sound(self.opus_config.clone(), &packet, packet.payload.clone());
+            if self.is_ahead(frame.pts, now) {
+                self.next_opus = Some(packet);
+                break;
+            }
+            return Some((frame, packet.capture));
         }
         None
+    }
+
+    /// Whether made sound of that time is to wait for the pictures: they begin with a GOP that was there, and catch up with what is live.
+    fn is_ahead(&mut self, at: Time, now: Time) -> bool {
+        let ahead = self
+            .catching_up
+            .is_some_and(|(picture, came)| at.since(picture) > AHEAD_US && now.since(came) < PAUSE_US);
+        if !ahead {
+            self.catching_up = None;
+        }
+        ahead
     }
 
     fn holds_sound(&mut self, now: Time) -> bool {
@@ -410,5 +437,26 @@ mod tests {
         assert!(tracks.pop(Time::from_ms(50)).is_none());
         assert!(tracks.pop(Time::from_ms(50).plus_us(REORDER_US - 1)).is_none());
         assert!(tracks.pop(Time::from_ms(50).plus_us(REORDER_US)).is_some());
+    }
+
+    #[test]
+    fn made_sound_waits_for_pictures_that_catch_up_and_no_longer() {
+        let key = TrackKey { derived: true, ..key() };
+        let opus = |seq: u64| {
+            let frame = Frame { config: Arc::new(TrackConfig::Opus), ..sound(5) };
+            let packets = cut(&frame, Time::ZERO, payload::PAYLOAD_LEN_MAX, &mut Vec::new()).packets;
+            let packet = Packet { seq, timestamp: 48_000 * 3, ..packets[0].clone() };
+            FromPeer::Flows(key, vec![flow(packet)])
+        };
+        let of = |picture_ms: i64, came: Time, now: Time| {
+            let mut tracks = Tracks::new(true);
+            (tracks.held, tracks.catching_up) = (None, Some((Time::from_ms(picture_ms), came)));
+            (1..=2).for_each(|seq| tracks.take(opus(seq)));
+            std::iter::from_fn(|| tracks.pop(now)).count()
+        };
+        let now = Time::from_ms(50_000);
+        assert_eq!(of(1_000, now, now), 0, "two seconds ahead");
+        assert_eq!(of(2_900, now, now), 2, "where the pictures are, nearly");
+        assert_eq!(of(1_000, now.plus_us(-PAUSE_US), now), 2, "no pictures come");
     }
 }

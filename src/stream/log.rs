@@ -47,18 +47,23 @@ pub enum Takes {
     Frames,
     /// What becomes packets: pictures and Opus.
     Packets,
-    /// AAC alone, and what was there before is not for it.
-    Aac,
+    /// Sound of that codec alone, and what was there before is not for it.
+    Sound(Codec),
     /// All there is.
     All,
 }
 
 impl Takes {
+    const fn is_sound(self) -> bool {
+        matches!(self, Takes::Sound(_))
+    }
+
     const fn has(self, codec: Codec) -> bool {
-        match codec {
-            Codec::Aac => !matches!(self, Takes::Packets),
-            Codec::Opus => matches!(self, Takes::Packets | Takes::All),
-            _ => !matches!(self, Takes::Aac),
+        match self {
+            Takes::Frames => !matches!(codec, Codec::Opus),
+            Takes::Packets => !matches!(codec, Codec::Aac),
+            Takes::Sound(own) => own as u8 == codec as u8,
+            Takes::All => true,
         }
     }
 }
@@ -199,6 +204,11 @@ impl FrameLog {
             // References of the old source mean nothing now: viewers start at the new one's first key frame.
             inner.clear();
         }
+    }
+
+    /// How much later it is in the log than by the times of its source, in microseconds.
+    pub fn offset_us(&self) -> i64 {
+        self.lock().offset_us
     }
 
     /// Viewers of frames come after there were none: what is left of `source` is nothing to begin with.
@@ -377,7 +387,7 @@ impl FrameLog {
     fn reader_woken_by(self: &Arc<Self>, wake: &watch::Sender<()>, takes: Takes) -> Reader {
         let inner = self.lock();
         let head = inner.first + inner.entries.len() as u64;
-        let cursor = inner.key.filter(|_| takes != Takes::Aac).unwrap_or(head);
+        let cursor = inner.key.filter(|_| !takes.is_sound()).unwrap_or(head);
         let catch_up = inner.catch_up(cursor);
         let ends_before = inner.ends;
         drop(inner);
@@ -644,7 +654,7 @@ impl Reader {
             }
             // Pictures start at a key frame; sound goes with them, or alone while no video is in sight.
             self.picture |= entry.frame.kind() == Kind::Video && entry.frame.key;
-            let alone = inner.video.is_none() || self.takes == Takes::Aac;
+            let alone = inner.video.is_none() || self.takes.is_sound();
             let begins = self.picture || (entry.frame.kind() == Kind::Audio && alone);
             if begins && self.takes.has(entry.frame.config.codec()) {
                 bytes += entry.frame.data.len();

@@ -100,9 +100,9 @@ struct State {
     rids: Vec<String>,
     /// What the encodings are like, of a stream from another node.
     layers: Layers,
-    /// Derived sound comes from the publisher's node, where it is another.
-    derives: bool,
-    /// Derived sound of the publisher here is taken by other nodes.
+    /// Where sound of a publisher at another node is converted.
+    derives: relay::Derives,
+    /// Derived sound that is made here is taken by other nodes.
     for_peers: bool,
     conversions: Conversions,
     /// Nobody watches since.

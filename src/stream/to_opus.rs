@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use media::{Frame, TrackConfig};
+use media::{Codec, Frame, TrackConfig};
 use metrics::Conversion;
 use sfu::SourceId;
 
@@ -15,7 +15,7 @@ use crate::convert::AacToOpus;
 /// Runs until it is aborted or the log ends. `publisher` is the fence of whose sound it is.
 pub async fn run(stream: Arc<Stream>, publisher: SourceId) {
     let _counted = Counted::new(&stream.shared().metrics, Conversion::AacToOpus);
-    let mut reader = stream.log.prompt_reader(Takes::Aac);
+    let mut reader = stream.log.prompt_reader(Takes::Sound(Codec::Aac));
     let mut converter = Converter::default();
     while let Read::Entries(entries) = reader.next().await {
         for entry in &entries {

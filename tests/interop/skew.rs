@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use support::analyse::marks;
 use support::browser::Browser;
+use support::cluster::Cluster;
 use support::wait::alone;
-use support::{Node, ffmpeg, need, unique};
+use support::{Node, ffmpeg, need, unique, until};
 
 /// What the issue allows.
 const SKEW_MS_MAX: f64 = 60.0;
@@ -99,4 +100,52 @@ fn browser_to_browser() {
     browser.until("viewer", 30, 0.001, ARRIVES);
     let skew = skew_in_browser(&mut browser, "viewer");
     assert!(skew.abs() < SKEW_MS_MAX, "{skew} ms from browser to browser");
+}
+
+/// A node that publishers come to and one that viewers do, whose sound is converted at the first.
+fn two_nodes() -> [Node; 2] {
+    let cluster = Cluster::of(&["a", "b"]);
+    let nodes = ["a", "b"].map(|id| cluster.start(id));
+    until("the link is up", ARRIVES, || {
+        (nodes[1].api("/api/v1/nodes")["nodes"]["links"][0]["up"] == true).then_some(())
+    });
+    nodes
+}
+
+fn converts(nodes: &[Node; 2], conversion: &str) -> [f64; 2] {
+    nodes.each_ref().map(|node| node.metric(&format!("millrace_conversions{{conversion=\"{conversion}\"}}")))
+}
+
+#[test]
+fn rtmp_to_a_browser_at_another_node() {
+    need!(Ffmpeg, Browser);
+    let _lane = alone();
+    let nodes = two_nodes();
+    let name = unique("skew");
+    let _push = ffmpeg::push_clip(&nodes[0].rtmp_url(&name));
+    nodes[0].wait_live(&name);
+    let mut browser = Browser::start();
+    browser.play("viewer", &nodes[1].whep_url(&name), json!({}));
+    browser.until("viewer", 30, 0.001, ARRIVES);
+    let skew = skew_in_browser(&mut browser, "viewer");
+    eprintln!("{skew:.1} ms");
+    assert!(skew.abs() < SKEW_MS_MAX, "{skew} ms from RTMP to a browser at another node");
+    assert_eq!(converts(&nodes, "aac_to_opus"), [1.0, 0.0]);
+}
+
+#[test]
+fn browser_to_flv_at_another_node() {
+    need!(Ffmpeg, Browser);
+    let _lane = alone();
+    let nodes = two_nodes();
+    let name = unique("skew");
+    let mut browser = Browser::start();
+    browser.publish("publisher", &nodes[0].whip_url(&name), json!({}));
+    nodes[0].wait_live(&name);
+    std::thread::sleep(Duration::from_secs(3)); // sender reports have come
+    let recorded = ffmpeg::record(&nodes[1].flv_url(&name), 8);
+    assert_eq!(converts(&nodes, "opus_to_aac"), [1.0, 0.0]);
+    let skew = marks(&recorded).skew_ms(5);
+    eprintln!("{skew:.1} ms");
+    assert!(skew.abs() < SKEW_MS_MAX, "{skew} ms from the browser to FLV at another node");
 }

@@ -1,6 +1,5 @@
 //! `millrace uplink` between ffmpeg and a node: what goes in beside the encoder comes out at the node, and what the node refuses is refused there.
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use support::cluster::Cluster;
 use support::ffmpeg::{self, Source};
 use support::process::Process;
 use support::rtmp::Client;
-use support::{Node, flv, http, need, node, unique, until};
+use support::{Node, flv, http, need, unique, until};
 
 const ARRIVES: Duration = Duration::from_secs(15);
 const TOKENS: [(&str, &str); 3] =
@@ -19,15 +18,6 @@ fn cluster() -> Cluster {
     let cluster = Cluster::of(&["a"]);
     cluster.certify("ca", "u", "u");
     cluster
-}
-
-fn uplink(cluster: &Cluster, folder: &str, to: &str) -> (Process, SocketAddr) {
-    let listen = node::free_tcp();
-    let certs = cluster.file(folder, "node.pem");
-    let mut command = Command::new(node::binary());
-    command.args(["uplink", "--listen", &listen.to_string(), "--to", to, "--certs"]);
-    command.arg(certs.parent().expect("it is in a folder"));
-    (Process::start(&unique("uplink"), &mut command), listen)
 }
 
 #[track_caller]
@@ -112,7 +102,7 @@ fn ffmpeg_publishes_and_plays_through_an_uplink_as_the_node_allows() {
     need!(Ffmpeg);
     let cluster = cluster();
     let mut a = cluster.start_with("a", "a", &TOKENS);
-    let (mut process, listen) = uplink(&cluster, "u", &format!("a=127.0.0.1:{}", cluster.port("a")));
+    let (mut process, listen) = cluster.uplink("u", &format!("a=127.0.0.1:{}", cluster.port("a")));
     ready(&process);
     let name = unique("up");
     // The node's own words, for a wrong token and for none.
@@ -163,7 +153,7 @@ fn an_encoder_stays_while_the_link_is_gone_and_its_stream_comes_back() {
     let cluster = cluster();
     let mut a = cluster.start_with("a", "a", &TOKENS);
     let wire = Wire::to(([127, 0, 0, 1], cluster.port("a")).into());
-    let (process, listen) = uplink(&cluster, "u", &format!("a={}", wire.at));
+    let (process, listen) = cluster.uplink("u", &format!("a={}", wire.at));
     ready(&process);
     let name = unique("broken");
     let mut encoder =
@@ -205,7 +195,7 @@ fn certificates_that_do_not_fit_are_told_with_what_to_do() {
         ("u", "a".into(), vec!["--to is ID=HOST:PORT"]),
         ("nowhere", to, vec!["nowhere/node.pem", "millrace cert node"]),
     ] {
-        let (mut process, _) = uplink(&cluster, folder, &to);
+        let (mut process, _) = cluster.uplink(folder, &to);
         let status = process.wait(ARRIVES);
         let told = process.output();
         assert!(status.is_some_and(|it| !it.success()), "{folder}: {status:?} {told}");

@@ -1,7 +1,8 @@
 //! Nodes that know each other: certificates of one authority, a list of peers.
-use crate::Node;
-use crate::node::{binary, free_udp};
+use crate::node::{binary, free_tcp, free_udp};
+use crate::process::Process;
 use crate::wire::Wire;
+use crate::{Node, unique};
 use link::Config;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ impl Cluster {
     /// When `millrace cert` fails.
     #[track_caller]
     pub fn of(ids: &[&str]) -> Cluster {
-        let folder = crate::scratch().join(format!("{}-{}", crate::unique("cluster"), std::process::id()));
+        let folder = crate::scratch().join(format!("{}-{}", unique("cluster"), std::process::id()));
         let nodes = ids.iter().map(|id| (id.to_string(), free_udp())).collect();
         let cluster = Cluster { folder, nodes, links: None, wires: Vec::new() };
         cluster.authority("ca");
@@ -112,6 +113,15 @@ impl Cluster {
     /// When there is no such node.
     pub fn port(&self, id: &str) -> u16 {
         self.nodes.iter().find(|(it, _)| it == id).expect("a node of the cluster").1
+    }
+
+    /// Starts an uplink with the certificate in that folder, to `ID=HOST:PORT`; and where encoders publish to it.
+    #[track_caller]
+    pub fn uplink(&self, folder: &str, to: &str) -> (Process, SocketAddr) {
+        let listen = free_tcp();
+        let mut command = Command::new(binary());
+        command.args(["uplink", "--listen", &listen.to_string(), "--to", to, "--certs", self.path(folder)]);
+        (Process::start(&unique("uplink"), &mut command), listen)
     }
 
     /// Starts a node with its own certificate.

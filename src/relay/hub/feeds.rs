@@ -32,6 +32,8 @@ pub(super) struct Feed {
     task: AbortHandle,
     /// What the publisher sends: the other form of its sound is derived.
     form: Form,
+    /// It comes from an uplink: nothing but its derived sound is cut here.
+    comes: bool,
     /// The next numbers of sound, picture and derived sound.
     next: [u64; 3],
     caches: [Cache; 3],
@@ -48,8 +50,8 @@ impl Feed {
         self.task.abort();
     }
 
-    pub(super) fn cache(&self, key: TrackKey) -> &Cache {
-        &self.caches[place(key)]
+    pub(super) fn cache(&self, key: TrackKey) -> Option<&Cache> {
+        self.caches.get(place(key)).filter(|_| key.derived || !self.comes)
     }
 
     fn key(&self, stream: StreamId, codec: Codec) -> TrackKey {
@@ -63,12 +65,12 @@ fn place(key: TrackKey) -> usize {
 }
 
 impl Hub {
-    /// A peer takes that of a stream of that form.
-    pub(super) fn start_feed(&mut self, key: TrackKey, form: Form) {
+    /// A peer takes that of a stream of that form, which is published here or comes.
+    pub(super) fn start_feed(&mut self, key: TrackKey, form: Form, comes: bool) {
         let stream = key.stream;
         let Some(of) = self.node.streams.by_id(stream) else { return };
         if !self.feeds.contains_key(&stream) {
-            self.make_feed(of.clone(), form);
+            self.make_feed(of.clone(), form, comes);
         }
         let Some(feed) = self.feeds.get_mut(&stream) else { return };
         feed.idle = None;
@@ -78,17 +80,21 @@ impl Hub {
         }
     }
 
-    fn make_feed(&mut self, of: Arc<Stream>, form: Form) {
+    fn make_feed(&mut self, of: Arc<Stream>, form: Form, comes: bool) {
         let stream = of.id;
         let number = self.node.streams.shared().draw_id();
         // Of packets there is nothing to be cut but sound that is made of them.
-        let takes = if form == Form::Frames { Takes::All } else { Takes::Aac };
+        let takes = match form {
+            Form::Frames if comes => Takes::Sound(Codec::Opus),
+            Form::Frames => Takes::All,
+            Form::Packets => Takes::Sound(Codec::Aac),
+        };
         let work = feed::run(of, takes, (stream, number), self.to_me.clone(), self.handle.clone());
         let task = task::spawn(self.node.metrics.clone(), work).abort_handle();
         // Numbers that no feed of this stream had before: none makes a million packets a second.
         let first = self.now().us().unsigned_abs().max(1);
         let (next, caches) = ([first; 3], Default::default());
-        let feed = Feed { number, task, form, next, caches, idle: None, derives: None };
+        let feed = Feed { number, task, form, comes, next, caches, idle: None, derives: None };
         self.feeds.insert(stream, feed);
     }
 
@@ -137,7 +143,7 @@ impl Hub {
         let now = self.now();
         let Some(feed) = self.feeds.get_mut(&stream).filter(|feed| feed.number == number) else { return };
         let mut flows: HashMap<TrackKey, Vec<Flow>> = HashMap::new();
-        let has_metadata = fed.has_metadata;
+        let has_metadata = fed.has_metadata && !feed.comes;
         for cut in fed.cuts {
             let key = feed.key(stream, cut.config.codec());
             let config = match &*cut.config {

@@ -16,6 +16,7 @@ use super::hold::HELD_MAX;
 use super::offers::link_id;
 use super::{Hub, Link};
 use crate::media_plane::ShardHandle;
+use crate::relay::Derives;
 use crate::stream::{Ingest, Stream};
 
 /// What a packet may be late in all and still be of use to a live viewer.
@@ -57,15 +58,15 @@ pub(super) enum Begins {
 pub(super) enum Upstream {
     /// The track's home shard.
     Home(ShardHandle),
-    /// The stream's feed, of what is published in that form.
-    Feed(Form),
+    /// The stream's feed, of what is published in that form: here, or it comes in that generation.
+    Feed { form: Form, comes: Option<u64> },
     /// Another peer. The stream is here as long as that.
     Peer { _stream: Arc<Stream>, generation: u64, form: Form },
 }
 
 impl Upstream {
     pub(super) fn is_feed(&self) -> bool {
-        matches!(self, Upstream::Feed(_))
+        matches!(self, Upstream::Feed { .. })
     }
 
     fn is_peer(&self) -> bool {
@@ -75,7 +76,7 @@ impl Upstream {
     /// For that track: where it comes in frames it is given as long as they are.
     fn budget_ms(&self, key: TrackKey) -> u16 {
         match self {
-            Upstream::Feed(_) | Upstream::Peer { form: Form::Frames, .. } => FRAMES_BUDGET_MS,
+            Upstream::Feed { .. } | Upstream::Peer { form: Form::Frames, .. } => FRAMES_BUDGET_MS,
             Upstream::Peer { form: Form::Packets, .. } if key.derived => FRAMES_BUDGET_MS,
             Upstream::Home(_) | Upstream::Peer { .. } => BUDGET_MS,
         }
@@ -191,7 +192,7 @@ impl Hub {
     pub(super) fn give_older_no_more(&mut self, stream: StreamId, newest: Option<u64>) {
         self.give_stream_no_more(
             stream,
-            |upstream| matches!(upstream, Upstream::Peer { generation, .. } if Some(*generation) != newest),
+            |upstream| matches!(upstream, Upstream::Peer { generation, .. } | Upstream::Feed { comes: Some(generation), .. } if Some(*generation) != newest),
         );
     }
 
@@ -219,14 +220,21 @@ impl Hub {
                 (of.stream, Upstream::Home(of.home.clone()))
             }
             Some(_) if track.layer != 0 => return,
-            Some(of) => (of.stream, Upstream::Feed(of.form)),
+            Some(of) => (of.stream, Upstream::Feed { form: of.form, comes: None }),
             None => {
-                let Some(form) = self.parent(name).map(|(_, offer)| offer.about.form) else { return };
+                let Some((_, offer)) = self.parent(name) else { return };
+                let (form, derives) = (offer.about.form, self.derives_of(offer));
                 let stream = self.node.streams.get_or_create(name);
                 if stream.relayed().is_none_or(|(_, has)| has != generation) {
                     return;
                 }
-                (stream.id, Upstream::Peer { _stream: stream, generation, form })
+                match derives {
+                    Derives::Nowhere if track.derived => return,
+                    Derives::Here if track.derived => {
+                        (stream.id, Upstream::Feed { form, comes: Some(generation) })
+                    }
+                    _ => (stream.id, Upstream::Peer { _stream: stream, generation, form }),
+                }
             }
         };
         let key = TrackKey { stream, kind: track.kind, layer: track.layer, derived: track.derived };
@@ -282,9 +290,9 @@ impl Hub {
                 }
                 return;
             }
-            Upstream::Feed(form) => {
-                let form = *form;
-                self.start_feed(key, form);
+            Upstream::Feed { form, comes } => {
+                let (form, comes) = (*form, comes.is_some());
+                self.start_feed(key, form, comes);
             }
             Upstream::Peer { .. } => self.want_for_peers(key, after),
         }
@@ -382,7 +390,7 @@ impl Hub {
             match given.upstream {
                 Upstream::Home(home) => home.mail(Mail::Unmirror(key, self.handle.number)),
                 // It lingers.
-                Upstream::Feed(_) => {}
+                Upstream::Feed { .. } => {}
                 Upstream::Peer { .. } => self.want_idle(key),
             }
         }
@@ -395,7 +403,7 @@ impl Hub {
             Some(Upstream::Home(home)) => home.mail(Mail::RequestKeyFrame(key)),
             Some(Upstream::Peer { .. }) => self.ask_key_frame(key),
             // Nobody can be asked.
-            Some(Upstream::Feed(_)) | None => {}
+            Some(Upstream::Feed { .. }) | None => {}
         }
     }
 

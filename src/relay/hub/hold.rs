@@ -22,7 +22,9 @@ impl Hub {
             if only.is_some_and(|name| want.name != *name) {
                 continue;
             }
-            let standby = self.paths.standby(&want.name).and_then(id_of).filter(|id| {
+            let derives = |link| self.paths.offer(link, &want.name).is_some_and(|offer| offer.about.derives);
+            let standby = self.paths.standby(&want.name).filter(|link| !key.derived || derives(*link));
+            let standby = standby.and_then(id_of).filter(|id| {
                 want.idle.is_none() && self.links.contains_key(id) && want.legs().all(|(link, _)| link != *id)
             });
             if want.hold.map(|(link, _)| link) != standby {

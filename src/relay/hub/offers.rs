@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ::relay::control::{Form, Message};
 use ::relay::hop::IncomingStats;
 use cluster::paths::{Action, Figures, LinkId, Offer};
-use media::{Codec, Need, StreamName};
+use media::{Codec, Need, NodeId, StreamName};
 
 use super::{Hub, Link};
-use crate::relay::Announced;
+use crate::relay::{Announced, Derives};
 
 /// What else is said of a stream that is offered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +50,22 @@ impl Hub {
     /// Whether this node converts sound for others: not beside an encoder, whose link is the narrow one.
     pub(super) fn derives(&self) -> bool {
         !self.node.config.cluster.is_uplink
+    }
+
+    /// Where sound is converted of a stream that is offered so.
+    pub(super) fn derives_of(&self, offer: &Offer<About>) -> Derives {
+        match offer.about {
+            About { derives: true, .. } => Derives::There,
+            About { form, .. } if self.is_of_uplink(form, &offer.path) => Derives::Here,
+            About { .. } => Derives::Nowhere,
+        }
+    }
+
+    /// A stream with that way to this node comes from an uplink of it: there is no other way, so its derived sound has one maker and one numbering.
+    fn is_of_uplink(&self, form: Form, path: &[NodeId]) -> bool {
+        let uplinks = &self.node.config.cluster.uplinks;
+        let [origin] = path else { return false };
+        form == Form::Frames && uplinks.iter().any(|uplink| uplink == origin.as_str())
     }
 
     /// This node has the stream, or says more of it.
@@ -97,6 +113,9 @@ impl Hub {
             Action::Announce { link, stream, offer } => {
                 let link = self.links.get(&link_of(self, link)?)?;
                 let Offer { generation, path, cost_us, about: About { form, codecs, derives } } = offer;
+                // This node is the last of the path.
+                let before = path.split_last().map_or(&[][..], |(_, before)| before);
+                let derives = derives || self.is_of_uplink(form, before);
                 link.say(Message::Announce { stream, generation, form, codecs, path, cost_us, derives });
                 None
             }
@@ -131,7 +150,9 @@ impl Hub {
         let best = self.paths.best(name).map(|(_, offer)| offer.clone());
         let generation = best.as_ref().map(|best| best.generation);
         match best {
-            Some(Offer { generation, about: About { form, codecs, derives }, path, .. }) => {
+            Some(best) => {
+                let derives = self.derives_of(&best);
+                let Offer { generation, about: About { form, codecs, .. }, path, .. } = best;
                 let announced = Announced { generation, path, form, codecs, derives };
                 self.handle.announced.insert(name.clone(), announced);
             }
@@ -142,6 +163,7 @@ impl Hub {
         let Some(stream) = self.node.streams.get(name) else { return };
         if let Some((source, _)) = stream.relayed().filter(|(_, has)| generation != Some(*has)) {
             self.end_source(source);
+            self.end_feed(stream.id);
             self.layers.remove(&stream.id);
             stream.detach(source);
         }

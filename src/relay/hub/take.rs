@@ -290,9 +290,9 @@ impl Hub {
     /// What is there of a track that is fed or comes from elsewhere, behind that number if it is, else for who begins: derived sound that is past is
     /// not converted for viewers here either.
     pub(super) fn cached(&self, key: TrackKey, after: Option<u64>) -> Vec<Flow> {
-        let cache = |key: TrackKey| match self.feeds.get(&key.stream) {
-            Some(feed) => Some(feed.cache(key)),
-            None => self.wants.get(&key).map(|want| &want.cache),
+        let cache = |key: TrackKey| {
+            let fed = self.feeds.get(&key.stream).and_then(|feed| feed.cache(key));
+            fed.or_else(|| self.wants.get(&key).map(|want| &want.cache))
         };
         let Some(there) = cache(key) else { return Vec::new() };
         if let Some(behind) = after.and_then(|after| there.behind(after)) {
