@@ -53,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     new("relay_hop", targets::relay::hop, 4_096),
     new("relay_control", targets::relay::control, 8 * 1024),
     new("relay_flow", targets::relay::flow, 8 * 1024),
+    new("relay_stream", targets::relay::stream, 8 * 1024),
     new("layers", targets::shard::layers, 16 * 1024),
     new("rtmp_handshake", targets::rtmp::handshake, 8 * 1024),
     new("rtmp_chunk", targets::rtmp::chunk, 32 * 1024),

@@ -69,6 +69,7 @@ pub fn write(folder: &Path) -> io::Result<usize> {
         all.extend(message);
     }
     put("relay_control", "all", &all)?;
+    put("relay_stream", "all", &relay::stream())?;
     for (name, bytes) in relay::flows() {
         put("relay_flow", name, &bytes)?;
     }

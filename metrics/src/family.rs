@@ -167,6 +167,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     link_gauge("millrace_relay_tracks_held_here", "Tracks that this node holds ready for the peer.", |m, s| s.one(&m.held_here)),
     link_counter("millrace_relay_holds_refused_total", PEER, "Tracks that the peer wanted held here beyond what one may.", |m, s| s.one(&m.not_held)),
     link_counter("millrace_relay_sent_bytes_total", PEER, "Bytes of the datagrams sent to the peer.", |m, s| s.one(&m.sent_bytes)),
+    link_counter("millrace_relay_stream_bytes_total", PEER, "Bytes of media sent to the peer by streams.", |m, s| s.one(&m.stream_bytes)),
     link_counter("millrace_relay_datagrams_total", &["peer", "event"], "Datagrams of media, by what became of them.", |m, s| s.by(&m.events)),
     link_counter("millrace_relay_packets_dropped_total", &["peer", "reason"], "Packets for the peer that were not sent.", |m, s| s.by(&m.drops)),
     node_counter("millrace_relay_switches_total", &["reason"], "Tracks that come by another way than before.", |m, s| s.by(&m.switches)),

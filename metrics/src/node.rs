@@ -139,6 +139,8 @@ labels! {
         Conversion = "conversion",
         /// Handshakes of other nodes; full: the connection is refused.
         RelayHandshakes = "relay_handshakes",
+        /// Datagrams of another node that wait for what its stream has before them; full: the packet is dropped.
+        RelayHeld = "relay_held",
     }
 }
 
@@ -181,6 +183,8 @@ labels! {
         Overflowed = "overflowed",
         /// The path takes no datagram of its size any more: the peer asks for it and has it in two.
         TooLarge = "too_large",
+        /// It waited for a stream that was too far behind: the track begins anew.
+        Behind = "behind",
     }
 }
 
@@ -241,6 +245,8 @@ pub struct LinkMetrics {
     pub not_held: SharedCounter,
     /// Bytes of all datagrams sent.
     pub sent_bytes: SharedCounter,
+    /// Bytes of media sent by streams.
+    pub stream_bytes: SharedCounter,
     /// Datagrams of media.
     pub events: By<RelayEvent, SharedCounter, { RelayEvent::COUNT }>,
     /// Packets not sent.

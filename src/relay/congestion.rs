@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use ::relay::hop::{Demand, LiveWindow, RoundTrip};
+use ::relay::hop::{Demand, LiveWindow, RoundTrip, Seen};
 use media::Time;
 use quinn::congestion::{Controller, ControllerFactory};
 
@@ -43,6 +43,18 @@ impl Window {
     pub fn figures(&self) -> Figures {
         let state = self.lock();
         Figures { bytes: state.window.window(), queue_us: state.window.queue_us() }
+    }
+
+    /// What the link's streams are to know of it.
+    pub fn seen(&self) -> Seen {
+        let State { window, trip } = &*self.lock();
+        Seen {
+            trip: *trip,
+            path_us: window.queue_now_us(),
+            loss_percent: window.loss_percent(),
+            beyond: window.beyond(),
+            ..Seen::default()
+        }
     }
 
     /// The link's round trip.

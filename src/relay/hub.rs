@@ -5,8 +5,10 @@ mod cache;
 mod feeds;
 mod give;
 mod hold;
+mod inlet;
 mod metadata;
 mod offers;
+mod outlet;
 mod take;
 
 use std::collections::{HashMap, HashSet};
@@ -17,11 +19,11 @@ use std::time::Duration;
 use ::relay::control::{Message, Right};
 use ::relay::datagram::{self, Datagram};
 use ::relay::flow::{Flow, Out};
-use ::relay::hop::{Demand, Incoming, IncomingStats, Outgoing, OutgoingStats};
+use ::relay::hop::{Demand, Incoming, IncomingStats, Outgoing, OutgoingStats, Spare};
 use bytes::Bytes;
 use cluster::paths::{Figures, Offer, Paths};
 use media::{NodeId, Packet, StreamName, Time};
-use metrics::{LinkMetrics, RelayDrop, RelayEvent};
+use metrics::{LinkMetrics, Queue, RelayDrop, RelayEvent};
 use quinn::SendDatagramError;
 use sfu::{Mail, StreamId, TrackKey};
 use tokio::sync::mpsc;
@@ -71,6 +73,10 @@ struct Link {
     second_bytes: u64,
     key_frame: (u64, i64, u64),
     key_bytes_max: u64,
+    /// How fast streams may go; what is new of their tracks in this second, and what that needs a second; bytes that went, and those that the metrics have.
+    spare: Spare,
+    streamed: (u64, u64),
+    stream_bytes: (u64, u64),
     /// What the metrics have already.
     reported: (OutgoingStats, IncomingStats),
 }
@@ -81,10 +87,12 @@ struct Hub {
     links: HashMap<usize, Link>,
     published: HashMap<StreamName, Published>,
     given: HashMap<TrackKey, Given>,
-    /// Those of them that have a backlog for somebody.
+    /// Those of them of which something waits for a stream.
     waiting: HashSet<TrackKey>,
     feeds: Feeds,
     wants: HashMap<TrackKey, Want>,
+    /// Streams that somebody here records.
+    recorded: HashSet<StreamId>,
     /// By which way streams come, and what peers are told.
     paths: Paths<About>,
     /// What was said last of the encodings of streams that come from elsewhere.
@@ -115,6 +123,7 @@ pub async fn run(
         waiting: HashSet::new(),
         feeds: HashMap::new(),
         wants: HashMap::new(),
+        recorded: HashSet::new(),
         paths: Paths::new(me),
         layers: HashMap::new(),
         asks: Asked::default(),
@@ -144,7 +153,7 @@ pub async fn run(
                 Err(_) => break,
             }
         }
-        hub.deliver(batch);
+        hub.deliver(batch, Begins::Live);
         wait = hub.pump();
     }
 }
@@ -169,6 +178,7 @@ impl Hub {
                 self.settle([name]);
             }
             Local::Watch { key, source, watch, sink } => self.watch(key, source, watch, sink),
+            Local::Recorded(stream, is_recorded) => self.recorded(stream, is_recorded),
             Local::Unwatch(watch) => self.unwatch(watch),
             Local::Ask { right, name, query, answer } => self.ask(right, name, query, answer),
         }
@@ -204,10 +214,15 @@ impl Hub {
             FromLink::Down(id, why) => self.down(id, &why),
             FromLink::Said(id, message) => self.said(id, message),
             FromLink::Fed(feed, fed) => self.feed(feed, fed),
+            FromLink::Streamed(id, came) => {
+                if let Err(lie) = self.streamed(id, came) {
+                    self.down(id, &lie.to_string());
+                }
+            }
             FromLink::Datagram(id, datagram) => {
                 let mut batch = Batch::new();
                 self.datagram(id, &datagram, &mut batch);
-                self.deliver(batch);
+                self.deliver(batch, Begins::Live);
             }
         }
     }
@@ -243,6 +258,9 @@ impl Hub {
             second_bytes: 0,
             key_frame: (0, 0, 0),
             key_bytes_max: 0,
+            spare: Spare::new(),
+            streamed: (0, 0),
+            stream_bytes: (0, 0),
             reported: Default::default(),
         };
         link.say(Message::Clock { now_us: now.us() });
@@ -278,8 +296,9 @@ impl Hub {
                 self.offered(id, stream, Offer { generation, path, cost_us, about });
             }
             Message::End { stream, generation } => self.offered_no_more(id, &stream, generation),
-            Message::Subscribe { alias, stream, generation, track, after, need } => {
-                self.subscribe(id, &stream, Subscription { alias, generation, track, after, need });
+            Message::Subscribe { alias, stream, generation, track, after, need, reliable } => {
+                let of = Subscription { alias, generation, track, after, need, reliable };
+                self.subscribe(id, &stream, of);
             }
             Message::Unsubscribe { alias } => self.unsubscribe(id, alias),
             Message::Track(track) => {
@@ -404,6 +423,10 @@ impl Hub {
             link.up.window.set_demand(Demand { bps, key_bytes: link.key_bytes_max });
             link.second_bytes = 0;
             link.key_bytes_max -= link.key_bytes_max / 32;
+            // A quarter more, so that they catch up.
+            link.streamed = (0, link.streamed.0 + link.streamed.0 / 4);
+            let held: u64 = link.takes.values_mut().map(Taken::take_overflows).sum();
+            self.node.metrics.queue_overflows.of(Queue::RelayHeld).add(held);
             figures.push((link_id(*id), link.report(now)));
         }
         for (link, figures) in figures {
@@ -464,6 +487,8 @@ impl Link {
         of.held_there.set(count(self.holds));
         of.held_here.set(count(self.held.len()));
         of.sent_bytes.add(out.bytes - out_before.bytes);
+        of.stream_bytes.add(self.stream_bytes.0 - self.stream_bytes.1);
+        self.stream_bytes.1 = self.stream_bytes.0;
         for (event, now, before) in [
             (RelayEvent::Sent, out.sent, out_before.sent),
             (RelayEvent::Nacked, out.asked, out_before.asked),

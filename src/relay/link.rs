@@ -15,8 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::congestion::Window;
 use super::feed::Fed;
+use super::streams::Came;
 use super::tls::Identity;
-use super::{Handle, LinkState, why};
+use super::{Handle, LinkState, streams, why};
 use crate::directory::Directory;
 use crate::node::Node;
 use crate::task;
@@ -61,6 +62,8 @@ pub enum FromLink {
     Said(usize, Message),
     /// A datagram came.
     Datagram(usize, Bytes),
+    /// Something of a stream of media came.
+    Streamed(usize, Came),
     /// It is gone, and why.
     Down(usize, String),
     /// Frames of one of this node's feeds: the stream and the feed's number.
@@ -224,6 +227,7 @@ impl Dialler {
         let why = tokio::select! {
             why = self.read_control(id, recv, said) => why,
             why = self.read_datagrams(id, &connection) => why,
+            why = streams::read(id, &connection, &self.links) => why,
             why = write_control(send, messages) => why,
         };
         connection.close(PROTOCOL, b"over");

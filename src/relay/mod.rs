@@ -7,6 +7,7 @@ mod congestion;
 mod feed;
 mod hub;
 mod link;
+mod streams;
 mod tls;
 mod why;
 
@@ -70,6 +71,8 @@ pub enum Local {
         /// Where to.
         sink: mpsc::Sender<FromPeer>,
     },
+    /// Somebody who watches a stream records it, or nobody does any more: while somebody does, what comes of it from another node comes whole.
+    Recorded(StreamId, bool),
     /// That watch is over.
     Unwatch(u64),
     /// A client of this uplink wants something.

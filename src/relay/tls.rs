@@ -21,6 +21,7 @@ use rustls::{
 };
 
 use super::congestion::{Factory, Window};
+use super::streams::{STREAMS_MAX, UNREAD_BYTES_ALL_MAX, UNREAD_BYTES_MAX};
 use crate::clock::Clock;
 use crate::config::Cluster;
 use crate::directory::Directory;
@@ -164,9 +165,11 @@ fn transport(window: Window, clock: Clock) -> TransportConfig {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .packet_threshold(PACKET_THRESHOLD)
         .time_threshold(TIME_THRESHOLD)
-        // The control stream and no other.
+        // The control stream, and those of media.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        .max_concurrent_uni_streams(VarInt::from_u32(0));
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .stream_receive_window(VarInt::from_u32(UNREAD_BYTES_MAX))
+        .receive_window(VarInt::from_u32(UNREAD_BYTES_ALL_MAX));
     transport
 }
 

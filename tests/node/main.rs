@@ -13,6 +13,7 @@ mod publishers;
 mod relay;
 mod relay_codecs;
 mod relay_frames;
+mod relay_join;
 mod relay_links;
 mod relay_narrow;
 mod relay_paths;

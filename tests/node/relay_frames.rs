@@ -24,7 +24,7 @@ const BAD: Config = Config {
     outage: false,
 };
 
-fn up(node: &Node, peer: &str) {
+pub fn up(node: &Node, peer: &str) {
     until(&format!("the link to {peer} is up"), LIMIT, || {
         let nodes = node.api("/api/v1/nodes");
         let links = nodes["nodes"]["links"].as_array().expect("links");
@@ -45,14 +45,14 @@ fn with_b_frames(mut tags: Vec<Tag>) -> Vec<Tag> {
     tags
 }
 
-fn pictures(tags: &[Tag]) -> impl Iterator<Item = &Tag> {
+pub fn pictures(tags: &[Tag]) -> impl Iterator<Item = &Tag> {
     tags.iter().filter(|tag| tag.kind == VIDEO && !tag.is_header())
 }
 
 /// Asserts that of each kind what came is what was published, round after round, from some frame on with none left out; and that their times are apart as
 /// they were.
 #[track_caller]
-fn assert_whole(published: &[Tag], came: &[Tag], least: usize) {
+pub fn assert_whole(published: &[Tag], came: &[Tag], least: usize) {
     let round = published.iter().map(|tag| tag.time).max().expect("tags") / 1000 * 1000 + 1000;
     let first = came.iter().find(|tag| !tag.is_header()).expect("a frame").time;
     let mut lines = HashSet::new();
@@ -94,13 +94,13 @@ impl Write for Pieces {
 }
 
 /// An FLV viewer on one connection: what comes of it, as tags.
-struct Viewer {
+pub struct Viewer {
     pieces: Receiver<Vec<u8>>,
     bytes: Vec<u8>,
 }
 
 impl Viewer {
-    fn at(node: &Node, name: &str) -> Viewer {
+    pub fn at(node: &Node, name: &str) -> Viewer {
         let url = node.flv_url(name);
         until("the stream is known there", LIMIT, || {
             http::get_for(&url, Duration::from_secs(1)).ok().filter(|it| it.status == 200)
@@ -112,7 +112,7 @@ impl Viewer {
 
     /// All that came so far.
     #[track_caller]
-    fn tags(&mut self) -> Vec<Tag> {
+    pub fn tags(&mut self) -> Vec<Tag> {
         loop {
             match self.pieces.try_recv() {
                 Ok(piece) => self.bytes.extend(piece),
@@ -125,7 +125,7 @@ impl Viewer {
 
     /// Waits for so many pictures more.
     #[track_caller]
-    fn goes_on(&mut self, count: usize) {
+    pub fn goes_on(&mut self, count: usize) {
         let want = pictures(&self.tags()).count() + count;
         until(&format!("{count} pictures arrive"), LIMIT, || {
             (pictures(&self.tags()).count() >= want).then_some(())

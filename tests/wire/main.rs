@@ -3,6 +3,7 @@
 mod clip;
 mod flv;
 mod relay_control;
+mod relay_stream;
 mod rtmp;
 mod rtp;
 mod sdp;

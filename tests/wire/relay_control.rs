@@ -31,15 +31,17 @@ fn messages_are_these_bytes() {
         b"\x12\x02\x03a/b\x41\x2c\x01\x06\x00\x02\x01x\x01y\x41\x2c\x01",
     );
     check(Message::End { stream: stream(), generation: 5 }, b"\x06\x04\x03a/b\x05");
-    for (track, byte, after, need) in [
-        ((Kind::Audio, 0, false), 0, None, Need::Watched),
-        ((Kind::Audio, 0, true), 0x40, Some(1), Need::Watched),
-        ((Kind::Video, 0, false), 0x80, Some(0), Need::Spare),
-        ((Kind::Video, 2, false), 0x82, Some(62), Need::Held),
+    for (track, byte, after, need, reliable) in [
+        ((Kind::Audio, 0, false), 0, None, Need::Watched, true),
+        ((Kind::Audio, 0, true), 0x40, Some(1), Need::Watched, false),
+        ((Kind::Video, 0, false), 0x80, Some(0), Need::Spare, true),
+        ((Kind::Video, 2, false), 0x82, Some(62), Need::Held, false),
     ] {
         let track = TrackId { kind: track.0, layer: track.1, derived: track.2 };
-        let subscribe = Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after, need };
+        let subscribe =
+            Message::Subscribe { alias: 7, stream: stream(), generation: 5, track, after, need, reliable };
         let need = [Need::Watched, Need::Spare, Need::Held].iter().position(|it| *it == need).unwrap() as u8;
+        let need = need | if reliable { 0x80 } else { 0 };
         let fields = [byte, after.map_or(0, |after| after as u8 + 1), need];
         check(subscribe, &[&b"\x0a\x06\x07\x03a/b\x05"[..], &fields].concat());
     }

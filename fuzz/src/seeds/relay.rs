@@ -62,6 +62,7 @@ pub(super) fn messages() -> Named {
                 track: of,
                 after: Some(70_000),
                 need: media::Need::Held,
+                reliable: true,
             },
         ),
         ("track", Message::Track(track(true, 1 << 33))),
@@ -138,4 +139,29 @@ pub(super) fn flows() -> Named {
         ("before", before),
         ("halves", halves),
     ]
+}
+
+/// A stream with a record of each kind, after the length of the pieces.
+pub(super) fn stream() -> Vec<u8> {
+    use relay::control::Track;
+    use relay::datagram::{Body, Flags, Media, left_out};
+    use relay::stream::{write_head, write_live, write_media, write_track};
+    let track = Track {
+        alias: 70,
+        epoch: true,
+        codec: media::Codec::Aac,
+        seq: 5,
+        timestamp: 9,
+        capture_us: 11,
+        config: Bytes::from_static(&[0x11, 0x90]),
+    };
+    let media = Media { flags: Flags::KEY, track: 70, age_ms: 9, seq: 5, timestamp: 9, ..Media::default() };
+    let mut out = vec![20];
+    write_head(&mut out, 70);
+    write_track(&mut out, &track).expect("a short message");
+    write_media(&mut out, &media, Body { descriptor: &[0x80, 0, 1], payload: &[0x65; 40] });
+    write_live(&mut out);
+    let missing = Media { left_out: true, seq: 6, ..media };
+    write_media(&mut out, &missing, Body { descriptor: &[], payload: &left_out(3) });
+    out
 }

@@ -4,11 +4,12 @@ use bytes::{Bytes, BytesMut};
 use media::Time;
 use relay::control::{MESSAGE_LEN_MAX, Message, PATH_MAX, SEQ_MAX, TIME_MAX, take};
 use relay::datagram::{
-    Datagram, Flags, LEFT_OUT_MAX, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, read, write_end,
+    Body, Datagram, Flags, LEFT_OUT_MAX, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, read, write_end,
     write_nack,
 };
 use relay::flow::{Flow, Reader};
 use relay::hop::{Class, Incoming, Outbound, Outgoing, RoundTrip};
+use relay::stream::{self, Record, write_head, write_live, write_media, write_track};
 
 use crate::input::Input;
 use crate::novelty::note;
@@ -64,6 +65,48 @@ pub fn control(data: &[u8]) {
             }
         }
         assert!(stream.len() <= MESSAGE_LEN_MAX + 8 + piece.len());
+    }
+}
+
+/// A stream of media in pieces of the length that the first byte says: no more is kept than a record and a piece, and what is read is read again from
+/// what is written of it.
+pub fn stream(data: &[u8]) {
+    let Some((&piece, data)) = data.split_first() else { return };
+    let (mut reader, mut alias) = (stream::Reader::new(), None);
+    for piece in data.chunks(usize::from(piece).max(1)) {
+        reader.push(piece);
+        loop {
+            let record = reader.take();
+            note(&record);
+            let Ok(record) = record else { return };
+            let Some(record) = record else { break };
+            let mut out = Vec::new();
+            write_head(&mut out, alias.unwrap_or(0));
+            match &record {
+                Record::Begins(begins) => {
+                    assert!(alias.replace(*begins).is_none(), "once");
+                    continue;
+                }
+                Record::Track(track) => write_track(&mut out, track).expect("what was read fits"),
+                Record::Media(media, descriptor, payload) => {
+                    assert!(payload.len() <= PAYLOAD_LEN_MAX);
+                    write_media(&mut out, media, Body { descriptor, payload });
+                }
+                Record::Live => write_live(&mut out),
+            }
+            let mut again = stream::Reader::new();
+            again.push(&out);
+            assert!(matches!(again.take(), Ok(Some(Record::Begins(_)))));
+            let again = again.take().expect("it was written");
+            match (again, record) {
+                // A stream's packets have no number and no time of sending.
+                (Some(Record::Media(read, ..)), Record::Media(media, ..)) => {
+                    assert_eq!(read, relay::datagram::Media { link_seq: 0, sent: 0, ..media });
+                }
+                (again, record) => assert_eq!(again, Some(record)),
+            }
+        }
+        assert!(reader.held() <= MESSAGE_LEN_MAX + 8 + piece.len());
     }
 }
 

@@ -1,6 +1,5 @@
 //! What goes out: streams are announced, and peers are sent what they subscribe to, be it published here or come from another peer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +13,7 @@ use sfu::{Layers, Mail, SourceId, StreamId, TrackKey};
 
 use super::hold::HELD_MAX;
 use super::offers::link_id;
+use super::outlet::Outlet;
 use super::{Hub, Link};
 use crate::media_plane::ShardHandle;
 use crate::relay::Derives;
@@ -27,12 +27,6 @@ const FRAMES_BUDGET_MS: u16 = 1_500;
 const LINE_US: i64 = 2_000;
 /// Tracks that one peer may be sent.
 pub(super) const SENDS_MAX: usize = 10_000;
-/// The GOP that was there goes so many times faster than it came, so that it stands before nobody else's live packets, ...
-const BACKLOG_RATE: i64 = 2;
-/// ...and no slower than this, in bytes a second: 4 Mbit/s.
-const BACKLOG_RATE_MIN: i64 = 500_000;
-/// Packets of one track that wait for their turn behind it. Full means that it is dropped, and a key frame asked for.
-const BACKLOG_MAX: usize = 16_384;
 /// Who has a track up to a number goes on with what is so far behind it at most: what is between was lost on the way, or is out of order.
 const RESUMES_MAX: u64 = 512;
 /// A peer may ask for a key frame of a track once in so long: more is no use to it.
@@ -74,7 +68,7 @@ impl Upstream {
     }
 
     /// For that track: where it comes in frames it is given as long as they are.
-    fn budget_ms(&self, key: TrackKey) -> u16 {
+    pub(super) fn budget_ms(&self, key: TrackKey) -> u16 {
         match self {
             Upstream::Feed { .. } | Upstream::Peer { form: Form::Frames, .. } => FRAMES_BUDGET_MS,
             Upstream::Peer { form: Form::Packets, .. } if key.derived => FRAMES_BUDGET_MS,
@@ -90,31 +84,32 @@ pub(super) struct Subscription {
     pub(super) track: TrackId,
     pub(super) after: Option<u64>,
     pub(super) need: Need,
+    pub(super) reliable: bool,
 }
 
 /// A track that a peer is sent.
 #[derive(Debug)]
-struct Send {
-    link: usize,
-    alias: u64,
+pub(super) struct Send {
+    pub(super) link: usize,
+    pub(super) alias: u64,
+    /// Somebody records it: all of it goes by a stream.
+    pub(super) reliable: bool,
     /// What for.
     need: Need,
     /// It has nothing yet: it begins with the backlog, or a key frame; behind this number, if that is there.
-    fresh: bool,
-    after: Option<u64>,
+    pub(super) fresh: bool,
+    pub(super) after: Option<u64>,
     /// What the peer was told that the track is, and the capture line: ticks and microseconds.
-    told: Option<Told>,
+    pub(super) told: Option<Told>,
     epoch: bool,
-    /// What is behind the GOP that it began with, that itself, and when the next of them goes.
-    backlog: VecDeque<Flow>,
-    rate: i64,
-    due: Time,
+    /// By a stream, what is news behind what was there before it came, until that has caught up.
+    pub(super) outlet: Option<Outlet>,
     /// A key frame was asked for.
     asked: Time,
 }
 
 #[derive(Debug)]
-struct Told {
+pub(super) struct Told {
     codec: Codec,
     config: Bytes,
     ticks: i64,
@@ -126,9 +121,16 @@ struct Told {
 pub(super) struct Given {
     name: StreamName,
     pub(super) upstream: Upstream,
-    to: Vec<Send>,
+    pub(super) to: Vec<Send>,
     /// Who holds it here, by link and alias.
     held: Vec<(usize, u64)>,
+}
+
+impl Given {
+    /// A peer records it, or passes it on to one that does.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.to.iter().any(|send| send.reliable)
+    }
 }
 
 /// A stream that is published here.
@@ -197,7 +199,7 @@ impl Hub {
     }
 
     pub(super) fn subscribe(&mut self, id: usize, name: &StreamName, of: Subscription) {
-        let Subscription { alias, generation, track, after, need } = of;
+        let Subscription { alias, generation, track, after, need, reliable } = of;
         let Some(link) = self.links.get(&id) else { return };
         if let Some(key) = link.gives.get(&alias).copied() {
             return self.needed_for(id, key, need);
@@ -245,6 +247,7 @@ impl Hub {
             to: Vec::new(),
             held: Vec::new(),
         });
+        let was_recorded = given.is_recorded();
         // One copy of a track on a link: a second subscription takes the place of the first.
         for old in given.to.extract_if(.., |send| send.link == id) {
             link.gives.remove(&old.alias);
@@ -262,19 +265,19 @@ impl Hub {
                 link: id,
                 alias,
                 need,
+                reliable,
                 fresh: true,
                 after,
                 told: None,
                 epoch: false,
-                backlog: VecDeque::new(),
-                rate: BACKLOG_RATE_MIN,
-                due: Time::ZERO,
+                outlet: None,
                 asked: Time::ZERO,
             });
         }
         self.count_given();
         self.paths.needs(link_id(id), name, self.need_of(id, stream).unwrap_or(need));
         self.begin(id, key, after, need);
+        self.follow_recorded(key, was_recorded);
     }
 
     /// A track comes for a peer, and what is there of it goes to it; of one that is held nothing does.
@@ -364,7 +367,7 @@ impl Hub {
     /// By link and alias.
     fn give_no_more(&mut self, key: TrackKey, whom: impl Fn(usize, u64) -> bool) {
         let Some(given) = self.given.get_mut(&key) else { return };
-        let (name, mut left) = (given.name.clone(), Vec::new());
+        let (name, mut left, was_recorded) = (given.name.clone(), Vec::new(), given.is_recorded());
         for send in given.to.extract_if(.., |send| whom(send.link, send.alias)) {
             if let Some(link) = self.links.get_mut(&send.link) {
                 link.gives.remove(&send.alias);
@@ -395,10 +398,20 @@ impl Hub {
             }
         }
         self.count_given();
+        self.follow_recorded(key, was_recorded);
+    }
+
+    /// Somebody behind a peer records a track since, or nobody does any more: so it comes here.
+    fn follow_recorded(&mut self, key: TrackKey, was_recorded: bool) {
+        if self.given.get(&key).is_some_and(Given::is_recorded) != was_recorded
+            && let Some(name) = self.wants.get(&key).map(|want| want.name.clone())
+        {
+            self.follow_parent(&name);
+        }
     }
 
     /// Asks where the packets come from.
-    fn ask_upstream(&mut self, key: TrackKey) {
+    pub(super) fn ask_upstream(&mut self, key: TrackKey) {
         match self.given.get(&key).map(|given| &given.upstream) {
             Some(Upstream::Home(home)) => home.mail(Mail::RequestKeyFrame(key)),
             Some(Upstream::Peer { .. }) => self.ask_key_frame(key),
@@ -425,47 +438,22 @@ impl Hub {
         let budget_ms = given.upstream.budget_ms(key);
         for send in &mut given.to {
             let Some(link) = self.links.get_mut(&send.link) else { continue };
+            let is_fresh = send.fresh;
             let Some(flows) = send.begins(key.kind, begins, flows) else { continue };
-            if begins != Begins::Live || !send.backlog.is_empty() {
-                send.wait(flows, begins, now);
-                self.waiting.insert(key);
-            } else {
-                for flow in flows {
-                    link.give(send, flow, budget_ms, None, now);
-                }
+            let are_news = begins == Begins::Live;
+            if is_fresh && (send.reliable || !are_news) {
+                send.outlet = Some(Outlet::open(&link.up.connection, key.kind, &self.node.metrics));
+            }
+            let Some(outlet) = &mut send.outlet else {
+                flows.iter().for_each(|flow| link.give(send, flow, budget_ms, now));
+                continue;
+            };
+            outlet.wait(flows, are_news, now);
+            self.waiting.insert(key);
+            if are_news {
+                link.streamed.0 += flows.iter().map(|flow| flow.payload_len() as u64).sum::<u64>();
             }
         }
-    }
-
-    /// What may go of backlogs goes; when the next of them may.
-    pub(super) fn release(&mut self, now: Time) -> Option<Time> {
-        let (mut next, mut full): (Option<Time>, Vec<TrackKey>) = (None, Vec::new());
-        self.waiting.retain(|key| {
-            let Some(given) = self.given.get_mut(key) else { return false };
-            let budget_ms = given.upstream.budget_ms(*key);
-            for send in given.to.iter_mut().filter(|send| !send.backlog.is_empty()) {
-                let Some(link) = self.links.get_mut(&send.link) else { continue };
-                while let Some(flow) = send.backlog.pop_front_if(|_| send.due <= now) {
-                    let len = i64::try_from(flow.payload_len()).unwrap_or(0);
-                    let took = len.saturating_mul(1_000_000).checked_div(send.rate).unwrap_or(0);
-                    send.due = send.due.plus_us(took);
-                    // What waited here for somebody to take it is not late for that.
-                    link.give(send, &flow, budget_ms, Some(now), now);
-                }
-                if send.backlog.len() > BACKLOG_MAX {
-                    (send.backlog, send.fresh) = (VecDeque::new(), true);
-                    full.push(*key);
-                }
-                if !send.backlog.is_empty() {
-                    next = next.into_iter().chain([send.due]).min();
-                }
-            }
-            given.to.iter().any(|send| !send.backlog.is_empty())
-        });
-        for key in full {
-            self.ask_upstream(key);
-        }
-        next
     }
 
     /// Who lost a track up to its next key frame, or has not begun, gets one when it finds room: a browser makes none by itself.
@@ -545,83 +533,53 @@ impl Send {
         Some(flows)
     }
 
-    /// Packets wait for their turn.
-    fn wait(&mut self, flows: &[Flow], begins: Begins, now: Time) {
-        let times = flows.iter().filter_map(|flow| match flow {
-            Flow::Packet(out) => Some(Time::from_ticks(out.packet.timestamp, out.packet.codec.clock_hz())),
-            Flow::LeftOut { .. } => None,
-        });
-        if begins != Begins::Live
-            && self.backlog.is_empty()
-            && let (Some(first), Some(last)) = (times.clone().min(), times.max())
-        {
-            let bytes: usize = flows.iter().map(Flow::payload_len).sum();
-            let took_us = last.since(first).max(100_000);
-            let rate = (bytes as i64).saturating_mul(1_000_000).checked_div(took_us).unwrap_or(0);
-            self.rate = rate.saturating_mul(BACKLOG_RATE).max(BACKLOG_RATE_MIN);
-            self.due = now;
-        }
-        self.backlog.extend(flows.iter().cloned());
-    }
-}
-
-impl Link {
-    /// A packet, or the word that there are none; it came into the cluster when it says, or then.
-    fn give(&mut self, send: &mut Send, flow: &Flow, budget_ms: u16, ingest: Option<Time>, now: Time) {
-        match flow {
-            Flow::Packet(out) => {
-                self.tell(send, out);
-                self.push(send, out, (budget_ms, ingest.unwrap_or(out.ingest)), now);
-            }
-            Flow::LeftOut { seq, count } => {
-                self.outgoing.push(
-                    Outbound {
-                        class: Class::Video,
-                        track: send.alias,
-                        flags: Flags::default(),
-                        ingest: now,
-                        budget_ms,
-                        seq: *seq as u32,
-                        timestamp: 0,
-                        dts_offset: 0,
-                        temporal: Default::default(),
-                        descriptor: Bytes::new(),
-                        payload: left_out(*count),
-                        left_out: true,
-                    },
-                    now,
-                );
-            }
-        }
-    }
-
-    /// Says what the track is, where that is news.
-    fn tell(&self, send: &mut Send, out: &Out) {
+    /// What the track is, where that is news to the peer.
+    pub(super) fn is_news(&mut self, out: &Out) -> Option<control::Track> {
         let packet = &out.packet;
         let (ticks, capture_us) = (packet.timestamp, packet.capture.us());
-        let same = send.told.as_ref().map(|told| told.codec == packet.codec && told.config == out.config);
-        let is_known = send.told.as_ref().is_some_and(|told| {
+        let same = self.told.as_ref().map(|told| told.codec == packet.codec && told.config == out.config);
+        let is_known = self.told.as_ref().is_some_and(|told| {
             let passed = Time::from_ticks(ticks.saturating_sub(told.ticks), told.codec.clock_hz()).us();
             let off = told.capture_us.saturating_add(passed).saturating_sub(capture_us);
             same == Some(true) && off.abs() <= LINE_US
         });
         if is_known {
-            return;
+            return None;
         }
-        send.epoch ^= same == Some(false);
-        send.told = Some(Told { codec: packet.codec, config: out.config.clone(), ticks, capture_us });
-        self.say(Message::Track(control::Track {
-            alias: send.alias,
-            epoch: send.epoch,
+        self.epoch ^= same == Some(false);
+        self.told = Some(Told { codec: packet.codec, config: out.config.clone(), ticks, capture_us });
+        Some(control::Track {
+            alias: self.alias,
+            epoch: self.epoch,
             codec: packet.codec,
             seq: packet.seq,
             timestamp: ticks,
             capture_us,
             config: out.config.clone(),
-        }));
+        })
     }
 
-    fn push(&mut self, send: &Send, out: &Out, (budget_ms, ingest): (u16, Time), now: Time) {
+    /// A packet, or the word that there are none, for the link; it came into the cluster when it says, or then.
+    pub(super) fn outbound(&self, flow: &Flow, budget_ms: u16, ingest: Option<Time>, now: Time) -> Outbound {
+        let out = match flow {
+            Flow::Packet(out) => out,
+            Flow::LeftOut { seq, count } => {
+                return Outbound {
+                    class: Class::Video,
+                    track: self.alias,
+                    flags: Flags::default(),
+                    ingest: now,
+                    budget_ms,
+                    seq: *seq as u32,
+                    timestamp: 0,
+                    dts_offset: 0,
+                    temporal: Default::default(),
+                    descriptor: Bytes::new(),
+                    payload: left_out(*count),
+                    left_out: true,
+                };
+            }
+        };
         let packet = &out.packet;
         let mut flags = Flags::default();
         for (set, flag) in [
@@ -629,18 +587,17 @@ impl Link {
             (packet.marker, Flags::END_OF_FRAME),
             (packet.discardable, Flags::DISCARDABLE),
             (packet.fresh_source, Flags::FRESH_SOURCE),
-            (send.epoch, Flags::EPOCH),
+            (self.epoch, Flags::EPOCH),
         ] {
             if set {
                 flags = flags.with(flag);
             }
         }
-        let class = if packet.codec.kind() == Kind::Audio { Class::Audio } else { Class::Video };
-        let outbound = Outbound {
-            class,
-            track: send.alias,
+        Outbound {
+            class: if packet.codec.kind() == Kind::Audio { Class::Audio } else { Class::Video },
+            track: self.alias,
             flags,
-            ingest,
+            ingest: ingest.unwrap_or(out.ingest),
             budget_ms,
             seq: packet.seq as u32,
             timestamp: packet.timestamp as u32,
@@ -649,14 +606,26 @@ impl Link {
             descriptor: packet.descriptor.clone(),
             payload: packet.payload.clone(),
             left_out: false,
-        };
-        if self.outgoing.push(outbound, now) == Pushed::Taken {
-            self.count(send.alias, packet);
+        }
+    }
+}
+
+impl Link {
+    /// A packet, or the word that there are none, as a datagram.
+    fn give(&mut self, send: &mut Send, flow: &Flow, budget_ms: u16, now: Time) {
+        if let Flow::Packet(out) = flow
+            && let Some(track) = send.is_news(out)
+        {
+            self.say(Message::Track(track));
+        }
+        let pushed = self.outgoing.push(send.outbound(flow, budget_ms, None, now), now);
+        if let (Pushed::Taken, Flow::Packet(out)) = (pushed, flow) {
+            self.count(send.alias, &out.packet);
         }
     }
 
     /// What the window is to hold: all of a second, and the largest key frame.
-    fn count(&mut self, alias: u64, packet: &media::Packet) {
+    pub(super) fn count(&mut self, alias: u64, packet: &media::Packet) {
         let len = packet.payload.len() as u64;
         self.second_bytes += len;
         if packet.key_start {

@@ -46,7 +46,15 @@ impl Hub {
         link.next_alias += 1;
         let (stream, generation) = (want.name.clone(), want.generation);
         let track = TrackId { kind: key.kind, layer: key.layer, derived: key.derived };
-        link.say(Message::Subscribe { alias, stream, generation, track, after: None, need: Need::Held });
+        link.say(Message::Subscribe {
+            alias,
+            stream,
+            generation,
+            track,
+            after: None,
+            need: Need::Held,
+            reliable: false,
+        });
         want.hold = Some((id, alias));
     }
 
@@ -79,7 +87,15 @@ impl Hub {
                 if std::mem::replace(&mut taken.need, need) != need {
                     let (stream, generation) = (name.clone(), want.generation);
                     let track = TrackId { kind: key.kind, layer: key.layer, derived: key.derived };
-                    link.say(Message::Subscribe { alias, stream, generation, track, after: None, need });
+                    link.say(Message::Subscribe {
+                        alias,
+                        stream,
+                        generation,
+                        track,
+                        after: None,
+                        need,
+                        reliable: false,
+                    });
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What comes in: peers offer streams, and what is wanted here is taken from the nearest of them. Who wants it is the track's home shard, a maker of
 //! frames, or other peers, and one subscription serves all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -14,7 +14,8 @@ use sfu::{Command, LAYERS_MAX, Layer, Layers, Mail, SourceId, StreamId, TrackKey
 use tokio::sync::mpsc;
 
 use super::cache::Cache;
-use super::give::Begins;
+use super::give::{Begins, Given};
+use super::inlet::Inlet;
 use super::{Hub, Link};
 use crate::media_plane::{Order, ShardHandle};
 use crate::stream::Stream;
@@ -35,7 +36,18 @@ pub(super) struct Taken {
     pub(super) key: TrackKey,
     /// What the peer was told that it is taken for.
     pub(super) need: Need,
-    reader: Reader,
+    /// All of it comes, by a stream.
+    is_reliable: bool,
+    pub(super) reader: Reader,
+    /// Its stream.
+    pub(super) inlet: Option<Inlet>,
+}
+
+impl Taken {
+    /// Datagrams that found no room to wait.
+    pub(super) fn take_overflows(&mut self) -> u64 {
+        self.reader.take_overflows()
+    }
 }
 
 /// A subscription: link and alias.
@@ -96,6 +108,9 @@ pub(super) enum Lie {
     /// A number or a time ran out of what streams live to see.
     #[error(transparent)]
     Bounds(#[from] OutOfBounds),
+    /// It is on a stream that did not say what its track is.
+    #[error("a packet of a track that is not known")]
+    Untold,
 }
 
 impl Want {
@@ -315,13 +330,16 @@ impl Hub {
         if key.derived && !offer.about.derives {
             return None;
         }
+        let is_reliable = self.is_recorded(key);
         let link = self.links.get_mut(&id)?;
         let alias = link.next_alias;
         link.next_alias += 1;
         let track = TrackId { kind: key.kind, layer: key.layer, derived: key.derived };
         let need = self.paths.need(&name);
-        link.say(Message::Subscribe { alias, stream: name, generation, track, after, need });
-        link.takes.insert(alias, Taken { key, need, reader: Reader::default() });
+        let reliable = is_reliable;
+        link.say(Message::Subscribe { alias, stream: name, generation, track, after, need, reliable });
+        let reader = Reader::default();
+        link.takes.insert(alias, Taken { key, need, is_reliable, reader, inlet: None });
         Some((id, alias))
     }
 
@@ -342,27 +360,50 @@ impl Hub {
         let is_there = |leg: &Option<Leg>, links: &HashMap<usize, Link>| {
             leg.is_some_and(|(link, _)| links.contains_key(&link))
         };
-        let mut moved: Vec<TrackKey> = Vec::new();
+        let mut moved: Vec<(TrackKey, bool)> = Vec::new();
         for (key, want) in self.wants.iter_mut().filter(|(_, want)| want.name == *name) {
             want.next = want.next.filter(|leg| is_there(&Some(*leg), &self.links));
             if !is_there(&want.leg, &self.links) {
                 want.leg = want.next.take();
             }
-            if want.legs().all(|(link, _)| link != parent) {
-                moved.push(*key);
+            let is_reliable = is_recorded(&self.recorded, &self.given, *key);
+            let is_right = |(link, alias): Leg| {
+                let taken = self.links.get(&link).and_then(|link| link.takes.get(&alias));
+                link == parent && taken.is_some_and(|taken| taken.is_reliable == is_reliable)
+            };
+            if !want.legs().any(is_right) {
+                moved.push((*key, want.legs().any(|(link, _)| link == parent)));
             }
         }
         let now = self.now();
         // The picture first.
-        moved.sort_unstable_by_key(|key| (key.kind == Kind::Audio, key.stream, key.layer));
-        for key in moved {
+        moved.sort_unstable_by_key(|(key, _)| (key.kind == Kind::Audio, key.stream, key.layer));
+        for (key, same_link) in moved {
             let leg = self.take(key);
-            self.count_switch(key);
+            if !same_link {
+                self.count_switch(key);
+            }
             let Some(want) = self.wants.get_mut(&key) else { continue };
             let old = if want.leg.is_some() { std::mem::replace(&mut want.next, leg) } else { None };
             (want.leg, want.next_since) = (want.leg.or(leg), now);
             self.drop_leg(old);
         }
+    }
+
+    /// Somebody here records a stream, or nobody does any more.
+    pub(super) fn recorded(&mut self, stream: StreamId, is_recorded: bool) {
+        if is_recorded {
+            self.recorded.insert(stream);
+        } else {
+            self.recorded.remove(&stream);
+        }
+        if let Some(name) = self.node.streams.by_id(stream).map(|stream| stream.name.clone()) {
+            self.follow_parent(&name);
+        }
+    }
+
+    fn is_recorded(&self, key: TrackKey) -> bool {
+        is_recorded(&self.recorded, &self.given, key)
     }
 
     fn count_switch(&mut self, key: TrackKey) {
@@ -429,26 +470,50 @@ impl Hub {
         self.end_wants(|want| want.idle.is_some_and(|idle| now.since(idle) >= LINGER_US));
     }
 
-    /// What a track is. What came of it before that follows.
+    /// What a track is, by the control stream.
     pub(super) fn told(&mut self, id: usize, track: control::Track) -> Result<(), Lie> {
-        let now = self.now();
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let Some(taken) = self.links.get_mut(&id).and_then(|link| link.takes.get_mut(&track.alias)) else {
+            return Ok(());
+        };
         let alias = track.alias;
-        let Some(taken) = link.takes.get_mut(&alias) else { return Ok(()) };
+        let track = match &mut taken.inlet {
+            Some(inlet) => inlet.hold_track(track),
+            None => Some(track),
+        };
+        let Some(track) = track else { return Ok(()) };
+        self.told_in_order(id, track)?;
+        self.release_held(id, alias)
+    }
+
+    /// What a track is from now on.
+    pub(super) fn told_in_order(&mut self, id: usize, track: control::Track) -> Result<(), Lie> {
+        let alias = track.alias;
+        let Some(taken) = self.links.get_mut(&id).and_then(|link| link.takes.get_mut(&alias)) else {
+            return Ok(());
+        };
         let key = taken.key;
         if track.codec.kind() != key.kind {
             return Err(Lie::Kind);
         }
         let (before, epoch) = (taken.reader.track().map(|before| before.epoch), track.epoch);
-        let mut flows = Vec::new();
-        for arrived in taken.reader.told(track) {
-            flows.extend(link.flow(alias, arrived, now)?);
-        }
+        taken.reader.told_in_order(track);
         let is_leg = self.wants.get(&key).is_some_and(|want| want.leg == Some((id, alias)));
         if is_leg && before != Some(epoch) {
             self.begin_sink(key);
         }
-        self.deliver(Batch::from([((id, alias), flows)]));
+        Ok(())
+    }
+
+    /// Datagrams that waited follow.
+    pub(super) fn release_held(&mut self, id: usize, alias: u64) -> Result<(), Lie> {
+        let now = self.now();
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let Some(taken) = link.takes.get_mut(&alias) else { return Ok(()) };
+        let mut flows = Vec::new();
+        for arrived in taken.reader.release() {
+            flows.extend(link.flow(alias, arrived, now)?);
+        }
+        self.deliver(Batch::from([((id, alias), flows)]), Begins::Live);
         Ok(())
     }
 
@@ -484,7 +549,7 @@ impl Hub {
     }
 
     /// To who wants it: the home shards, a mail a track; makers of frames; peers.
-    pub(super) fn deliver(&mut self, batch: Batch) {
+    pub(super) fn deliver(&mut self, batch: Batch, begins: Begins) {
         let now = self.now();
         for (leg, flows) in batch {
             let taken = self.links.get(&leg.0).and_then(|link| link.takes.get(&leg.1));
@@ -524,10 +589,15 @@ impl Hub {
             }
             self.drop_leg(old);
             if peers {
-                self.give(key, Begins::Live, &flows);
+                self.give(key, begins, &flows);
             }
         }
     }
+}
+
+/// Somebody here records the stream of this track, or a peer that takes it does.
+fn is_recorded(here: &HashSet<StreamId>, given: &HashMap<TrackKey, Given>, key: TrackKey) -> bool {
+    here.contains(&key.stream) || given.get(&key).is_some_and(Given::is_recorded)
 }
 
 fn packet(flow: &Flow) -> Option<&Packet> {
@@ -553,11 +623,26 @@ fn layer(encoding: &Encoding) -> Layer {
 const _: () = assert!(LAYERS_MAX == control::ENCODINGS_MAX);
 
 impl Link {
-    /// What came, as it was at the peer; `None` while it is not known what its track is.
+    /// What came in a datagram, as it was at the peer; `None` while it is not known what its track is, or its stream is not over.
     pub(super) fn flow(&mut self, alias: u64, arrived: Arrived, now: Time) -> Result<Option<Flow>, Lie> {
-        let half_us = self.up.window.trip().smoothed_us / 2;
-        let clock_us = self.clock_us.unwrap_or(0).saturating_sub(half_us);
+        let clock_us = self.ahead_us();
         let Some(taken) = self.takes.get_mut(&alias) else { return Ok(None) };
         Ok(taken.reader.read(arrived, clock_us, now)?)
+    }
+
+    /// What came by a stream.
+    pub(super) fn read(&mut self, alias: u64, arrived: Arrived, now: Time) -> Result<Option<Flow>, Lie> {
+        let clock_us = self.ahead_us();
+        let Some(taken) = self.takes.get_mut(&alias) else { return Ok(None) };
+        if !taken.reader.is_told(&arrived) {
+            return Err(Lie::Untold);
+        }
+        Ok(taken.reader.read_in_order(arrived, clock_us, now)?)
+    }
+
+    /// The peer's clock is behind this one by so much.
+    fn ahead_us(&self) -> i64 {
+        let half_us = self.up.window.trip().smoothed_us / 2;
+        self.clock_us.unwrap_or(0).saturating_sub(half_us)
     }
 }

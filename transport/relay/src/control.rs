@@ -51,7 +51,7 @@ const TYPE_METADATA: u64 = 3;
 const TYPE_END: u64 = 4;
 const TYPE_SUBSCRIBE: u64 = 6;
 const TYPE_UNSUBSCRIBE: u64 = 8;
-const TYPE_TRACK: u64 = 10;
+pub(crate) const TYPE_TRACK: u64 = 10;
 const TYPE_KEYFRAME: u64 = 12;
 const TYPE_LAYERS: u64 = 14;
 const TYPE_DRAIN: u64 = 16;
@@ -62,6 +62,8 @@ const VIDEO: u8 = 1 << 7;
 const DERIVED: u8 = 1 << 6;
 const DERIVES: u8 = 1;
 const EPOCH: u8 = 1;
+/// Beside what a subscription is for.
+const RELIABLE: u8 = 1 << 7;
 const FLOWS: u8 = 1;
 const LIVE: u8 = 1 << 1;
 const PAUSED: u8 = 1 << 2;
@@ -181,6 +183,8 @@ pub enum Message {
         after: Option<u64>,
         /// What for.
         need: Need,
+        /// All of it by a stream, for who records: late rather than with holes.
+        reliable: bool,
     },
     /// Send it no more, or hold it no more.
     Unsubscribe {
@@ -280,7 +284,7 @@ pub fn take(stream: &mut BytesMut) -> Result<Option<Message>, Error> {
 }
 
 /// Reads a message without its length; `None` for one to pass over.
-fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
+pub(crate) fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
     let body = &mut body;
     Ok(Some(match number(body)? {
         TYPE_HELLO => Message::Hello { version: number(body)?, node: node(body)? },
@@ -313,13 +317,15 @@ fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             };
             // One more than the number.
             let after = number(body)?.checked_sub(1);
-            let need = match byte(body)? {
+            let need = byte(body)?;
+            let reliable = need & RELIABLE != 0;
+            let need = match need & !RELIABLE {
                 0 => Need::Watched,
                 1 => Need::Spare,
                 2 => Need::Held,
                 _ => return Err(Error::Number),
             };
-            Message::Subscribe { alias, stream, generation, track, after, need }
+            Message::Subscribe { alias, stream, generation, track, after, need, reliable }
         }
         TYPE_UNSUBSCRIBE => Message::Unsubscribe { alias: number(body)? },
         TYPE_TRACK => {
@@ -506,7 +512,7 @@ impl Message {
                 put(out, stream.as_str().as_bytes());
                 varint::write(out, *generation);
             }
-            Message::Subscribe { alias, stream, generation, track, after, need } => {
+            Message::Subscribe { alias, stream, generation, track, after, need, reliable } => {
                 varint::write(out, TYPE_SUBSCRIBE);
                 varint::write(out, *alias);
                 put(out, stream.as_str().as_bytes());
@@ -517,11 +523,12 @@ impl Message {
                     Kind::Audio => 0,
                 });
                 varint::write(out, after.map_or(0, |after| after.saturating_add(1)));
-                out.push(match need {
+                let need = match need {
                     Need::Watched => 0,
                     Need::Spare => 1,
                     Need::Held => 2,
-                });
+                };
+                out.push(need | if *reliable { RELIABLE } else { 0 });
             }
             Message::Unsubscribe { alias } => {
                 varint::write(out, TYPE_UNSUBSCRIBE);

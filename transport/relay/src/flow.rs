@@ -7,8 +7,9 @@ use crate::control::{SEQ_MAX, TIME_MAX, Track};
 use crate::datagram::{Flags, left_out_count};
 use crate::hop::Arrived;
 
-/// Packets of a track that come before the word what it is: a round trip of one, with its key frame. Of more, the later are left out.
-pub const EARLY_MAX: usize = 1_024;
+/// Datagrams of a track that come before the word what it is, or before the end of its stream: two round trips of one of 20 Mbit/s. Of more, the later are
+/// left out.
+pub const EARLY_MAX: usize = 4_096;
 
 /// A packet for peers.
 #[derive(Clone, Debug)]
@@ -83,8 +84,10 @@ pub struct Reader {
     track: Option<Track>,
     /// The newest number and time, from which the 32 bits in datagrams go on.
     newest: (u64, i64),
-    /// What came before the word what it is.
+    /// What came in datagrams before the word what it is, or while they are held.
     early: Vec<Arrived>,
+    holds: bool,
+    overflows: u64,
 }
 
 impl Reader {
@@ -95,28 +98,69 @@ impl Reader {
 
     /// What the track is from now on. What came before that word is to be read again, in this order.
     pub fn told(&mut self, track: Track) -> Vec<Arrived> {
+        self.told_in_order(track);
+        std::mem::take(&mut self.early)
+    }
+
+    /// The same by a stream, of which nothing came before.
+    pub fn told_in_order(&mut self, track: Track) {
         if self.track.as_ref().map(|before| before.epoch) != Some(track.epoch) {
             self.newest = (track.seq, track.timestamp);
         }
         self.track = Some(track);
+    }
+
+    /// Datagrams are held from now on: what a stream has is before them.
+    pub fn hold(&mut self) {
+        self.holds = true;
+    }
+
+    /// The stream is over. What came in datagrams meanwhile is to be read again, in this order.
+    pub fn release(&mut self) -> Vec<Arrived> {
+        self.holds = false;
         std::mem::take(&mut self.early)
     }
 
-    /// What came, as it was at the peer, whose clock is so much ahead of this one; `None` while it is not known what its track is, or when it is from before
-    /// the track's first number.
+    /// How many were left out since the last call.
+    pub fn take_overflows(&mut self) -> u64 {
+        std::mem::take(&mut self.overflows)
+    }
+
+    /// What its track is was said. Not of a codec that the word of is on its way.
+    pub fn is_told(&self, arrived: &Arrived) -> bool {
+        let epoch = arrived.media.flags.has(Flags::EPOCH);
+        self.track.as_ref().is_some_and(|track| track.epoch == epoch || arrived.media.left_out)
+    }
+
+    /// What came in a datagram, as it was at the peer, whose clock is so much ahead of this one; `None` while it is not known what its track is or its stream
+    /// is not over, or when it is from before the track's first number.
     ///
     /// # Errors
     /// [`OutOfBounds`], and the connection ends.
     pub fn read(&mut self, arrived: Arrived, clock_us: i64, now: Time) -> Result<Option<Flow>, OutOfBounds> {
+        if !self.holds && self.is_told(&arrived) {
+            return self.read_in_order(arrived, clock_us, now);
+        }
+        if self.early.len() < EARLY_MAX {
+            self.early.push(arrived);
+        } else {
+            self.overflows = self.overflows.saturating_add(1);
+        }
+        Ok(None)
+    }
+
+    /// The same of a stream, which has said what its track is.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`], and the connection ends.
+    pub fn read_in_order(
+        &mut self,
+        arrived: Arrived,
+        clock_us: i64,
+        now: Time,
+    ) -> Result<Option<Flow>, OutOfBounds> {
         let header = arrived.media;
-        // Of a codec that the word of is on its way.
-        let epoch = header.flags.has(Flags::EPOCH);
-        let Some(track) = self.track.as_ref().filter(|track| track.epoch == epoch || header.left_out) else {
-            if self.early.len() < EARLY_MAX {
-                self.early.push(arrived);
-            }
-            return Ok(None);
-        };
+        let Some(track) = &self.track else { return Ok(None) };
         let (seq, timestamp) = self.newest;
         // 32 bits, from the newest on.
         let Some(seq) = seq.checked_add_signed(header.seq.wrapping_sub(seq as u32).cast_signed().into())

@@ -71,14 +71,15 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (name(), num()).prop_map(|(stream, generation)| Message::End { stream, generation }),
-        (num(), name(), num(), track_id(), prop::option::of(0..SEQ_MAX), need()).prop_map(
-            |(alias, stream, generation, track, after, need)| Message::Subscribe {
+        (num(), name(), num(), track_id(), prop::option::of(0..SEQ_MAX), (need(), any::<bool>())).prop_map(
+            |(alias, stream, generation, track, after, (need, reliable))| Message::Subscribe {
                 alias,
                 stream,
                 generation,
                 track,
                 after,
-                need
+                need,
+                reliable
             },
         ),
         num().prop_map(|alias| Message::Unsubscribe { alias }),

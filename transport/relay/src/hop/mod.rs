@@ -4,10 +4,12 @@ mod answers;
 mod incoming;
 mod lane;
 mod outgoing;
+mod spare;
 mod window;
 
 pub use incoming::{Arrived, Incoming, IncomingStats};
 pub use outgoing::{Class, Outbound, Outgoing, OutgoingStats, Pushed};
+pub use spare::{Seen, Spare};
 pub use window::{Demand, LiveWindow};
 
 /// Of [`crate::datagram::Media::sent`].

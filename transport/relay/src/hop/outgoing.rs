@@ -78,6 +78,27 @@ pub struct Outbound {
     pub left_out: bool,
 }
 
+impl Outbound {
+    /// Its header, if it leaves now: without a number.
+    pub fn header(&self, now: Time) -> Media {
+        let age_ms = now.since(self.ingest).max(0) / 1_000;
+        Media {
+            part: Part::Whole,
+            flags: self.flags,
+            link_seq: 0,
+            track: self.track,
+            sent: 0,
+            age_ms: u16::try_from(age_ms).unwrap_or(u16::MAX),
+            budget_ms: self.budget_ms,
+            seq: self.seq,
+            timestamp: self.timestamp,
+            dts_offset: self.dts_offset,
+            temporal: self.temporal,
+            left_out: self.left_out,
+        }
+    }
+}
+
 /// What became of a packet for the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pushed {
@@ -510,21 +531,8 @@ impl Outgoing {
 
 fn write(packet: &Outbound, part: Part, link_seq: u64, again: bool, now: Time) -> Vec<u8> {
     let flags = if again { packet.flags.with(Flags::RETRANSMISSION) } else { packet.flags };
-    let age_ms = now.since(packet.ingest).max(0) / 1_000;
-    let media = Media {
-        part,
-        flags,
-        link_seq,
-        track: packet.track,
-        sent: (now.us() / SENT_UNIT_US) as u16,
-        age_ms: u16::try_from(age_ms).unwrap_or(u16::MAX),
-        budget_ms: packet.budget_ms,
-        seq: packet.seq,
-        timestamp: packet.timestamp,
-        dts_offset: packet.dts_offset,
-        temporal: packet.temporal,
-        left_out: packet.left_out,
-    };
+    let sent = (now.us() / SENT_UNIT_US) as u16;
+    let media = Media { part, flags, link_seq, sent, ..packet.header(now) };
     let mut out =
         Vec::with_capacity(packet.payload.len().saturating_add(packet.descriptor.len()).saturating_add(40));
     media.write(Body { descriptor: &packet.descriptor, payload: &packet.payload }, &mut out);

@@ -12,6 +12,8 @@ const CAP_BYTES: u64 = 8 << 20;
 /// The queue of the path is what the least round trip of the last half second is above the least of so long.
 const MIN_TRIP_US: i64 = 10_000_000;
 const RECENT_US: i64 = 500_000;
+/// What waits there now is the same of so long.
+const NOW_US: i64 = 80_000;
 /// A rate is a maximum of so long.
 const RATE_US: i64 = 10_000_000;
 /// Loss beyond this share of a second is congestion, whatever the delay says: of a second in which there were bytes enough to tell.
@@ -96,6 +98,7 @@ pub struct LiveWindow {
     window: u64,
     min_trip: Least<10>,
     recent_trip: Least<4>,
+    now_trip: Least<2>,
     /// The highest rates lately, negative, in bit/s.
     rate: Least<10>,
     /// What was delivered since, for a rate.
@@ -136,6 +139,7 @@ impl LiveWindow {
             window: START_BYTES,
             min_trip: Least::new(MIN_TRIP_US / 10),
             recent_trip: Least::new(RECENT_US / 4),
+            now_trip: Least::new(NOW_US / 2),
             rate: Least::new(RATE_US / 10),
             round: None,
             round_bytes: 0,
@@ -171,6 +175,25 @@ impl LiveWindow {
         recent.zip(least).map_or(0, |(recent, least)| recent.saturating_sub(least).max(0))
     }
 
+    /// What waits there now, in microseconds: sooner, and less surely.
+    pub fn queue_now_us(&self) -> i64 {
+        let (now, least) = (self.now_trip.get(), self.min_trip.get());
+        now.zip(least).map_or(0, |(now, least)| now.saturating_sub(least).max(0))
+    }
+
+    /// What it was seen to take lately at most beyond what is subscribed, in bytes a second; `None` while nothing is.
+    pub fn beyond(&self) -> Option<u64> {
+        let taken_bps = self.rate.get().map_or(0, i64::unsigned_abs);
+        (self.demand.bps > 0).then_some(taken_bps.saturating_sub(self.demand.bps) / 8)
+    }
+
+    /// Loss of the last second or of this one, whichever is more, in percent.
+    pub fn loss_percent(&self) -> u64 {
+        let all = self.acked.saturating_add(self.lost);
+        let percent = self.lost.saturating_mul(100).checked_div(all).filter(|_| all >= LOSS_BYTES_MIN);
+        self.loss_percent.max(percent.unwrap_or(0))
+    }
+
     /// The least round trip lately, in microseconds; 0 while unknown.
     pub fn least_us(&self) -> i64 {
         self.min_trip.get().unwrap_or(0)
@@ -180,6 +203,7 @@ impl LiveWindow {
     pub fn on_ack(&mut self, bytes: u64, trip_us: i64, now: Time) {
         self.min_trip.add(trip_us, now);
         self.recent_trip.add(trip_us, now);
+        self.now_trip.add(trip_us, now);
         self.acked = self.acked.saturating_add(bytes);
         self.round_bytes = self.round_bytes.saturating_add(bytes);
         let since = *self.round.get_or_insert(now);
