@@ -298,7 +298,7 @@ impl Connection {
         };
         let stream = self.node.streams.get_or_create(&name);
         let (client, kicked) = self.node.add_task_client(ClientKind::RtmpPlay, self.ip(), name);
-        let _watching = stream.watch(Watch::Rtmp);
+        let _watching = stream.watch(Watch::Rtmp, crate::stream::records(query));
         self.node.metrics.plays.of(Protocol::Rtmp).add(1);
         self.role = Role::new(&self.node.metrics, RtmpRole::Player);
         tracing::info!(client = client.client.id, stream = %stream.name, from = %self.from, "rtmp play");

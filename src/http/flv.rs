@@ -60,7 +60,7 @@ pub async fn get(
     };
     let (client, mut kicked) = node.add_task_client(kind, from.0.ip(), name.clone());
     node.metrics.plays.of(protocol).add(1);
-    let watching = stream.watch(Watch::Flv);
+    let watching = stream.watch(Watch::Flv, stream::records(query.as_deref().unwrap_or("")));
     // A refusal can still be told as a status, so the start is awaited.
     let begun = tokio::select! {
         begun = tokio::time::timeout(START_TIMEOUT, start(&stream, node.clock)) => begun,

@@ -219,7 +219,7 @@ pub async fn negotiate(
             (Some(guard), None, PeerRole::Publish { stream: stream.id, source })
         }
         Action::Play => {
-            let guard = stream.watch(Watch::Whep);
+            let guard = stream.watch(Watch::Whep, false);
             let role = PeerRole::Subscribe { stream: stream.id, audio_ssrc, video_ssrc, video_rtx_ssrc };
             (None, Some(guard), role)
         }

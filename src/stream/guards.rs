@@ -29,12 +29,18 @@ impl Drop for PublishGuard {
 pub struct WatchGuard {
     pub(super) stream: Option<Arc<Stream>>,
     pub(super) watch: Watch,
+    pub(super) records: bool,
+}
+
+/// Whether a viewer records, by the parameters of its URL: it wants all of the stream, late rather than with holes.
+pub fn records(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "reliable=1")
 }
 
 impl Drop for WatchGuard {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream {
-            stream.unwatch(self.watch);
+            stream.unwatch(self.watch, self.records);
         }
     }
 }

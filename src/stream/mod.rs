@@ -28,7 +28,7 @@ use crate::directory::Held;
 use crate::media_plane::{Order, ShardHandle};
 use crate::relay;
 use conversions::Conversions;
-pub use guards::{PublishGuard, WatchGuard};
+pub use guards::{PublishGuard, WatchGuard, records};
 use home::{Home, Homes};
 use log::{Ended, FrameLog, LogLimits};
 
@@ -96,6 +96,8 @@ struct State {
     publisher: Option<Publisher>,
     left: Option<Time>,
     viewers: [usize; 3],
+    /// Those of them that record.
+    recorders: usize,
     codecs: [Option<Codec>; 2],
     rids: Vec<String>,
     /// What the encodings are like, of a stream from another node.
@@ -371,13 +373,17 @@ impl Stream {
         Ok(PublishGuard { stream, source, _claim: claim })
     }
 
-    /// Counts a viewer in; the guard counts it out.
-    pub fn watch(&self, watch: Watch) -> WatchGuard {
+    /// Counts a viewer in, who may record: the stream comes whole from other nodes then. The guard counts it out.
+    pub fn watch(&self, watch: Watch, records: bool) -> WatchGuard {
         let mut state = self.lock();
         state.viewers[watch as usize] += 1;
+        state.recorders += usize::from(records);
+        if records && state.recorders == 1 {
+            self.tell_recorded(true);
+        }
         self.reconcile(&mut state);
         drop(state);
-        WatchGuard { stream: self.me.upgrade(), watch }
+        WatchGuard { stream: self.me.upgrade(), watch, records }
     }
 
     /// A published track's codec became known.
@@ -591,9 +597,20 @@ impl Stream {
         }
     }
 
-    fn unwatch(&self, watch: Watch) {
+    /// Under the lock, so that it is told in that order, and before anything of it is asked for.
+    fn tell_recorded(&self, is_recorded: bool) {
+        if let Some(relay) = &self.shared.relay {
+            relay.tell(relay::Local::Recorded(self.id, is_recorded));
+        }
+    }
+
+    fn unwatch(&self, watch: Watch, records: bool) {
         let mut state = self.lock();
         state.viewers[watch as usize] -= 1;
+        state.recorders -= usize::from(records);
+        if records && state.recorders == 0 {
+            self.tell_recorded(false);
+        }
         self.reconcile(&mut state);
     }
 

@@ -17,6 +17,7 @@ mod relay_join;
 mod relay_links;
 mod relay_narrow;
 mod relay_paths;
+mod relay_recorded;
 mod relay_sound;
 mod relay_strangers;
 mod slow_viewer;
