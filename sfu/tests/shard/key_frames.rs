@@ -117,7 +117,7 @@ fn a_young_key_frame_from_elsewhere_is_shown_again_and_nobody_asked() {
     let got = scene.world.peers[viewers[1]].video().len();
     scene.world.pli(viewers[1]);
     scene.frames(5, false);
-    assert_eq!((scene.plis(), scene.world.mail.iter().filter(|mail| asks(mail)).count()), (before, 0));
+    assert_eq!((scene.plis(), scene.world.mail.iter().filter(asks).count()), (before, 0));
     let video = scene.world.peers[viewers[1]].video();
     assert_contiguous(&video);
     let keys = video[got..].iter().filter(|got| got.payload[0] & 0x10 != 0 && got.payload[1] & 1 == 0);
