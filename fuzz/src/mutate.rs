@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
 
     /// A number below `bound`; 0 when that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.draw() % bound.max(1) as u64) as usize
     }
 }
 
@@ -67,7 +67,7 @@ fn change(data: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     let at = random.below(data.len());
     match random.below(14) {
         0 | 1 if !data.is_empty() => data[at] ^= 1 << random.below(8),
-        2 if !data.is_empty() => data[at] = random.next() as u8,
+        2 if !data.is_empty() => data[at] = random.draw() as u8,
         3 if !data.is_empty() => data[at] = data[at].wrapping_add(random.below(33) as u8).wrapping_sub(16),
         4 | 5 => {
             let value = INTERESTING[random.below(INTERESTING.len())];
@@ -81,7 +81,7 @@ fn change(data: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         // Random bytes in between.
         6 => {
             let count = 1 + random.below(16);
-            let bytes: Vec<u8> = (0..count).map(|_| random.next() as u8).collect();
+            let bytes: Vec<u8> = (0..count).map(|_| random.draw() as u8).collect();
             data.splice(at..at, bytes);
         }
         // A part is lost.
@@ -112,6 +112,6 @@ fn change(data: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             data.truncate(at);
             data.extend_from_slice(&other[random.below(other.len())..]);
         }
-        _ => data.push(random.next() as u8),
+        _ => data.push(random.draw() as u8),
     }
 }

@@ -1,4 +1,5 @@
 //! `cargo xtask check`: what can be said without running the node.
+use crate::fuzz;
 use crate::run::{cargo, program};
 
 /// Runs every check, also after one failed; closes with the count. True when all that ran passed.
@@ -9,6 +10,12 @@ pub fn run() -> bool {
             "clippy",
             Some(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).succeeds()),
         ),
+        // its own workspace, which no build of the node sees
+        (
+            "formatting of fuzz",
+            Some(cargo(&["fmt", "--manifest-path", fuzz::MANIFEST, "--check"]).succeeds()),
+        ),
+        ("clippy of fuzz", Some(fuzz::cargo_in("clippy", &["--", "-D", "warnings"]).succeeds())),
     ];
     let deny = program("cargo-deny", &["--version"]).answers();
     let bans = || cargo(&["deny", "check", "licenses", "bans", "sources"]).succeeds();

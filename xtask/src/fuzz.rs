@@ -1,9 +1,19 @@
 //! `cargo xtask fuzz`: the parsers of outside bytes under mutated input. `fuzz/README.md` says more.
 use crate::count::Count;
-use crate::run::{Run, cargo};
+use crate::run::{Run, cargo, target};
+
+/// The driver's own workspace.
+pub const MANIFEST: &str = "fuzz/Cargo.toml";
+
+/// A verb of cargo for that workspace, with what it has in common with ours built once.
+pub fn cargo_in(verb: &str, arguments: &[&str]) -> Run {
+    let target = target();
+    let place = ["--manifest-path", MANIFEST, "--target-dir", &target.to_string_lossy()];
+    cargo(&[&[verb], &place[..], arguments].concat())
+}
 
 fn driver(arguments: &[&str]) -> Run {
-    cargo(&[&["run", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--release", "--"], arguments].concat())
+    cargo_in("run", &[&["--quiet", "--"], arguments].concat())
 }
 
 /// Fuzzes one target, or `all`, with the driver's own options (`--seconds N`, `--seed S`, ...).

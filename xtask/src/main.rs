@@ -15,7 +15,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask VERB
 
-  check          formatting, clippy (warnings are errors), licences and bans (cargo-deny, where it is installed), tests/tidy
+  check          formatting, clippy (warnings are errors; fuzz/ too), licences and bans (cargo-deny, where it is installed), tests/tidy
   test [--ci]    every test: units, tidy, formats, the node from outside, interop with ffmpeg, Chromium and Firefox, and
                  the fuzz smoke and the instruction counts. It installs what they need when it may (root, apt-get,
                  npm); without that the tests that need it are skipped, by name.

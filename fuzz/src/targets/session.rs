@@ -146,7 +146,7 @@ impl World {
             self.now = self.now.plus_ms(20);
             let mut down = Vec::new();
             self.session.handle_timeout(self.now, &mut |to, p| down.push((to, p.to_vec())));
-            self.to_client(down);
+            self.give_client(down);
             if self.client.is_connected() && self.session.is_connected() && self.up.is_empty() {
                 return;
             }
@@ -165,10 +165,10 @@ impl World {
             .session
             .handle_datagram(&mut datagram, from, self.now, &mut |to, p| down.push((to, p.to_vec())));
         note(&came.map(|_| ()));
-        self.to_client(down);
+        self.give_client(down);
     }
 
-    fn to_client(&mut self, down: Vec<(SocketAddr, Vec<u8>)>) {
+    fn give_client(&mut self, down: Vec<(SocketAddr, Vec<u8>)>) {
         let World { client, up, now, .. } = self;
         for (_, mut datagram) in down.into_iter().filter(|(to, _)| *to == CLIENT) {
             let _ = client.handle_datagram(&mut datagram, *now, &mut |_, p| up.push(p.to_vec()));
