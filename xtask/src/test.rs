@@ -7,11 +7,20 @@ use crate::tools;
 
 /// Runs the tests, all or those whose name contains `name`; true when none failed, and in CI none was skipped.
 pub fn run(ci: bool, name: Option<&str>) -> bool {
-    tools::install();
-
-    // built once, and given to the tests by name: a test never runs against an old node
-    if !cargo(&["build", "--package", "millrace", "--bin", "millrace"]).succeeds() {
-        println!("the node does not build");
+    // Built once, and given to the tests by name: a test never runs against an old node. What cargo is told to look at is the whole workspace each time: for
+    // less it would build what they share again, with fewer features.
+    let build = || {
+        let tests = cargo(&["test", "--workspace", "--no-run"]).succeeds();
+        cargo(&["build", "--workspace", "--bin", "millrace"]).succeeds() && tests
+    };
+    // what waits for the network beside what waits for the processor
+    let is_built = std::thread::scope(|scope| {
+        let installing = scope.spawn(tools::install);
+        let is_built = build();
+        installing.join().map(|()| is_built).unwrap_or(false)
+    });
+    if !is_built {
+        println!("the node or a test does not build");
         println!("{}", Count { failed: 1, ..Count::default() });
         return false;
     }
@@ -25,24 +34,28 @@ pub fn run(ci: bool, name: Option<&str>) -> bool {
         cargo(&all).with("NODE_UNDER_TEST", &binary.to_string_lossy()).counted()
     };
 
-    let mut count = test(&["--workspace", "--exclude", "millrace-tests"], "--test-threads=2");
+    let counted = name.is_none_or(bench::is_gate).then(|| bench::gate_behind(ci));
+    let mut count = test(&["--workspace", "--lib", "--bins"], "--test-threads=2");
+    count.add(test(&["--workspace", "--exclude", "millrace-tests", "--test", "*"], "--test-threads=2"));
+    count.add(test(&["--workspace", "--doc"], "--test-threads=2"));
     // the harness against Janus and nginx, and the link emulator, are there
     let real = |line: &&String| {
         ["peers::", "emulator::", "bad_link::"].iter().any(|program| line.starts_with(program))
     };
     let outside = count.skipped.iter().filter(real).count();
     count.add(test(
-        &["--package", "millrace-tests", "--lib", "--test", "tidy", "--test", "wire", "--test", "node"],
-        "--test-threads=2",
+        &["--workspace", "--test", "tidy", "--test", "wire", "--test", "node"],
+        // they wait for most of their time: half a core is enough for these
+        "--test-threads=4",
     ));
-    let interop = test(&["--package", "millrace-tests", "--test", "interop"], "--test-threads=2");
+    let interop = test(&["--workspace", "--test", "interop"], "--test-threads=2");
     let skipped = outside + interop.skipped.len();
     count.add(interop);
     if name.is_none_or(|name| "fuzz smoke".contains(name)) {
         count.add(fuzz::smoke());
     }
-    if name.is_none_or(bench::is_gate) {
-        count.add(bench::gate(ci, &[]));
+    if let Some(counted) = counted {
+        count.add(counted());
     }
 
     println!();

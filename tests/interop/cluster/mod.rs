@@ -2,7 +2,7 @@
 //! 40 ms that lose a packet of a hundred each way. What viewers miss when something of that is killed, stops, is cut off or sleeps; and that they
 //! are never shown two publishers mixed, nor one that was replaced.
 //!
-//! `CLUSTER_RUNS` repeats what is measured (once without), `CLUSTER_NATS_AWAY` is for how many seconds the servers are away (20).
+//! `CLUSTER_RUNS` repeats what is measured (once without), `CLUSTER_NATS_AWAY` is for how many seconds the servers are away (10: their lease is 6).
 mod watch;
 
 use link::{Config, Loss};
@@ -232,7 +232,7 @@ fn the_servers_of_the_directory_are_away() {
     let mut scene = Scene::start("away", &THREE);
     "abc".chars().for_each(|at| scene.watch(at));
     let before = scene.claim();
-    let (since, away) = (Instant::now(), Duration::from_secs(number("CLUSTER_NATS_AWAY", 20)));
+    let (since, away) = (Instant::now(), Duration::from_secs(number("CLUSTER_NATS_AWAY", 10)));
     scene.world.nats.kill_all();
     // Another one is published meanwhile, and is seen there and elsewhere.
     let running = std::mem::replace(&mut scene.name, unique("meanwhile"));
