@@ -179,9 +179,9 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std
     let mut streams = stores.streams.watch_with_history(">").await?;
     wait_for_id(directory, &stores).await?;
     // Who lives is known when this node's own record comes by: before that the claims of others would count for nothing.
-    put_record(directory, &stores).await?;
+    let first = put_record(directory, &stores).await?;
     tokio::time::timeout(LEASE, async {
-        while !take_node(directory, &next(nodes.next().await)?) {}
+        while !take_node(directory, &next(nodes.next().await)?, first) {}
         anyhow::Ok(())
     })
     .await??;
@@ -204,7 +204,7 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std
             }
             entry = nodes.next() => {
                 let entry = next(entry)?;
-                if take_node(directory, &entry) {
+                if take_node(directory, &entry, first) {
                     echoed = tokio::time::Instant::now();
                 }
             }
@@ -223,10 +223,10 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std
     }
 }
 
-async fn put_record(directory: &Directory, stores: &Stores) -> anyhow::Result<()> {
+/// Its revision.
+async fn put_record(directory: &Directory, stores: &Stores) -> anyhow::Result<u64> {
     let put = stores.nodes.put(directory.me.as_str(), directory.record().write().into());
-    tokio::time::timeout(REQUEST_LIMIT, put).await??;
-    Ok(())
+    Ok(tokio::time::timeout(REQUEST_LIMIT, put).await??)
 }
 
 fn next<E: std::error::Error + Send + Sync + 'static>(
@@ -242,7 +242,7 @@ async fn streams_now(watch: &mut Watch) -> Option<anyhow::Result<Entry>> {
 
 /// The record of an earlier start of this node has to be gone: its claims count as long.
 async fn wait_for_id(directory: &Directory, stores: &Stores) -> anyhow::Result<()> {
-    let mut seen: Option<u64> = None;
+    let (mut seen, mut news) = (None, 0);
     loop {
         let entry = stores.nodes.entry(directory.me.as_str());
         let entry = tokio::time::timeout(REQUEST_LIMIT, entry).await??;
@@ -251,22 +251,24 @@ async fn wait_for_id(directory: &Directory, stores: &Stores) -> anyhow::Result<(
             (record.boot != directory.boot).then_some((record, entry.revision))
         });
         let Some((record, revision)) = other else { return Ok(()) };
+        // A server may have been behind with the last that the earlier one wrote: what came twice was written since.
+        news += i32::from(seen.is_some_and(|seen| seen < revision));
         // One that stops is waited for: the new one takes its place.
-        if seen.is_some_and(|seen| seen != revision) && !record.load.draining {
+        if news > 1 && !record.load.draining {
             directory.note_double(record.relay);
             anyhow::bail!("another node runs as {}", directory.me);
         }
-        seen = Some(revision);
+        seen = seen.max(Some(revision));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// A node's record came or went; whether it is this node's own.
-fn take_node(directory: &Directory, entry: &Entry) -> bool {
+/// A node's record came or went; whether it is this node's own, as of that revision or later: the first that this start of it wrote.
+fn take_node(directory: &Directory, entry: &Entry, first: u64) -> bool {
     let now = directory.clock.now();
     let mut table = lock(&directory.table);
     let known = table.living(now).count();
-    let own = entry.key == directory.me.as_str();
+    let own = entry.key == directory.me.as_str() && entry.revision >= first;
     match entry.operation {
         Operation::Put => {
             if let Ok(record) = table.node(&entry.key, &entry.value, now)

@@ -24,24 +24,6 @@ pub fn is_gate(name: &str) -> bool {
 
 /// Instructions by stage against the committed ones, as one test of `cargo xtask test`. In CI valgrind must be there.
 pub fn gate(ci: bool, options: &[&str]) -> Count {
-    counted(ci, || instructions(options).succeeds())
-}
-
-/// The same behind what else runs, for the count of instructions is no matter of time, and with what it prints kept back until it is asked for.
-pub fn gate_behind(ci: bool) -> impl FnOnce() -> Count {
-    let running = std::thread::spawn(|| instructions(&[]).behind().kept());
-    move || {
-        let (good, said) = running.join().unwrap_or_else(|_| (false, String::new()));
-        print!("{said}");
-        counted(ci, || good)
-    }
-}
-
-fn instructions(options: &[&str]) -> Run {
-    benchmarks(&[&["--bench", "micro", "--", "--instructions"], options].concat())
-}
-
-fn counted(ci: bool, good: impl FnOnce() -> bool) -> Count {
     if !program("valgrind", &["--version"]).answers() {
         if ci {
             println!("test {GATE} ... FAILED: valgrind is not installed");
@@ -51,7 +33,7 @@ fn counted(ci: bool, good: impl FnOnce() -> bool) -> Count {
         println!("SKIPPED {}", skipped[0]);
         return Count { returned: 1, skipped, ..Count::default() };
     }
-    let good = good();
+    let good = benchmarks(&[&["--bench", "micro", "--", "--instructions"], options].concat()).succeeds();
     println!("test {GATE} ... {}", if good { "ok" } else { "FAILED" });
     Count { returned: good.into(), failed: (!good).into(), ..Count::default() }
 }

@@ -55,26 +55,6 @@ impl Run {
         }
     }
 
-    /// Behind everything else that runs (SCHED_IDLE, where `chrt` is there to ask for that, else the lowest priority).
-    pub fn behind(self) -> Run {
-        let idle = program("chrt", &["--version"]).answers();
-        let mut command = Command::new(if idle { "chrt" } else { "nice" });
-        command.args(if idle { ["--idle", "0"] } else { ["-n", "19"] });
-        command.arg(self.0.get_program()).args(self.0.get_args()).current_dir(root()).stdin(Stdio::null());
-        Run(command)
-    }
-
-    /// Runs it with what it prints kept back: whether it succeeded, and that.
-    pub fn kept(mut self) -> (bool, String) {
-        match self.0.output() {
-            Ok(output) => {
-                let said = [output.stdout, output.stderr].concat();
-                (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-            }
-            Err(error) => (false, format!("cannot run {:?}: {error}\n", self.0.get_program())),
-        }
-    }
-
     /// Whether it runs and succeeds, in silence.
     pub fn answers(mut self) -> bool {
         self.0.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
