@@ -263,7 +263,10 @@ impl Node {
         let relay = self.streams.shared().relay();
         let newest = relay.and_then(|relay| relay.announced.get(stream).map(|of| of.generation)).unwrap_or(0);
         let claim = directory.claim(stream, newest, replace).await;
-        claim.map(Some).map_err(|node| PublishError::Elsewhere(stream.clone(), node))
+        claim.map(Some).map_err(|node| match node.as_str() == self.config.cluster.node {
+            true => PublishError::Busy(stream.clone()),
+            false => PublishError::Elsewhere(stream.clone(), node),
+        })
     }
 
     /// Ends everything: called once, at the end of the drain.

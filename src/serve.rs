@@ -152,6 +152,9 @@ pub async fn wait_and_drain(node: Arc<Node>, mut signals: Signals) -> anyhow::Re
     node.stop();
     // What the shards still have to say (DTLS close_notify) and the players' last words.
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    if let Some(directory) = node.directory.get() {
+        directory.leave().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -116,5 +116,5 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serve::wait_and_drain(node, signals).await
 }
 
-/// How long a client of an uplink waits for the node's decision.
-pub const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client of an uplink waits for the node's decision: a node that has just started waits for its directory for eight seconds, and for a claim for two.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(11);

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const LEASE_US: i64 = 6_000_000;
 /// A node's record is written so often.
 pub const HEARTBEAT_US: i64 = 2_000_000;
+/// A node whose lease ended so long ago is forgotten. Until then others have links with it all the same: it may be the directory that it does not reach.
+pub const FORGET_US: i64 = 600_000_000;
 /// Bytes of a record.
 pub const RECORD_LEN_MAX: usize = 4 << 10;
 /// Nodes that are known. More is no cluster of this design; others are not heard.
@@ -265,9 +267,19 @@ impl Table {
         all.map(|(stream, (claim, revision))| (stream, claim, *revision))
     }
 
+    /// A node's record, be its lease over or not.
+    pub fn record(&self, id: &NodeId) -> Option<&NodeRecord> {
+        self.nodes.get(id).map(|(record, _)| record)
+    }
+
+    /// The leases of all that are known begin anew: nobody could be heard.
+    pub fn renew(&mut self, now: Time) {
+        self.nodes.values_mut().for_each(|(_, at)| *at = now);
+    }
+
     /// Nodes that are long gone are forgotten.
     pub fn prune(&mut self, now: Time) {
-        self.nodes.retain(|_, (_, at)| now.since(*at) < LEASE_US.saturating_mul(2));
+        self.nodes.retain(|_, (_, at)| now.since(*at) < FORGET_US);
     }
 
     /// All claims are told anew.

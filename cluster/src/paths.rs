@@ -199,13 +199,14 @@ impl<T: Clone + PartialEq> Paths<T> {
         let stream = self.streams.entry(name.clone()).or_default();
         stream.fence((generation, self.me.clone()));
         stream.published = Some(Offer { generation, path: vec![self.me.clone()], cost_us: 0, about });
+        stream.is_fenced = false;
         self.has_changed(name);
     }
 
     /// The publisher left.
     pub fn left(&mut self, name: &StreamName) {
         if let Some(stream) = self.streams.get_mut(name) {
-            stream.published = None;
+            (stream.published, stream.is_fenced) = (None, false);
             self.has_changed(name);
         }
     }

@@ -58,7 +58,7 @@ pub struct Node {
     /// How long SIGTERM waits for viewers to leave.
     #[serde(with = "duration")]
     pub drain_deadline: Duration,
-    /// Addresses offered to WebRTC peers as ICE candidates; empty: those of the interfaces.
+    /// Addresses offered to WebRTC peers as ICE candidates; empty: `webrtc.listen_ip`, or that of the default route.
     pub public_ips: Vec<IpAddr>,
     /// Serve public addresses although nobody must authenticate.
     pub allow_open: bool,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{APP, NAME, publish_for_ever, tags};
 use crate::cert;
-use crate::config::{Config, LogFormat};
+use crate::config::{Cluster, Config, LogFormat};
 use crate::serve::Signals;
 
 const IDS: [&str; 3] = ["a", "b", "c"];
@@ -118,11 +118,15 @@ fn plan(base: &Config, folder: &Path) -> anyhow::Result<Vec<Plan>> {
         config.node.public_ips = Vec::new();
         config.log.format = LogFormat::Text;
         let others = IDS.iter().zip(&relays).filter(|(other, _)| **other != id);
-        config.cluster.peers = others.map(|(other, relay)| format!("{other}={relay}")).collect();
-        config.cluster.node = id.into();
-        config.cluster.listen = *relays.get(at).context("a port each")?;
-        (config.cluster.ca, config.cluster.cert, config.cluster.key) =
-            (path("ca.pem"), path("node.pem"), path("node.key"));
+        config.cluster = Cluster {
+            peers: others.map(|(other, relay)| format!("{other}={relay}")).collect(),
+            node: id.into(),
+            listen: *relays.get(at).context("a port each")?,
+            ca: path("ca.pem"),
+            cert: path("node.pem"),
+            key: path("node.key"),
+            ..Cluster::default()
+        };
         let file = own.join("millrace.toml");
         fs::write(&file, toml::to_string(&config)?)
             .with_context(|| format!("cannot write {}", file.display()))?;

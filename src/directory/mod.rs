@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use cluster::directory::{Claim, Load, NodeRecord, Table, Verdict};
+use futures_util::{StreamExt, stream};
 use media::{NodeId, StreamName, Time};
 use metrics::{DirectoryEvent, NodeMetrics};
 use sfu::CloseReason;
@@ -27,10 +28,16 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(2);
 /// A node that has not seen the directory yet, and whose start is not longer ago than this, waits for it with the first publishers: without it a stream that
 /// another node has would be taken for free, and that one's publisher ended later.
 const FIRST_LIMIT: Duration = Duration::from_secs(5);
+/// For so long where the servers are there, and the node's own last lease is not over, as after a crash.
+const LEASE_LIMIT: Duration = Duration::from_secs(8);
 /// Two nodes that claim at once write again, until one of them sees the other's: more is no race.
 const WRITES_MAX: usize = 5;
 /// A claim that could not be written is tried again after so long: one write a stream and second.
 const AGAIN_US: i64 = 1_000_000;
+/// Claims that are written, or given back, at one time: a node's streams are all claimed again when the directory is back, each for a round trip or two.
+const WRITES_AT_ONCE: usize = 32;
+/// The node stops: its record is taken out in so long, or is left to its lease.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A stream that this node has.
 #[derive(Debug)]
@@ -41,6 +48,18 @@ struct Mine {
     /// Of the record that says so, as it was seen; `None` while there is none.
     revision: Option<u64>,
     tried: Time,
+}
+
+/// How far a node is with the directory since its start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+enum First {
+    /// No server has answered.
+    #[default]
+    Away,
+    /// Servers are there, and so is the record of an earlier start of the node.
+    Waits,
+    /// It was connected once.
+    Connected,
 }
 
 /// The directory, as this node knows it.
@@ -59,8 +78,7 @@ pub struct Directory {
     next_token: AtomicU64,
     /// There while it is connected.
     stores: Mutex<Option<Stores>>,
-    /// It was connected once.
-    was_connected: watch::Sender<bool>,
+    first: watch::Sender<First>,
     began: Time,
     /// Claims are to be looked at.
     changed: Notify,
@@ -68,6 +86,9 @@ pub struct Directory {
     nodes_changed: Notify,
     /// Another process runs as this node.
     is_double: AtomicBool,
+    /// This node's record, as it wrote it last; it writes no more when it has left.
+    record_revision: AtomicU64,
+    has_left: AtomicBool,
     node: OnceLock<Weak<Node>>,
 }
 
@@ -81,6 +102,13 @@ pub struct Held {
     pub generation: u64,
     /// The directory has it; else it was away.
     pub is_claimed: bool,
+}
+
+impl Held {
+    /// Nobody has claimed it at this node since, and no other node has it.
+    pub fn is_current(&self) -> bool {
+        lock(&self.directory.mine).get(&self.stream).is_some_and(|mine| mine.token == self.token)
+    }
 }
 
 impl Drop for Held {
@@ -125,11 +153,13 @@ impl Directory {
             given_up: Mutex::default(),
             next_token: AtomicU64::new(1),
             stores: Mutex::new(None),
-            was_connected: watch::Sender::new(false),
+            first: watch::Sender::default(),
             began: node.clock.now(),
             changed: Notify::new(),
             nodes_changed: Notify::new(),
             is_double: AtomicBool::new(false),
+            record_revision: AtomicU64::new(0),
+            has_left: AtomicBool::new(false),
             node: OnceLock::new(),
         });
         let _ = directory.node.set(Arc::downgrade(node));
@@ -157,9 +187,18 @@ impl Directory {
         let known = lock(&self.table).claim_of(stream).map_or(0, |(claim, _)| claim.generation);
         let local = unix_us.max(newest.max(known).saturating_add(1));
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
-        // Before it is written: what is written and nobody's here is given back.
-        let mine = Mine { token, generation: local, revision: None, tried: began };
-        let before = lock(&self.mine).insert(stream.clone(), mine);
+        // Before it is written: what is written and nobody's here is given back. So is what was claimed for somebody who does not wait for it.
+        let mut held = {
+            let mut all = lock(&self.mine);
+            if !replace && all.contains_key(stream) {
+                self.metrics.directory.of(DirectoryEvent::Refused).increment();
+                return Err(self.me.clone());
+            }
+            all.insert(stream.clone(), Mine { token, generation: local, revision: None, tried: began });
+            self.metrics.claims_held.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
+            let (directory, stream) = (self.clone(), stream.clone());
+            Held { directory, stream, token, generation: local, is_claimed: false }
+        };
         let stores = lock(&self.stores).clone();
         let written = match stores {
             Some(stores) => {
@@ -169,37 +208,36 @@ impl Directory {
             }
             None => Written::Away,
         };
-        let mut all = lock(&self.mine);
-        let (generation, event) = match written {
+        let event = match written {
             Written::Claimed(revision, generation) => {
-                if let Some(mine) = all.get_mut(stream).filter(|mine| mine.token == token) {
+                if let Some(mine) = lock(&self.mine).get_mut(stream).filter(|mine| mine.token == token) {
                     (mine.revision, mine.generation) = (Some(revision), generation);
                 }
-                (generation, DirectoryEvent::Claimed)
+                (held.generation, held.is_claimed) = (generation, true);
+                DirectoryEvent::Claimed
             }
-            Written::Away => (local, DirectoryEvent::Unclaimed),
+            Written::Away => DirectoryEvent::Unclaimed,
             Written::Taken(node) => {
-                match before {
-                    Some(before) => all.insert(stream.clone(), before),
-                    None => all.remove(stream),
-                };
                 self.metrics.directory.of(DirectoryEvent::Refused).increment();
                 return Err(node);
             }
         };
-        let is_claimed = event == DirectoryEvent::Claimed;
         self.metrics.directory.of(event).increment();
-        self.metrics.claims_held.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
         self.metrics.claim_time.observe(self.clock.now().since(began).unsigned_abs());
-        Ok(Held { directory: self.clone(), stream: stream.clone(), token, generation, is_claimed })
+        Ok(held)
     }
 
     /// When it was connected once, or it is too late to wait for that.
     async fn first_connected(&self) {
-        let passed_us = self.clock.now().since(self.began).unsigned_abs();
-        let left = FIRST_LIMIT.saturating_sub(Duration::from_micros(passed_us));
-        let mut connected = self.was_connected.subscribe();
-        let _ = tokio::time::timeout(left, connected.wait_for(|is| *is)).await;
+        let passed = Duration::from_micros(self.clock.now().since(self.began).unsigned_abs());
+        let mut first = self.first.subscribe();
+        let wait = first.wait_for(|first| *first == First::Connected);
+        let _ = tokio::time::timeout(FIRST_LIMIT.saturating_sub(passed), wait).await;
+        if *self.first.borrow() == First::Waits {
+            let passed = passed.max(FIRST_LIMIT);
+            let wait = first.wait_for(|first| *first != First::Waits);
+            let _ = tokio::time::timeout(LEASE_LIMIT.saturating_sub(passed), wait).await;
+        }
     }
 
     /// Writes a claim by compare-and-set: the next one, or that with this generation, if no other is newer.
@@ -279,23 +317,24 @@ impl Directory {
                 }
             }
         }
-        for stream in back {
-            let revision =
-                lock(&self.table).claim_of(&stream).filter(|(claim, _)| self.is_mine(claim)).map(|of| of.1);
-            if let Some(revision) = revision {
-                let _ = stores.give_back(&stream, revision).await;
-            }
-        }
-        for (stream, generation) in again {
-            match self.write(stores, &stream, 0, Some(generation), true).await {
-                Written::Claimed(..) => self.metrics.directory.of(DirectoryEvent::Reclaimed).increment(),
-                Written::Taken(node) => lost.push((stream, node)),
-                Written::Away => {}
-            }
-        }
         for (stream, node) in lost {
             self.lose(&stream, &node);
         }
+        let give_back = |stream: StreamName| async move {
+            let there = lock(&self.table).claim_of(&stream).filter(|(claim, _)| self.is_mine(claim)).cloned();
+            if let Some((_, revision)) = there {
+                let _ = stores.give_back(&stream, revision).await;
+            }
+        };
+        stream::iter(back).for_each_concurrent(WRITES_AT_ONCE, give_back).await;
+        let claim_again = |(stream, generation): (StreamName, u64)| async move {
+            match self.write(stores, &stream, 0, Some(generation), true).await {
+                Written::Claimed(..) => self.metrics.directory.of(DirectoryEvent::Reclaimed).increment(),
+                Written::Taken(node) => self.lose(&stream, &node),
+                Written::Away => {}
+            }
+        };
+        stream::iter(again).for_each_concurrent(WRITES_AT_ONCE, claim_again).await;
     }
 
     /// Another node has a newer publisher.
@@ -345,9 +384,19 @@ impl Directory {
         records.into_iter().filter(|record| record.id != self.me.as_str()).cloned().collect()
     }
 
-    /// Where a node's relay is: likewise.
+    /// Where the relay of another node is, be its lease over or not: a node that does not reach the directory is to have its links all the same.
     pub fn relay_of(&self, id: &NodeId) -> Option<SocketAddr> {
-        self.nodes().iter().find(|record| record.id == id.as_str()).map(|record| record.relay)
+        lock(&self.table).record(id).filter(|_| *id != self.me).map(|record| record.relay)
+    }
+
+    /// The node stops: its record goes, and with it all that is claimed, so that nobody waits for its lease.
+    pub async fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+        let stores = lock(&self.stores).clone();
+        if let Some(stores) = stores {
+            let revision = self.record_revision.load(Ordering::Relaxed);
+            let _ = tokio::time::timeout(LEAVE_LIMIT, stores.take_out(&self.me, revision)).await;
+        }
     }
 
     /// Whether it is connected.
@@ -366,7 +415,8 @@ impl Directory {
         let why = format!(
             "another node runs with this cluster.node, {me}, at {at}: give each its own id and certificate"
         );
-        let node = self.node.get().and_then(Weak::upgrade).filter(|_| !*self.was_connected.borrow());
+        let node =
+            self.node.get().and_then(Weak::upgrade).filter(|_| *self.first.borrow() != First::Connected);
         match node {
             Some(node) => node.refuse(why),
             None if !self.is_double.swap(true, Ordering::Relaxed) => tracing::error!("{why}"),

@@ -1,6 +1,8 @@
 //! The directory in NATS: two buckets of JetStream's key-value store, one of nodes with a maximum age, one of claims.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -8,9 +10,10 @@ use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, Update
 use async_nats::jetstream::{self, Context, stream};
 use cluster::directory::{Claim, HEARTBEAT_US, LEASE_US, NodeRecord, key_of};
 use futures_util::StreamExt;
-use media::StreamName;
+use media::{NodeId, StreamName};
+use tokio::sync::Notify;
 
-use super::{Directory, lock};
+use super::{Directory, First, lock};
 use crate::config::Cluster;
 
 /// Buckets.
@@ -18,6 +21,8 @@ const NODES: &str = "millrace_nodes";
 const STREAMS: &str = "millrace_streams";
 /// One request to the servers.
 const REQUEST_LIMIT: Duration = Duration::from_millis(1_500);
+/// What is claimed is known after so long, where the bucket does not say that this was all: it is empty.
+const HISTORY_LIMIT: Duration = Duration::from_secs(2);
 /// Connected to again after so long, and a part of it more by chance: not all nodes at once.
 const AGAIN: Duration = Duration::from_millis(500);
 const HEARTBEAT: Duration = Duration::from_micros(HEARTBEAT_US as u64);
@@ -69,6 +74,11 @@ impl Stores {
         tokio::time::timeout(REQUEST_LIMIT, write).await.map_err(drop)?
     }
 
+    /// A node's record is taken out, if it is still that.
+    pub(super) async fn take_out(&self, node: &NodeId, revision: u64) -> Result<(), ()> {
+        self.nodes.delete_expect_revision(node.as_str(), Some(revision)).await.map_err(drop)
+    }
+
     /// A claim is given back, if it is still that.
     pub(super) async fn give_back(&self, stream: &StreamName, revision: u64) -> Result<(), ()> {
         let delete = self.streams.delete_expect_revision(key_of(stream), Some(revision));
@@ -105,8 +115,8 @@ async fn connect(cluster: &Cluster) -> anyhow::Result<Context> {
         .name(format!("millrace {}", cluster.node))
         .connection_timeout(REQUEST_LIMIT)
         .ping_interval(HEARTBEAT)
-        // When it is gone this end connects anew, to whichever server is there.
-        .max_reconnects(1)
+        // Each server once; when none is there this end connects anew.
+        .max_reconnects(cluster.nats.len())
         .request_timeout(Some(REQUEST_LIMIT));
     if !cluster.nats_creds.is_empty() {
         let creds = std::fs::read_to_string(&cluster.nats_creds).map_err(|error| {
@@ -169,64 +179,100 @@ async fn bucket(context: &Context, name: &str, replicas: usize, max_age: Duratio
 }
 
 /// While the servers are there.
-async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<std::convert::Infallible> {
+async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<Infallible> {
     let context = connect(cluster).await?;
     let stores = Stores {
         nodes: bucket(&context, NODES, cluster.nats_replicas, LEASE).await?,
         streams: bucket(&context, STREAMS, cluster.nats_replicas, Duration::ZERO).await?,
     };
     let mut nodes = stores.nodes.watch_with_history(">").await?;
-    let mut streams = stores.streams.watch_with_history(">").await?;
-    wait_for_id(directory, &stores).await?;
+    let streams = stores.streams.watch_with_history(">").await?;
     // Who lives is known when this node's own record comes by: before that the claims of others would count for nothing.
-    let first = put_record(directory, &stores).await?;
+    let first = first_record(directory, &stores).await?;
     tokio::time::timeout(LEASE, async {
         while !take_node(directory, &next(nodes.next().await)?, first) {}
         anyhow::Ok(())
     })
     .await??;
-    lock(&directory.table).forget_claims();
+    {
+        let mut table = lock(&directory.table);
+        table.forget_claims();
+        // Who was there when it went away may be as late in coming back.
+        table.renew(directory.clock.now());
+    }
     *lock(&directory.stores) = Some(stores.clone());
-    directory.was_connected.send_replace(true);
+    directory.first.send_replace(First::Connected);
     directory.metrics.directory_connected.set(1);
     tracing::info!(servers = cluster.nats.len(), "directory connected");
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let known = Notify::new();
+    tokio::select! {
+        ended = watch(directory, &stores, (nodes, streams), first, &known) => ended,
+        never = keep_claims(directory, &stores, &known) => match never {},
+    }
+}
+
+/// Keeps this node's record, and hears of all others and of claims.
+async fn watch(
+    directory: &Directory,
+    stores: &Stores,
+    (mut nodes, mut streams): (Watch, Watch),
+    first: u64,
+    known: &Notify,
+) -> anyhow::Result<Infallible> {
+    let mut heartbeat = heartbeat();
     let mut echoed = tokio::time::Instant::now();
     loop {
         tokio::select! {
             _ = heartbeat.tick() => {
                 // A watch whose server died says nothing, not even that.
                 anyhow::ensure!(echoed.elapsed() < LEASE, "its watch gives nothing");
-                put_record(directory, &stores).await?;
+                put_record(directory, stores).await?;
                 lock(&directory.table).prune(directory.clock.now());
-                tokio::time::timeout(LEASE, directory.settle(&stores, true)).await?;
             }
             entry = nodes.next() => {
-                let entry = next(entry)?;
-                if take_node(directory, &entry, first) {
+                if take_node(directory, &next(entry)?, first) {
                     echoed = tokio::time::Instant::now();
                 }
             }
             entry = streams.next() => {
-                take_claim(directory, &next(entry)?);
-                // All that came with it.
-                while let Some(entry) = streams_now(&mut streams).await {
-                    take_claim(directory, &entry?);
+                let entry = next(entry)?;
+                take_claim(directory, &entry);
+                // No more come at once.
+                if entry.delta == 0 {
+                    known.notify_one();
+                    directory.changed.notify_one();
                 }
-                tokio::time::timeout(LEASE, directory.settle(&stores, false)).await?;
-            }
-            () = directory.changed.notified() => {
-                tokio::time::timeout(LEASE, directory.settle(&stores, false)).await?;
             }
         }
     }
 }
 
-/// Its revision.
-async fn put_record(directory: &Directory, stores: &Stores) -> anyhow::Result<u64> {
-    let put = stores.nodes.put(directory.me.as_str(), directory.record().write().into());
-    Ok(tokio::time::timeout(REQUEST_LIMIT, put).await??)
+/// Keeps the claims, beside that: however long it takes, the record lives and the watches are heard.
+async fn keep_claims(directory: &Directory, stores: &Stores, known: &Notify) -> Infallible {
+    let _ = tokio::time::timeout(HISTORY_LIMIT, known.notified()).await;
+    let mut heartbeat = heartbeat();
+    loop {
+        let all = tokio::select! {
+            _ = heartbeat.tick() => true,
+            () = directory.changed.notified() => false,
+        };
+        directory.settle(stores, all).await;
+    }
+}
+
+fn heartbeat() -> tokio::time::Interval {
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    heartbeat
+}
+
+async fn put_record(directory: &Directory, stores: &Stores) -> anyhow::Result<()> {
+    if !directory.has_left.load(Ordering::Relaxed) {
+        let put = stores.nodes.put(directory.me.as_str(), directory.record().write().into());
+        let revision = tokio::time::timeout(REQUEST_LIMIT, put).await??;
+        directory.record_revision.store(revision, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 fn next<E: std::error::Error + Send + Sync + 'static>(
@@ -235,22 +281,22 @@ fn next<E: std::error::Error + Send + Sync + 'static>(
     Ok(entry.ok_or_else(|| anyhow::anyhow!("its watch ended"))??)
 }
 
-async fn streams_now(watch: &mut Watch) -> Option<anyhow::Result<Entry>> {
-    let now = futures_util::future::poll_immediate(watch.next()).await?;
-    Some(next(now))
-}
-
-/// The record of an earlier start of this node has to be gone: its claims count as long.
-async fn wait_for_id(directory: &Directory, stores: &Stores) -> anyhow::Result<()> {
+/// Writes this node's record, and gives its revision. That of an earlier start has to be gone: its claims count as long.
+async fn first_record(directory: &Directory, stores: &Stores) -> anyhow::Result<u64> {
     let (mut seen, mut news) = (None, 0);
     loop {
         let entry = stores.nodes.entry(directory.me.as_str());
         let entry = tokio::time::timeout(REQUEST_LIMIT, entry).await??;
-        let other = entry.filter(|entry| entry.operation == Operation::Put).and_then(|entry| {
-            let record = NodeRecord::read(directory.me.as_str(), &entry.value).ok()?;
-            (record.boot != directory.boot).then_some((record, entry.revision))
+        let there = entry.filter(|entry| entry.operation == Operation::Put).and_then(|entry| {
+            Some((NodeRecord::read(directory.me.as_str(), &entry.value).ok()?, entry.revision))
         });
-        let Some((record, revision)) = other else { return Ok(()) };
+        let Some((record, revision)) = there.filter(|(record, _)| record.boot != directory.boot) else {
+            put_record(directory, stores).await?;
+            return Ok(directory.record_revision.load(Ordering::Relaxed));
+        };
+        directory
+            .first
+            .send_if_modified(|first| std::mem::replace(first, (*first).max(First::Waits)) == First::Away);
         // A server may have been behind with the last that the earlier one wrote: what came twice was written since.
         news += i32::from(seen.is_some_and(|seen| seen < revision));
         // One that stops is waited for: the new one takes its place.

@@ -214,6 +214,7 @@ impl Hub {
             FromLink::Down(id, why) => self.down(id, &why),
             FromLink::Said(id, message) => self.said(id, message),
             FromLink::Fed(feed, fed) => self.feed(feed, fed),
+            FromLink::Claimed(id, claimed) => self.claimed(id, claimed),
             FromLink::Streamed(id, came) => {
                 if let Err(lie) = self.streamed(id, came) {
                     self.down(id, &lie.to_string());
@@ -264,6 +265,9 @@ impl Hub {
             reported: Default::default(),
         };
         link.say(Message::Clock { now_us: now.us() });
+        if *self.node.draining.borrow() {
+            link.say(self.drains());
+        }
         self.links.insert(id, link);
         self.ask_again(now);
         self.paths.link_up(link_id(id), peer);
@@ -327,17 +331,21 @@ impl Hub {
                 self.settle(names);
             }
             Message::Ask { id: ask, right, stream, query } => self.asked(id, ask, right, stream, &query),
-            Message::Answer { id, refused } => self.answered(id, refused),
+            Message::Answer { id, generation, refused } => self.answered(id, generation, refused),
             Message::Hello { .. } => {}
         }
     }
 
     /// This node stops: peers take what they need from others, where there are others.
     fn drain(&mut self) {
-        let within_ms = u64::try_from(self.node.config.node.drain_deadline.as_millis()).unwrap_or(u64::MAX);
         for link in self.links.values() {
-            link.say(Message::Drain { within_ms });
+            link.say(self.drains());
         }
+    }
+
+    fn drains(&self) -> Message {
+        let within = self.node.config.node.drain_deadline.as_millis();
+        Message::Drain { within_ms: u64::try_from(within).unwrap_or(u64::MAX) }
     }
 
     fn datagram(&mut self, id: usize, bytes: &Bytes, batch: &mut Batch) {
@@ -436,6 +444,7 @@ impl Hub {
         self.handle.piece_bytes.store(super::feed::piece_bytes(sizes.min()), Ordering::Relaxed);
         self.end_idle(now);
         self.end_idle_feeds(now);
+        self.end_unused(now);
         self.settle([]);
         self.give_up(now);
     }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::relay::control::{self, Message, VERSION};
 use bytes::{Bytes, BytesMut};
-use media::NodeId;
+use media::{NodeId, StreamName};
 use metrics::Queue;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use sfu::StreamId;
@@ -18,7 +18,7 @@ use super::feed::Fed;
 use super::streams::Came;
 use super::tls::Identity;
 use super::{Handle, LinkState, streams, why};
-use crate::directory::Directory;
+use crate::directory::{Directory, Held};
 use crate::node::Node;
 use crate::task;
 
@@ -31,6 +31,8 @@ const CONTROL_MAX: usize = 32_768;
 const AGAIN_MIN: Duration = Duration::from_millis(200);
 /// ...up to this.
 const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// A link that lived so long is dialled again as if it were the first time.
+const STEADY: Duration = Duration::from_secs(10);
 /// Nodes of the directory that one node dials.
 const PEERS_MAX: usize = 1_024;
 /// A handshake and both hellos.
@@ -68,6 +70,19 @@ pub enum FromLink {
     Down(usize, String),
     /// Frames of one of this node's feeds: the stream and the feed's number.
     Fed((StreamId, u64), Fed),
+    /// What the directory says of a name that an uplink asked for.
+    Claimed(usize, Claimed),
+}
+
+/// A name that an uplink asked for, with what the directory says of it.
+#[derive(Debug)]
+pub struct Claimed {
+    /// For the answer.
+    pub ask: u64,
+    /// The name.
+    pub name: StreamName,
+    /// Its claim, or why another has it.
+    pub claim: Result<Option<Held>, String>,
 }
 
 /// Makes links.
@@ -111,9 +126,14 @@ impl Dialler {
                 tokio::time::sleep(AGAIN_MIN).await;
                 continue;
             };
+            let dialled = Instant::now();
             match self.connect(&peer, at).await {
                 Ok(()) => {
-                    (again, told) = (AGAIN_MIN, String::new());
+                    told = String::new();
+                    // Not one that another process of this node's id cuts off each time.
+                    if dialled.elapsed() > STEADY {
+                        again = AGAIN_MIN;
+                    }
                     self.handle.state.send_replace(LinkState::default());
                 }
                 Err(error) => {

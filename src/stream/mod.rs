@@ -339,6 +339,10 @@ impl Stream {
         claim: Option<Held>,
     ) -> Result<PublishGuard, PublishError> {
         let mut state = self.lock();
+        // Another one has claimed it here since, and comes.
+        if claim.as_ref().is_some_and(|claim| !claim.is_current()) {
+            return Err(PublishError::Busy(self.name.clone()));
+        }
         if let Some(publisher) = &state.publisher {
             // Whoever holds the claim takes the place of one that has lost it at another node.
             let lost = publisher.relayed.is_some() && claim.as_ref().is_some_and(|claim| claim.is_claimed);

@@ -282,3 +282,39 @@ fn rubbish_in_the_directory_hurts_nobody() {
     assert!(!links.contains("\"x\""), "{links}");
     all.iter_mut().for_each(Node::assert_well);
 }
+
+/// An uplink is no node of the directory: the node that it leads to claims for it.
+#[test]
+fn what_goes_in_at_an_uplink_is_claimed_by_its_node() {
+    support::need!(Nats);
+    let nats = Nats::one();
+    let cluster = Cluster::unlisted(&["a", "b"]);
+    cluster.certify("ca", "u", "u");
+    let mut all = ["a", "b"].map(|id| start(&cluster, id, &nats, &[("cluster.uplinks", "[\"u\"]")]));
+    all.iter().for_each(|node| nodes(node, 2.0));
+    let (uplink, listen) = cluster.uplink("u", &format!("a=127.0.0.1:{}", cluster.port("a")));
+    until("the uplink is there", LIMIT, || uplink.output().contains("Encoders publish to").then_some(()));
+    let publish = |at, name: &str| {
+        let mut encoder = Client::connect(at, "live")?;
+        encoder.publish(name).map(|()| encoder)
+    };
+    let claim = |name: &str| nats.get("millrace_streams", &format!("live/{name}")).map(|it| it.json());
+    let (first, second) = (unique("first"), unique("second"));
+    let encoder = Publisher::start(listen, &first);
+    let claimed = until("it is claimed", LIMIT, || claim(&first));
+    assert_eq!(claimed["node"], "a");
+    let why = publish(all[1].rtmp, &first).err().expect("it has a publisher");
+    assert!(why.contains("at node a"), "{why}");
+    let _other = Publisher::start(all[1].rtmp, &second);
+    until("it is claimed", LIMIT, || claim(&second));
+    let why = publish(listen, &second).err().expect("it has a publisher");
+    assert!(why.contains("at node b"), "{why}");
+    assert!(!encoder.is_lost());
+    drop(encoder);
+    // It would be taken at once if it were nobody's, and after ten seconds if it were only forgotten.
+    let since = Instant::now();
+    let _next = until("the name is free", LIMIT, || publish(all[1].rtmp, &first).ok());
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert_eq!(claim(&first).expect("it is claimed")["node"], "b");
+    all.iter_mut().for_each(Node::assert_well);
+}

@@ -1,11 +1,13 @@
 //! The directory in NATS when something is wrong: nodes that stop, are there twice, start alone or are no nodes; servers that are away from the start.
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::nats::Nats;
 use support::peer::{Peer, payload};
 use support::rtmp::{Client, Publisher};
-use support::sdp::Way;
+use support::sdp::{self, Way};
 use support::{Node, http, unique, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -186,6 +188,67 @@ fn of_two_processes_with_one_id_the_second_ends_and_says_why() {
     let _encoder = Publisher::start(all[0].rtmp, &name);
     assert_eq!(claim(&nats, &name).expect("it is claimed")["boot"], record["boot"]);
     assert_eq!(record["boot"], nats.get("millrace_nodes", "a").expect("a lives").json()["boot"]);
+    all.iter_mut().for_each(Node::assert_well);
+}
+
+/// After a clean end nobody waits for its lease, after another one it waits for its own; either way it is taken for nobody else.
+#[test]
+fn a_node_that_ends_comes_back_as_itself() {
+    support::need!(Nats);
+    let nats = Nats::one();
+    let cluster = Cluster::unlisted(&["a", "b"]);
+    let mut b = start(&cluster, "b", &nats, &[]);
+    let mut a = start(&cluster, "a", &nats, &[]);
+    nodes(&b, 2.0);
+    let ended = a.terminate(LIMIT).expect("it ends");
+    assert!(ended.success(), "{ended}");
+    assert!(nats.get("millrace_nodes", "a").is_none(), "its record is there");
+    let since = Instant::now();
+    let mut a = start(&cluster, "a", &nats, &[]);
+    nodes(&a, 2.0);
+    assert!(since.elapsed() < Duration::from_secs(4), "it waited for {:?}", since.elapsed());
+    a.process.signal("KILL");
+    a.process.wait(LIMIT).expect("it ends");
+    let mut a = start(&cluster, "a", &nats, &[]);
+    nodes(&a, 2.0);
+    a.assert_well();
+    b.assert_well();
+}
+
+/// The servers do not answer meanwhile, so that all come while none has its claim; and one goes away before it has.
+#[test]
+fn of_those_that_come_at_once_to_one_node_one_has_the_name() {
+    support::need!(Nats);
+    let nats = Nats::one();
+    let cluster = Cluster::unlisted(&["a", "b"]);
+    let mut all = ["a", "b"].map(|id| start(&cluster, id, &nats, &[]));
+    all.iter().for_each(|node| nodes(node, 2.0));
+    let (name, left) = (unique("once"), unique("left"));
+    nats.pause(0, true);
+    let gone = TcpStream::connect(all[0].http).and_then(|mut http| {
+        let offer = sdp::offer(Way::Send);
+        let head = format!(
+            "POST /whip/live/{left} HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n",
+            offer.len()
+        );
+        http.write_all(format!("{head}{offer}").as_bytes())?;
+        std::thread::sleep(Duration::from_millis(300));
+        http.shutdown(Shutdown::Both)
+    });
+    gone.expect("it is sent");
+    let came: Vec<_> = std::thread::scope(|scope| {
+        let come: Vec<_> = (0..4).map(|_| scope.spawn(|| publish(&all[0], &name))).collect();
+        come.into_iter().map(|it| it.join().expect("no panic")).collect()
+    });
+    let (has, refused): (Vec<_>, Vec<_>) = came.into_iter().partition(Result::is_ok);
+    assert_eq!((has.len(), refused.len()), (1, 3));
+    nats.pause(0, false);
+    let claimed = until("it is claimed", LIMIT, || claim(&nats, &name));
+    assert_eq!(claimed["node"], "a");
+    let why = publish(&all[1], &name).err().expect("it has a publisher");
+    assert!(why.contains("at node a"), "{why}");
+    assert!(!all[0].log().contains(&left), "it had a session");
+    let _other = publish(&all[1], &left).expect("nobody has it");
     all.iter_mut().for_each(Node::assert_well);
 }
 

@@ -117,6 +117,13 @@ impl Nats {
         assert!(process.wait(READY_LIMIT).is_some(), "{} does not end", self.server_name(nth));
     }
 
+    /// A server stands still: who asks it waits. Until it goes on.
+    pub fn pause(&self, nth: usize, on: bool) {
+        if let Some(process) = &self.servers[nth].process {
+            process.signal(if on { "STOP" } else { "CONT" });
+        }
+    }
+
     /// Kills all servers, and waits until they are gone.
     ///
     /// # Panics

@@ -86,6 +86,7 @@ fn messages_are_these_bytes() {
             &[&b"\x0b\x12\x03"[..], &[byte], b"\x03a/b\x03t=1"].concat(),
         );
     }
-    check(Message::Answer { id: 3, refused: "no".into() }, b"\x05\x14\x03\x02no");
+    check(Message::Answer { id: 3, generation: 0, refused: "no".into() }, b"\x06\x14\x03\0\x02no");
+    check(Message::Answer { id: 3, generation: 7, refused: String::new() }, b"\x04\x14\x03\x07\0");
     check(Message::Clock { now_us: 5 }, b"\x09\x01\0\0\0\0\0\0\0\x05");
 }

@@ -52,6 +52,8 @@ impl<T> Way<'_, T> {
 pub(super) struct Stream<T> {
     pub(super) offers: BTreeMap<LinkId, Offer<T>>,
     pub(super) published: Option<Offer<T>>,
+    /// It is published here, and another node has a newer publisher: who watches here watches this one, so the newer one does not go through here.
+    pub(super) is_fenced: bool,
     /// The newest that was heard of; all offers are of it.
     fence: Option<Version>,
     /// What this node itself takes it for.
@@ -78,6 +80,7 @@ impl<T> Default for Stream<T> {
         Stream {
             offers: BTreeMap::new(),
             published: None,
+            is_fenced: false,
             fence: None,
             wanted: None,
             given: BTreeMap::new(),
@@ -123,7 +126,8 @@ impl<T> Stream<T> {
 
     /// Nothing is left but the fence.
     pub(super) fn is_over(&self) -> bool {
-        self.offers.is_empty() && self.told.is_empty() && self.published.is_none() && !self.is_taken()
+        let is_here = self.published.is_some() || self.is_fenced;
+        self.offers.is_empty() && self.told.is_empty() && !is_here && !self.is_taken()
     }
 
     /// Whether that is as new as anything that was heard of, which it is from now on.
@@ -197,6 +201,7 @@ impl<T: Clone + PartialEq> Stream<T> {
         actions: &mut VecDeque<Action<T>>,
     ) {
         if let Some(old) = self.published.take_if(|here| version_of(here) != self.fence) {
+            self.is_fenced = true;
             actions.push_back(Action::Fenced { stream: name.clone(), generation: old.generation });
         }
         self.lost = self.lost.take().filter(|(_, until)| now < *until && !self.offers.is_empty());
@@ -353,7 +358,7 @@ impl<T: Clone + PartialEq> Stream<T> {
         actions: &mut VecDeque<Action<T>>,
     ) {
         let onward = || {
-            let short = self.short.as_ref()?;
+            let short = self.short.as_ref().filter(|_| !self.is_fenced)?;
             let (offer, link) = (self.offers.get(&short.link)?, links.get(&short.link)?);
             let path: Vec<NodeId> = offer.path.iter().chain([me]).cloned().collect();
             let cost_us = offer.cost_us.saturating_add(link.cost.us);

@@ -178,9 +178,26 @@ fn who_publishes_fences_and_is_fenced() {
     paths.offered(LinkId(1), &name(), offer(5, "a", 0));
     does(&mut paths, 0, &[]);
     paths.offered(LinkId(1), &name(), offer(7, "a", 0));
-    does(&mut paths, 0, &["fenced 6", "end 1 @6", "announce 2 a me@7", "take 1@7"]);
+    does(&mut paths, 0, &["fenced 6", "end 1 @6", "end 2 @6", "take 1@7"]);
     paths.published(&name(), 6, 0);
     does(&mut paths, 0, &["fenced 6"]);
+}
+
+/// While who watches here watches the older one, nobody is told that the newer can be had from here.
+#[test]
+fn the_newer_stream_goes_on_from_here_when_the_older_publisher_has_left() {
+    let mut paths = joined("a b");
+    paths.published(&name(), 6, 0);
+    does(&mut paths, 0, &["announce 1 me@6", "announce 2 me@6"]);
+    assert!(paths.gives(LinkId(2), &name(), 6, Need::Watched));
+    paths.offered(LinkId(1), &name(), offer(7, "a", 0));
+    does(&mut paths, 0, &["fenced 6", "end 1 @6", "end 2 @6"]);
+    assert!(!paths.gives(LinkId(2), &name(), 7, Need::Watched));
+    does(&mut paths, 0, &[]);
+    paths.left(&name());
+    does(&mut paths, 0, &["announce 2 a me@7"]);
+    assert!(paths.gives(LinkId(2), &name(), 7, Need::Watched));
+    does(&mut paths, 0, &["take 1@7"]);
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn live(seed: u64) -> Outcome {
     world.run(5_000_000);
     let mut wrong = world.unserved();
     (world.packet_us, world.is_noisy) = (1_000_000, false);
-    world.run(50_000_000);
+    // What links lost is forgotten over minutes, and a cost that is another by a fifth is news.
+    world.run(200_000_000);
     let said = world.said();
     world.run(20_000_000);
     if world.said() > said {

@@ -275,7 +275,10 @@ impl Node {
                         self.out.push((leg.link, Message::Unsubscribe { stream, alias: leg.alias }));
                     }
                 }
-                Action::Fenced { stream, .. } => self.streams[number(&stream)].publishes = None,
+                Action::Fenced { stream, .. } => {
+                    self.streams[number(&stream)].publishes = None;
+                    self.paths.left(&stream);
+                }
                 Action::Need { stream, link, need } => {
                     let stream = number(&stream);
                     if let Some(Leg { alias, generation, .. }) = self.streams[stream].leg {

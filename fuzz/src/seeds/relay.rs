@@ -71,7 +71,7 @@ pub(super) fn messages() -> Named {
         ("clock", Message::Clock { now_us: 5_000_000 }),
         ("metadata", Message::Metadata { stream: stream(), generation, published }),
         ("ask", Message::Ask { id: 3, right: Right::Play, stream: stream(), query: "token=1".into() }),
-        ("answer", Message::Answer { id: 3, refused: "no such token".into() }),
+        ("answer", Message::Answer { id: 3, generation: 7, refused: "no such token".into() }),
         ("unsubscribe", Message::Unsubscribe { alias }),
         ("end", Message::End { stream: stream(), generation }),
         ("drain", Message::Drain { within_ms: 5_000 }),

@@ -155,6 +155,7 @@ impl Hub {
     ) {
         let now_us = self.node.clock.unix_us_at_zero().saturating_add(self.now().us());
         let newest = self.paths.newest(&name).unwrap_or(0);
+        let claimed = claimed.or_else(|| self.claimed_there(&name));
         let generation = claimed.unwrap_or(now_us.unsigned_abs().max(newest.saturating_add(1)));
         self.forget(&name);
         self.give_stream_no_more(stream, |_| true);

@@ -6,6 +6,7 @@ use ::relay::control::{Form, Message};
 use ::relay::hop::IncomingStats;
 use cluster::paths::{Action, Figures, LinkId, Offer};
 use media::{Codec, Need, NodeId, StreamName};
+use sfu::CloseReason;
 
 use super::{Hub, Link};
 use crate::relay::{Announced, Derives};
@@ -38,6 +39,7 @@ impl Hub {
 
     pub(super) fn offered_no_more(&mut self, id: usize, name: &StreamName, generation: u64) {
         self.paths.ended(link_id(id), name, generation);
+        self.end_claim(id, name, generation);
         self.settle([name.clone()]);
     }
 
@@ -139,7 +141,12 @@ impl Hub {
                 Some(stream)
             }
             Action::Fenced { stream, generation } => {
-                tracing::warn!(%stream, generation, "another node has a newer publisher: this one's is watched here alone");
+                if self.node.config.cluster.is_uplink {
+                    tracing::warn!(%stream, generation, "another node has a newer publisher: this one's is ended");
+                    self.end_publisher(&stream, CloseReason::Replaced);
+                } else {
+                    tracing::warn!(%stream, generation, "another node has a newer publisher: this one's is watched here alone");
+                }
                 Some(stream)
             }
         }

@@ -5,14 +5,14 @@
 //! HELLO      0   version(varint) node(text)
 //! ANNOUNCE   2   stream(text) generation(varint) form(1) codecs(1 1) count(1) { node(text) } ... cost(varint) flags(1)
 //! END        4   stream(text) generation(varint)
-//! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1) after(varint) need(1)
+//! SUBSCRIBE  6   alias(varint) stream(text) generation(varint) track(1) after(varint) need(1, its top bit: reliable)
 //! UNSUBSCRIBE 8  alias(varint)
 //! TRACK      10  alias(varint) flags(1) codec(1) seq(8) timestamp(8) capture(8) config(length(varint) bytes)
 //! KEYFRAME   12  alias(varint)
 //! LAYERS     14  stream(text) generation(varint) count(1) { rid(text) flags(1) height(varint) rate(varint) count(1) { rate(varint) } ... } ...
 //! DRAIN      16  within_ms(varint)
 //! ASK        18  id(varint) right(1) stream(text) query(text)
-//! ANSWER     20  id(varint) refused(text)
+//! ANSWER     20  id(varint) generation(varint) refused(text)
 //! CLOCK      1   now(8)
 //! METADATA   3   stream(text) generation(varint) published(length(varint) bytes)
 //! ```
@@ -236,6 +236,8 @@ pub enum Message {
     Answer {
         /// Of what was asked.
         id: u64,
+        /// Of the claim that the node has for it, which the stream is published with; 0: it has none.
+        generation: u64,
         /// Why not, for the client; empty: it may.
         refused: String,
     },
@@ -368,7 +370,9 @@ pub(crate) fn read(mut body: &[u8]) -> Result<Option<Message>, Error> {
             };
             Message::Ask { id, right, stream: stream(body)?, query: text(body)?.to_owned() }
         }
-        TYPE_ANSWER => Message::Answer { id: number(body)?, refused: text(body)?.to_owned() },
+        TYPE_ANSWER => {
+            Message::Answer { id: number(body)?, generation: number(body)?, refused: text(body)?.to_owned() }
+        }
         TYPE_CLOCK => Message::Clock { now_us: time(body)? },
         odd if odd & 1 == 1 => return Ok(None),
         unknown => return Err(Error::Type(unknown)),
@@ -585,9 +589,10 @@ impl Message {
                 put(out, stream.as_str().as_bytes());
                 put(out, query.as_bytes());
             }
-            Message::Answer { id, refused } => {
+            Message::Answer { id, generation, refused } => {
                 varint::write(out, TYPE_ANSWER);
                 varint::write(out, *id);
+                varint::write(out, *generation);
                 put(out, refused.as_bytes());
             }
             Message::Clock { now_us } => {

@@ -102,7 +102,11 @@ fn message() -> impl Strategy<Value = Message> {
         (num(), any::<bool>(), name(), "[ -~]{0,60}").prop_map(|(id, play, stream, query)| {
             Message::Ask { id, right: if play { Right::Play } else { Right::Publish }, stream, query }
         }),
-        (num(), "[ -~]{0,60}").prop_map(|(id, refused)| Message::Answer { id, refused }),
+        (num(), num(), "[ -~]{0,60}").prop_map(|(id, generation, refused)| Message::Answer {
+            id,
+            generation,
+            refused
+        }),
     ]
 }
 
