@@ -558,7 +558,7 @@ impl Hub {
             let Some(want) = self.wants.get_mut(&key) else { continue };
             let (mut behind_us, mut bytes) = (i64::MAX, 0);
             for flow in &flows {
-                behind_us = behind_us.min(want.cache.insert(flow, key.kind));
+                behind_us = behind_us.min(want.cache.insert(flow, key.kind, now));
                 bytes += flow.payload_len() as u64;
             }
             if let Some(stream) = want.stream.upgrade() {
