@@ -67,9 +67,9 @@ impl Cache {
         }
     }
 
-    /// The number behind the newest.
-    pub(super) fn next(&self) -> Option<u64> {
-        Some(self.newest?.saturating_add(1))
+    /// The newest number that came, of what was left out the first.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.newest
     }
 
     /// When the newest key frame came into the cluster.
