@@ -262,18 +262,7 @@ impl Hub {
             given.held.push((id, alias));
         } else {
             link.gives.insert(alias, key);
-            given.to.push(Send {
-                link: id,
-                alias,
-                need,
-                reliable,
-                fresh: true,
-                after,
-                told: None,
-                epoch: false,
-                outlet: None,
-                asked: Time::ZERO,
-            });
+            given.to.push(Send::new((id, alias), need, reliable, after));
         }
         self.count_given();
         self.paths.needs(link_id(id), name, self.need_of(id, stream).unwrap_or(need));
@@ -512,6 +501,22 @@ fn encoding((rid, layer): (String, &sfu::Layer)) -> Encoding {
 }
 
 impl Send {
+    /// By link and alias, behind that number.
+    pub(super) fn new((link, alias): (usize, u64), need: Need, reliable: bool, after: Option<u64>) -> Send {
+        Send {
+            link,
+            alias,
+            need,
+            reliable,
+            fresh: true,
+            after,
+            told: None,
+            epoch: false,
+            outlet: None,
+            asked: Time::ZERO,
+        }
+    }
+
     /// What of it is for this peer.
     fn begins<'a>(&mut self, kind: Kind, begins: Begins, flows: &'a [Flow]) -> Option<&'a [Flow]> {
         if !self.fresh {

@@ -1,7 +1,11 @@
+use ::relay::datagram::{Media, left_out};
+use ::relay::stream::Record;
+use bytes::Bytes;
 use media::Codec;
 
 use super::*;
 use crate::relay::hub::scene::{Scene, flow, seqs, track};
+use crate::relay::streams::Came;
 
 const PICTURE: TrackKey = TrackKey::new(StreamId(7), Kind::Video);
 const SOUND: TrackKey = TrackKey::new(StreamId(7), Kind::Audio);
@@ -56,6 +60,25 @@ fn heard(frames: &mut mpsc::Receiver<FromPeer>) -> Vec<(Option<u64>, Vec<u64>)> 
         FromPeer::Flows(_, flows) => (None, seqs(&flows)),
     };
     std::iter::from_fn(|| frames.try_recv().ok()).map(of).collect()
+}
+
+#[tokio::test]
+async fn a_stream_may_begin_with_what_does_not_come_and_not_with_a_packet() {
+    let mut scene = Scene::new().await;
+    let leg = (scene.a, 3);
+    let _frames = scene.want(SOUND, leg, None, 8);
+    let media = |seq, left_out| Media { track: 3, seq, left_out, ..Media::default() };
+    let word = || Record::Media(media(4, true), Bytes::new(), left_out(2));
+    let packet = |seq| Record::Media(media(seq, false), Bytes::new(), Bytes::from_static(b"sound"));
+    let came = |records| Came { alias: 3, stream: 1, records, ends: false };
+    let told = Record::Track(track(3, Codec::Aac, 6, false));
+    scene.hub.streamed(scene.a, came(vec![word(), told, word(), packet(6)])).expect("it is no lie");
+    let want = &scene.hub.wants[&SOUND];
+    assert_eq!(want.cache.behind(3).map(|flows| seqs(&flows)), Some(vec![4, 6]));
+    // Of a packet that is one.
+    let next = Came { stream: 2, ..came(vec![packet(7)]) };
+    scene.take(leg, SOUND);
+    assert!(matches!(scene.hub.streamed(scene.a, next), Err(Lie::Untold)));
 }
 
 #[tokio::test]
