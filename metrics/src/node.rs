@@ -185,6 +185,8 @@ labels! {
         TooLarge = "too_large",
         /// It waited for a stream that was too far behind: the track begins anew.
         Behind = "behind",
+        /// What its track is (the codec's configuration) fits no message: the peer could not read it.
+        Untold = "untold",
     }
 }
 

@@ -9,6 +9,8 @@ mod inlet;
 mod metadata;
 mod offers;
 mod outlet;
+#[cfg(test)]
+mod scene;
 mod take;
 
 use std::collections::{HashMap, HashSet};

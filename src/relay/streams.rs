@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt};
-use relay::stream::{Reader, Record};
+use relay::stream::{self, Reader, Record};
 use tokio::sync::mpsc;
 
 use super::link::FromLink;
@@ -17,6 +17,8 @@ pub const STREAMS_MAX: u32 = 512;
 pub const UNREAD_BYTES_MAX: u32 = 1 << 20;
 /// The same of all streams.
 pub const UNREAD_BYTES_ALL_MAX: u32 = 16 << 20;
+/// What the hub is given of one at a time: of packets more than a piece has, but words of nothing but what the track is are short.
+const RECORDS_MAX: usize = 256;
 /// Bytes read at a time.
 const READ_BYTES: usize = 32 << 10;
 
@@ -93,14 +95,8 @@ async fn read_one(id: usize, mut recv: RecvStream, hub: &mpsc::Sender<FromLink>)
             Err(error) => return Err(error.into()),
         };
         reader.push(&chunk.bytes);
-        let mut records = Vec::new();
-        while let Some(record) = reader.take()? {
-            match record {
-                Record::Begins(alias) => whose = Some(alias),
-                record => records.push(record),
-            }
-        }
-        if let Some(alias) = whose {
+        while let Some(records) = take(&mut reader, &mut whose)? {
+            let Some(alias) = whose else { break };
             hub.send(FromLink::Streamed(id, Came { alias, stream, records, ends: false })).await?;
         }
     }
@@ -109,4 +105,52 @@ async fn read_one(id: usize, mut recv: RecvStream, hub: &mpsc::Sender<FromLink>)
         hub.send(FromLink::Streamed(id, came)).await?;
     }
     Ok(())
+}
+
+/// What a stream says next, for the hub; `None` when no whole record of it is there. Whose it is is no record of its own.
+fn take(reader: &mut Reader, whose: &mut Option<u64>) -> Result<Option<Vec<Record>>, stream::Error> {
+    let (mut records, mut begins) = (Vec::new(), false);
+    while records.len() < RECORDS_MAX
+        && let Some(record) = reader.take()?
+    {
+        match record {
+            Record::Begins(alias) => (*whose, begins) = (Some(alias), true),
+            record => records.push(record),
+        }
+    }
+    Ok(Some(records).filter(|records| begins || !records.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use media::Codec;
+    use relay::control::Track;
+
+    use super::*;
+
+    #[test]
+    fn the_hub_is_given_so_many_records_at_one_time() {
+        let (mut bytes, config) = (Vec::new(), Bytes::new());
+        stream::write_head(&mut bytes, 7);
+        for seq in 0..1_000 {
+            let epoch = seq % 2 == 0;
+            let codec = Codec::Opus;
+            let config = config.clone();
+            let track = Track { alias: 7, epoch, codec, seq, timestamp: 0, capture_us: 0, config };
+            stream::write_track(&mut bytes, &track).expect("it is short");
+        }
+        let (mut reader, mut whose) = (Reader::new(), None);
+        reader.push(&bytes);
+        let mut given = || take(&mut reader, &mut whose).expect("it is ours").map(|records| records.len());
+        assert_eq!(
+            [given(), given(), given(), given(), given()],
+            [Some(256), Some(256), Some(256), Some(232), None]
+        );
+        assert_eq!(whose, Some(7));
+        // That it begins is told though nothing follows.
+        let (mut reader, mut whose) = (Reader::new(), None);
+        reader.push(&[7]);
+        assert_eq!(take(&mut reader, &mut whose), Ok(Some(Vec::new())));
+        assert_eq!(take(&mut reader, &mut whose), Ok(None));
+    }
 }

@@ -157,7 +157,7 @@ impl Hub {
                 feed.next[place(key)] += 1;
                 let out = Out { packet, dts_offset: cut.dts_offset, config: config.clone(), ingest: now };
                 let flow = Flow::Packet(out);
-                feed.caches[place(key)].insert(&flow, key.kind);
+                feed.caches[place(key)].insert(&flow, key.kind, now);
                 flows.entry(key).or_default().push(flow);
             }
         }

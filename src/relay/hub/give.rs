@@ -153,6 +153,8 @@ impl Hub {
         source: SourceId,
         claimed: Option<u64>,
     ) {
+        // Of the same stream as it came from elsewhere, if there is one: it has another's numbers, and derived sound alone.
+        self.end_feed(stream);
         let now_us = self.node.clock.unix_us_at_zero().saturating_add(self.now().us());
         let newest = self.paths.newest(&name).unwrap_or(0);
         let claimed = claimed.or_else(|| self.claimed_there(&name));
@@ -262,18 +264,7 @@ impl Hub {
             given.held.push((id, alias));
         } else {
             link.gives.insert(alias, key);
-            given.to.push(Send {
-                link: id,
-                alias,
-                need,
-                reliable,
-                fresh: true,
-                after,
-                told: None,
-                epoch: false,
-                outlet: None,
-                asked: Time::ZERO,
-            });
+            given.to.push(Send::new((id, alias), need, reliable, after));
         }
         self.count_given();
         self.paths.needs(link_id(id), name, self.need_of(id, stream).unwrap_or(need));
@@ -437,10 +428,15 @@ impl Hub {
         let now = self.now();
         let Some(given) = self.given.get_mut(&key).filter(|_| !flows.is_empty()) else { return };
         let budget_ms = given.upstream.budget_ms(key);
+        // What a home shard has behind a number is on its way here, behind what is live.
+        let hole_max = match given.upstream {
+            Upstream::Home(_) if begins == Begins::Live => 0,
+            _ => RESUMES_MAX,
+        };
         for send in &mut given.to {
             let Some(link) = self.links.get_mut(&send.link) else { continue };
             let is_fresh = send.fresh;
-            let Some(flows) = send.begins(key.kind, begins, flows) else { continue };
+            let Some(flows) = send.begins(key.kind, begins, hole_max, flows) else { continue };
             let are_news = begins == Begins::Live;
             if is_fresh && (send.reliable || !are_news) {
                 send.outlet = Some(Outlet::open(&link.up.connection, key.kind, &self.node.metrics));
@@ -512,8 +508,30 @@ fn encoding((rid, layer): (String, &sfu::Layer)) -> Encoding {
 }
 
 impl Send {
-    /// What of it is for this peer.
-    fn begins<'a>(&mut self, kind: Kind, begins: Begins, flows: &'a [Flow]) -> Option<&'a [Flow]> {
+    /// By link and alias, behind that number.
+    pub(super) fn new((link, alias): (usize, u64), need: Need, reliable: bool, after: Option<u64>) -> Send {
+        Send {
+            link,
+            alias,
+            need,
+            reliable,
+            fresh: true,
+            after,
+            told: None,
+            epoch: false,
+            outlet: None,
+            asked: Time::ZERO,
+        }
+    }
+
+    /// What of it is for this peer, which goes on with it where so many at most are missing.
+    fn begins<'a>(
+        &mut self,
+        kind: Kind,
+        begins: Begins,
+        hole_max: u64,
+        flows: &'a [Flow],
+    ) -> Option<&'a [Flow]> {
         if !self.fresh {
             // Others have had it.
             return Some(flows).filter(|_| begins != Begins::Backlog);
@@ -522,7 +540,7 @@ impl Send {
         let mut flows = flows;
         match self.after {
             Some(after) if last <= after => return None,
-            Some(after) if first <= after.saturating_add(RESUMES_MAX) => {
+            Some(after) if first <= after.saturating_add(1).saturating_add(hole_max) => {
                 flows = flows.get(flows.partition_point(|flow| flow.seq() <= after)..)?;
             }
             _ if kind == Kind::Video && begins == Begins::Live => {
@@ -638,3 +656,6 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use ::relay::datagram::Body;
-use ::relay::flow::Flow;
+use ::relay::flow::{Flow, Out};
 use ::relay::hop::Seen;
 use ::relay::stream;
 use bytes::Bytes;
@@ -97,6 +97,11 @@ impl Outlet {
         since.or_else(|| (self.has_news && !self.is_live).then_some(now))
     }
 
+    /// The first packet that waits.
+    fn packet(&self) -> Option<&Out> {
+        self.waits.iter().find_map(|(_, flow)| if let Flow::Packet(out) = flow { Some(out) } else { None })
+    }
+
     fn is_behind(&self, now: Time) -> bool {
         let since = self.waits.front().map_or(now, |(since, _)| *since);
         self.bytes > BEHIND_BYTES_MAX || now.since(since) > BEHIND_US_MAX
@@ -167,7 +172,9 @@ impl Link {
             if outlet.is_behind(now) {
                 return Went::Behind;
             }
-            if outlet.waits_since(now).is_none() {
+            // The word that packets do not come means nothing before that of what the track is, and that comes with a packet.
+            let is_mute = send.told.is_none() && !outlet.waits.is_empty() && outlet.packet().is_none();
+            if outlet.waits_since(now).is_none() || is_mute {
                 return Went::All;
             }
             if !self.spare.is_open() {
@@ -186,7 +193,11 @@ impl Link {
                 outlet.bytes -= flow.payload_len();
                 // What waited here for somebody to take it is not late for that.
                 let ingest = (!outlet.is_live).then_some(now);
-                self.write(&mut bytes, &flow, send, (budget_ms, ingest), now);
+                let of = match &flow {
+                    Flow::Packet(out) => Some(out),
+                    Flow::LeftOut { .. } => outlet.packet().filter(|_| send.told.is_none()),
+                };
+                self.write(&mut bytes, &flow, of, send, (budget_ms, ingest), now);
             } else if send.reliable {
                 outlet.is_live = true;
                 stream::write_live(&mut bytes);
@@ -201,25 +212,93 @@ impl Link {
         }
     }
 
-    /// A packet, and before it what the track is, where that is news.
+    /// A packet or the word that there are none, and before it what the track is, where that is news by this packet.
     fn write(
         &mut self,
         bytes: &mut Vec<u8>,
         flow: &Flow,
+        of: Option<&Out>,
         send: &mut Send,
         (budget_ms, ingest): (u16, Option<Time>),
         now: Time,
     ) {
+        if let Some(track) = of.and_then(|out| send.is_news(out))
+            && stream::write_track(bytes, &track).is_err()
+        {
+            // Of a track that fits no message nothing can be read.
+            send.told = None;
+            return self.metrics.drops.of(RelayDrop::Untold).increment();
+        }
         if let Flow::Packet(out) = flow {
-            if let Some(track) = send.is_news(out)
-                && let Err(error) = stream::write_track(bytes, &track)
-            {
-                tracing::warn!(%error, "relay track left out");
-            }
             self.count(send.alias, &out.packet);
         }
         let outbound = send.outbound(flow, budget_ms, ingest, now);
         let body = Body { descriptor: &outbound.descriptor, payload: &outbound.payload };
         stream::write_media(bytes, &outbound.header(now), body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::relay::stream::{Reader, Record};
+    use media::{Codec, Need};
+
+    use super::*;
+    use crate::relay::hub::scene::{Scene, flow};
+
+    /// What a stream says of these flows, which come one after the other: of packets and words their numbers, of tracks the first's, of which it is told.
+    async fn written(runs: &[Vec<Flow>]) -> Vec<Vec<(&'static str, u64)>> {
+        let mut scene = Scene::new().await;
+        let now = scene.hub.now();
+        let (pieces, mut of_hub) = mpsc::channel(PIECES_MAX);
+        let mut outlet = Outlet {
+            waits: VecDeque::new(),
+            bytes: 0,
+            pieces,
+            task: None,
+            has_begun: false,
+            has_news: false,
+            is_live: false,
+        };
+        let mut send = Send::new((scene.a, 3), Need::Watched, true, None);
+        let link = scene.hub.links.get_mut(&scene.a).expect("it is up");
+        link.see_spare(now);
+        let mut reader = Reader::new();
+        let mut read = |run: &Vec<Flow>| {
+            outlet.wait(run, false, now);
+            assert_eq!(link.release(&mut outlet, &mut send, 400, now), Went::All);
+            while let Ok(Piece::Bytes(bytes)) = of_hub.try_recv() {
+                reader.push(&bytes);
+            }
+            let said = std::iter::from_fn(|| reader.take().expect("it is ours")).map(|record| match record {
+                Record::Begins(alias) => ("begins", alias),
+                Record::Track(track) => ("track", track.seq),
+                Record::Live => ("live", 0),
+                Record::Media(media, ..) if media.left_out => ("left out", media.seq.into()),
+                Record::Media(media, ..) => ("packet", media.seq.into()),
+            });
+            said.collect()
+        };
+        runs.iter().map(&mut read).collect()
+    }
+
+    #[tokio::test]
+    async fn what_does_not_come_is_said_behind_what_the_track_is() {
+        let picture = |seq| flow(seq, Codec::H264, true, Time::ZERO);
+        let word = |seq| Flow::LeftOut { seq, count: 2 };
+        let said = written(&[vec![word(4)], vec![word(6), picture(8)], vec![word(9), picture(11)]]).await;
+        let first = [("begins", 3), ("track", 8), ("left out", 4), ("left out", 6), ("packet", 8)];
+        assert_eq!(said, [&[][..], &first, &[("left out", 9), ("packet", 11)]]);
+    }
+
+    #[tokio::test]
+    async fn a_track_that_fits_no_message_is_followed_by_nothing() {
+        let sound = |seq, len| match flow(seq, Codec::Aac, true, Time::ZERO) {
+            Flow::Packet(out) => Flow::Packet(Out { config: Bytes::from(vec![0; len]), ..out }),
+            word => word,
+        };
+        let said =
+            written(&[vec![sound(1, 1 << 16), sound(2, 1 << 16)], vec![sound(3, 2), sound(4, 2)]]).await;
+        assert_eq!(said, [&[("begins", 3)][..], &[("track", 3), ("packet", 3), ("packet", 4)]]);
     }
 }

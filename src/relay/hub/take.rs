@@ -48,6 +48,15 @@ impl Taken {
     pub(super) fn take_overflows(&mut self) -> u64 {
         self.reader.take_overflows()
     }
+
+    /// What came by its stream, of a peer whose clock is so much behind this one.
+    fn read(&mut self, arrived: Arrived, clock_us: i64, now: Time) -> Result<Option<Flow>, Lie> {
+        if self.reader.is_told(&arrived) {
+            return Ok(self.reader.read_in_order(arrived, clock_us, now)?);
+        }
+        // The word that packets do not come says nothing before that, and is no lie.
+        if arrived.media.left_out { Ok(None) } else { Err(Lie::Untold) }
+    }
 }
 
 /// A subscription: link and alias.
@@ -61,6 +70,8 @@ struct Sink {
     to: mpsc::Sender<FromPeer>,
     /// It was told with which packet the track begins.
     has_begun: bool,
+    /// It begins behind this number, if that is there: what is before it was given, or found no room.
+    after: Option<u64>,
 }
 
 /// A track that is wanted here and comes from elsewhere.
@@ -255,28 +266,48 @@ impl Hub {
         if stream.relayed().is_none_or(|(has, _)| has != source) {
             return;
         }
-        let sink = Sink { watch, to: sink, has_begun: false };
+        let sink = Sink { watch, to: sink, has_begun: false, after: None };
         self.wanted(key, None, |want| want.sink = Some(sink));
         self.begin_sink(key);
     }
 
     /// A maker of frames begins with what is there, or hears how what it has is decoded from now on.
     fn begin_sink(&mut self, key: TrackKey) {
-        let there = self.cached(key, None);
-        let track = self.taken(key).and_then(|taken| taken.reader.track().cloned());
-        let (Some(want), Some(track)) = (self.wants.get_mut(&key), track) else { return };
+        let Some(track) = self.taken(key).and_then(|taken| taken.reader.track().cloned()) else { return };
+        let Some(want) = self.wants.get_mut(&key) else { return };
         let Some(sink) = &mut want.sink else { return };
-        let config = AudioConfig::from_asc(track.config.clone()).ok();
-        let first = there.first().map(Flow::seq).or(want.cache.next());
-        let begins = Some(first.unwrap_or(track.seq)).filter(|_| !sink.has_begun);
-        let mut told = sink.to.try_send(FromPeer::Track { key, begins, config });
-        if told.is_ok() && !std::mem::replace(&mut sink.has_begun, true) {
-            told = sink.to.try_send(FromPeer::Flows(key, there));
+        let (to, has_begun, newest) = (sink.to.clone(), sink.has_begun, want.cache.newest());
+        let Ok(places) = to.try_reserve_many(2) else {
+            // What comes without that is noise: it begins again when there is room.
+            if std::mem::replace(&mut sink.has_begun, false) {
+                sink.after = newest;
+            }
+            return self.node.metrics.queue_overflows.of(Queue::Conversion).increment();
+        };
+        sink.has_begun = true;
+        let after = sink.after;
+        let there = if has_begun { Vec::new() } else { self.cached(key, after) };
+        let first = there.first().map(Flow::seq).or(newest.map(|newest| newest.saturating_add(1)));
+        let begins = Some(first.unwrap_or(track.seq)).filter(|_| !has_begun);
+        let config = AudioConfig::from_asc(track.config).ok();
+        let flows = (!has_begun).then_some(FromPeer::Flows(key, there));
+        for (what, place) in [FromPeer::Track { key, begins, config }].into_iter().chain(flows).zip(places) {
+            place.send(what);
         }
-        if told.is_err() {
-            // Without that it is noise: it begins anew.
-            let watch = sink.watch;
-            self.unwatch(watch);
+    }
+
+    /// What came goes to the maker of frames, if there is one: which may have to begin with it, or to hear how what comes by another way is decoded.
+    fn make_frames(&mut self, key: TrackKey, is_moved: bool, flows: &[Flow]) {
+        let sink =
+            |hub: &Hub| hub.wants.get(&key)?.sink.as_ref().map(|sink| (sink.to.clone(), sink.has_begun));
+        let Some((to, has_begun)) = sink(self) else { return };
+        if is_moved || !has_begun {
+            self.begin_sink(key);
+        }
+        // Who begins has it by that, and who did not hear how it is decoded has none of it.
+        let takes = has_begun && sink(self).is_some_and(|(_, has_begun)| has_begun);
+        if takes && to.try_send(FromPeer::Flows(key, flows.to_vec())).is_err() {
+            self.node.metrics.queue_overflows.of(Queue::Conversion).increment();
         }
     }
 
@@ -360,11 +391,12 @@ impl Hub {
         let is_there = |leg: &Option<Leg>, links: &HashMap<usize, Link>| {
             leg.is_some_and(|(link, _)| links.contains_key(&link))
         };
-        let mut moved: Vec<(TrackKey, bool)> = Vec::new();
+        let (mut moved, mut comes): (Vec<(TrackKey, bool)>, Vec<TrackKey>) = Default::default();
         for (key, want) in self.wants.iter_mut().filter(|(_, want)| want.name == *name) {
             want.next = want.next.filter(|leg| is_there(&Some(*leg), &self.links));
             if !is_there(&want.leg, &self.links) {
                 want.leg = want.next.take();
+                comes.extend(want.leg.map(|_| *key));
             }
             let is_reliable = is_recorded(&self.recorded, &self.given, *key);
             let is_right = |(link, alias): Leg| {
@@ -374,6 +406,9 @@ impl Hub {
             if !want.legs().any(is_right) {
                 moved.push((*key, want.legs().any(|(link, _)| link == parent)));
             }
+        }
+        for key in comes {
+            self.begin_sink(key);
         }
         let now = self.now();
         // The picture first.
@@ -420,14 +455,15 @@ impl Hub {
 
     /// Ways that were waited for long enough are taken.
     pub(super) fn end_moves(&mut self, now: Time) {
-        let over = |want: &&mut Want| want.next.is_some() && now.since(want.next_since) >= CATCH_UP_US;
+        let over = |want: &Want| want.next.is_some() && now.since(want.next_since) >= CATCH_UP_US;
         let mut old = Vec::new();
-        for want in self.wants.values_mut().filter(over) {
-            old.push(std::mem::replace(&mut want.leg, want.next.take()));
+        for (key, want) in self.wants.iter_mut().filter(|(_, want)| over(want)) {
+            old.push((*key, std::mem::replace(&mut want.leg, want.next.take())));
             want.has_switched = true;
         }
-        for leg in old {
+        for (key, leg) in old {
             self.drop_leg(leg);
+            self.begin_sink(key);
         }
     }
 
@@ -558,14 +594,15 @@ impl Hub {
             let Some(want) = self.wants.get_mut(&key) else { continue };
             let (mut behind_us, mut bytes) = (i64::MAX, 0);
             for flow in &flows {
-                behind_us = behind_us.min(want.cache.insert(flow, key.kind));
+                behind_us = behind_us.min(want.cache.insert(flow, key.kind, now));
                 bytes += flow.payload_len() as u64;
             }
             if let Some(stream) = want.stream.upgrade() {
                 stream.bytes_in.fetch_add(bytes, Ordering::Relaxed);
             }
             let mut old = None;
-            if behind_us <= CAUGHT_UP_US && want.next == Some(leg) {
+            let is_moved = behind_us <= CAUGHT_UP_US && want.next == Some(leg);
+            if is_moved {
                 // What is on the way by the old one comes by this one, too.
                 old = want.leg.take();
                 (want.leg, want.next, want.has_switched) = (want.next.take(), None, true);
@@ -582,12 +619,8 @@ impl Hub {
                 want.mail(key, &flows);
             }
             let peers = want.peers;
-            if let Some(sink) = want.sink.as_ref().filter(|sink| sink.has_begun)
-                && sink.to.try_send(FromPeer::Flows(key, flows.clone())).is_err()
-            {
-                self.node.metrics.queue_overflows.of(Queue::Conversion).increment();
-            }
             self.drop_leg(old);
+            self.make_frames(key, is_moved, &flows);
             if peers {
                 self.give(key, begins, &flows);
             }
@@ -633,11 +666,7 @@ impl Link {
     /// What came by a stream.
     pub(super) fn read(&mut self, alias: u64, arrived: Arrived, now: Time) -> Result<Option<Flow>, Lie> {
         let clock_us = self.ahead_us();
-        let Some(taken) = self.takes.get_mut(&alias) else { return Ok(None) };
-        if !taken.reader.is_told(&arrived) {
-            return Err(Lie::Untold);
-        }
-        Ok(taken.reader.read_in_order(arrived, clock_us, now)?)
+        self.takes.get_mut(&alias).map_or(Ok(None), |taken| taken.read(arrived, clock_us, now))
     }
 
     /// The peer's clock is behind this one by so much.
@@ -646,3 +675,6 @@ impl Link {
         self.clock_us.unwrap_or(0).saturating_sub(half_us)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,14 +53,6 @@ impl Flow {
         self.seq().saturating_add(count)
     }
 
-    /// How much earlier another came, in microseconds; `None` where one of them is no packet.
-    pub fn age_of(&self, other: &Flow) -> Option<i64> {
-        match (self, other) {
-            (Flow::Packet(own), Flow::Packet(other)) => Some(own.packet.arrival.since(other.packet.arrival)),
-            _ => None,
-        }
-    }
-
     /// Bytes of payload.
     pub fn payload_len(&self) -> usize {
         if let Flow::Packet(out) = self { out.packet.payload.len() } else { 0 }

@@ -39,7 +39,7 @@ pub enum Error {
     /// A datagram that is none.
     #[error("relay stream: {0}")]
     Datagram(#[from] datagram::Error),
-    /// A record that no stream carries, or one of another track.
+    /// A record that no stream carries, or not twice, or one of another track.
     #[error("relay stream with a record that is none of its")]
     Foreign,
 }
@@ -49,6 +49,8 @@ pub enum Error {
 pub struct Reader {
     bytes: BytesMut,
     alias: Option<u64>,
+    /// What comes is news.
+    is_live: bool,
 }
 
 impl Reader {
@@ -79,7 +81,11 @@ impl Reader {
         let Some(body) = rest.get(..len) else { return Ok(None) };
         let record = read(alias, body);
         self.bytes.advance(head.saturating_add(len));
-        record.map(Some)
+        let record = record?;
+        if record == Record::Live && std::mem::replace(&mut self.is_live, true) {
+            return Err(Error::Foreign);
+        }
+        Ok(Some(record))
     }
 
     /// Bytes that are no whole record yet.
@@ -220,6 +226,7 @@ mod tests {
             (long, Error::Datagram(datagram::Error::Long)),
             (half, Error::Foreign),
             (vec![2, 4, 9], Error::Foreign),
+            (vec![0, 0], Error::Foreign),
             (vec![1, 9], Error::Datagram(datagram::Error::Type(9))),
             (vec![2, 10, 1], Error::Control(control::Error::Short)),
             // Refused by its length: nothing of it is waited for.

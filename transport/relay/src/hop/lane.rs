@@ -60,12 +60,14 @@ impl Lane {
     /// The packet does not go. What was missing before, when it does not go on with this.
     pub(super) fn miss(&mut self, seq: u32, count: u32) -> Option<(u32, u32)> {
         let before = self.missing.take();
+        // One word says so many at most.
+        let both = before.map_or(0, |(_, run)| run.saturating_add(count));
         let (run, apart) = match before {
-            Some((first, run)) if first.wrapping_add(run) == seq && run < LEFT_OUT_MAX / 2 => {
-                ((first, run.saturating_add(count)), None)
+            Some((first, run)) if first.wrapping_add(run) == seq && both <= LEFT_OUT_MAX => {
+                ((first, both), None)
             }
-            Some((first, run)) if seq.wrapping_add(count) == first && run < LEFT_OUT_MAX / 2 => {
-                ((seq, run.saturating_add(count)), None)
+            Some((first, _)) if seq.wrapping_add(count) == first && both <= LEFT_OUT_MAX => {
+                ((seq, both), None)
             }
             apart => ((seq, count), apart),
         };
@@ -162,6 +164,25 @@ pub(super) mod tests {
             })
             .collect();
         assert_eq!(said, [(1, 3), (7, 6), (13, 0)]);
+    }
+
+    #[test]
+    fn two_words_are_one_where_one_may_say_so_much() {
+        for (seq, count, also) in
+            [(30_000, LEFT_OUT_MAX, None), (30_000, LEFT_OUT_MAX - 30_000, Some(LEFT_OUT_MAX))]
+        {
+            let mut lane = Lane::default();
+            assert_eq!(lane.miss(0, 30_000), None);
+            let apart = lane.miss(seq, count);
+            assert_eq!(apart, also.map_or(Some((0, 30_000)), |_| None));
+            assert_eq!(lane.missing, Some(also.map_or((seq, count), |both| (0, both))));
+            // And the one before the other.
+            let mut lane = Lane::default();
+            lane.miss(seq, count);
+            let apart = lane.miss(0, 30_000);
+            assert_eq!(apart, also.map_or(Some((seq, count)), |_| None));
+            assert_eq!(lane.missing, Some((0, also.unwrap_or(30_000))));
+        }
     }
 
     /// Frames of two packets, of which the link takes one each 40 ms.

@@ -437,9 +437,10 @@ impl Outgoing {
         None
     }
 
-    /// Whether a packet whose turn it is grew too old, or goes with one that did. What began is brought to its end, within twice its time.
+    /// Whether a packet whose turn it is grew too old, or goes with one that did, or nobody takes its track any more. What began is brought to its end,
+    /// within twice its time.
     fn is_over(&mut self, packet: &Outbound, now: Time) -> bool {
-        let lane = self.lanes.entry(packet.track).or_default();
+        let Some(lane) = self.lanes.get_mut(&packet.track) else { return true };
         if lane.drops(packet) {
             self.stats.left_out = self.stats.left_out.saturating_add(u64::from(!packet.left_out));
             return true;
@@ -558,6 +559,18 @@ mod tests {
         assert_eq!(taken, QUEUE_BYTES_MAX / 1_000);
         assert_eq!(out.push(packet(2, Class::Audio, Flags::KEY, now), now), Pushed::Taken);
         assert_eq!(out.stats().overflowed, 20_000 - taken as u64);
+    }
+
+    #[test]
+    fn what_waits_of_a_track_that_nobody_takes_any_more_does_not_go() {
+        let (mut out, now) = (Outgoing::new(), Time::from_ms(1));
+        for seq in 0..3 {
+            out.push(packet(seq, Class::Video, Flags::KEY, now), now);
+        }
+        assert!(out.poll(1_200, now).is_some());
+        out.forget(1);
+        assert_eq!((out.poll(1_200, now), out.queue_us(Time::from_ms(9))), (None, 0));
+        assert!(out.lanes.is_empty() && out.queued_bytes == 0, "{out:?}");
     }
 
     #[test]
