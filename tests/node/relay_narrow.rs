@@ -6,7 +6,7 @@ use support::peer::{Peer, payload};
 use support::sdp::Way;
 use support::{Node, unique, until};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(20);
 const FRAME: Duration = Duration::from_millis(33);
 /// Packets of a picture: 1.35 Mbit/s, half of which nothing refers to.
 const PACKETS: u16 = 5;
@@ -93,12 +93,14 @@ fn a_viewer_behind_a_narrow_link_sees_fewer_frames_and_no_hole() {
     let (asked, came) = (camera.publisher.asked, camera.numbers().len());
     assert!(came > 50, "{came} packets");
 
-    // Three quarters of it: some of those that nothing refers to are left out.
-    wire.set(takes(1_000_000));
-    camera.run(Duration::from_secs(4));
+    // Two thirds of it: some of those that nothing refers to are left out.
+    wire.set(takes(850_000));
+    until("some packets are left out", LIMIT, || {
+        camera.run(FRAME * 10);
+        (left_out(&a) > 20.0).then_some(())
+    });
     camera.assert_no_hole();
     println!("{} packets came, {} were left out", camera.numbers().len(), left_out(&a));
-    assert!(left_out(&a) > 20.0, "{} packets were left out", left_out(&a));
 
     // Too little for those that others refer to: up to a key frame, which is asked for when there is room.
     wire.set(takes(500_000));

@@ -44,8 +44,8 @@ pub fn run(ci: bool, name: Option<&str>) -> bool {
     let outside = count.skipped.iter().filter(real).count();
     count.add(test(
         &["--workspace", "--test", "tidy", "--test", "wire", "--test", "node"],
-        // they wait for most of their time: half a core is enough for these
-        "--test-threads=4",
+        // they wait for most of their time: two thirds of a core are enough for these
+        "--test-threads=3",
     ));
     let interop = test(&["--workspace", "--test", "interop"], "--test-threads=2");
     let skipped = outside + interop.skipped.len();
