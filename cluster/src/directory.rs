@@ -62,7 +62,7 @@ pub struct Load {
 /// Who has a stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Claim {
-    /// The node.
+    /// The node; empty: nobody any more.
     pub node: String,
     /// Of which start of it.
     pub boot: u64,
@@ -105,10 +105,21 @@ impl NodeRecord {
 }
 
 impl Claim {
+    /// What is left of a claim that is given back: how new its publisher was. The next one is newer, whatever its node's clock says, and an older one that is
+    /// still there elsewhere hears that it is.
+    pub fn given_back(generation: u64) -> Claim {
+        Claim { node: String::new(), boot: 0, generation }
+    }
+
+    /// Whether it is given back.
+    pub fn is_given_back(&self) -> bool {
+        self.node.is_empty()
+    }
+
     /// Reads a claim.
     pub fn read(bytes: &[u8]) -> Result<Claim, Error> {
         let claim: Claim = read(bytes)?;
-        if NodeId::new(&claim.node).is_none() {
+        if !claim.is_given_back() && NodeId::new(&claim.node).is_none() {
             return Err(Error::Name);
         }
         if claim.generation >= GENERATION_MAX { Err(Error::Generation) } else { Ok(claim) }
@@ -196,11 +207,13 @@ impl Table {
         }
     }
 
-    /// A claim came.
+    /// A claim came, or one was given back, which nobody needs to know of.
     pub fn claim(&mut self, key: &str, bytes: &[u8], revision: u64) -> Result<StreamName, Error> {
         let read = || Ok((stream_of(key).ok_or(Error::Name)?, Claim::read(bytes)?));
         let (stream, claim) = read().inspect_err(|_| self.refused = self.refused.saturating_add(1))?;
-        if self.claims.len() < CLAIMS_MAX || self.claims.contains_key(&stream) {
+        if claim.is_given_back() {
+            self.claims.remove(&stream);
+        } else if self.claims.len() < CLAIMS_MAX || self.claims.contains_key(&stream) {
             self.claims.insert(stream.clone(), (claim, revision));
         }
         Ok(stream)
@@ -302,6 +315,24 @@ impl Table {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_was_given_back_is_nobodys_and_its_generation_is_known() {
+        let bytes = Claim::given_back(41).write();
+        let claim = Claim::read(&bytes).expect("a claim");
+        assert!(claim.is_given_back());
+        let mut table = Table::default();
+        table.node("a", &record("a", 7), Time::ZERO).unwrap();
+        let key = key_of(&stream());
+        let held = Claim { node: "a".into(), boot: 7, generation: 40 };
+        table.claim(&key, &held.write(), 1).unwrap();
+        assert_eq!(table.holder(&stream(), Time::ZERO).map(|(id, _)| id), NodeId::new("a"));
+        table.claim(&key, &bytes, 2).unwrap();
+        assert!(table.claim_of(&stream()).is_none());
+        let b = NodeId::new("b").unwrap();
+        let verdict = table.verdict((&b, 1), Some(&(claim, 2)), false, 5, Time::ZERO);
+        assert_eq!(verdict, Verdict::Free { revision: Some(2), generation: 42 });
+    }
 
     fn stream() -> StreamName {
         StreamName::parse("live/alice").expect("a name")

@@ -132,6 +132,8 @@ enum Written {
     /// At this revision, with this generation.
     Claimed(u64, u64),
     Taken(NodeId),
+    /// Nobody has it, and somebody had it who was newer.
+    Outdated,
     /// The directory is away, or too slow.
     Away,
 }
@@ -216,7 +218,7 @@ impl Directory {
                 (held.generation, held.is_claimed) = (generation, true);
                 DirectoryEvent::Claimed
             }
-            Written::Away => DirectoryEvent::Unclaimed,
+            Written::Away | Written::Outdated => DirectoryEvent::Unclaimed,
             Written::Taken(node) => {
                 self.metrics.directory.of(DirectoryEvent::Refused).increment();
                 return Err(node);
@@ -260,10 +262,7 @@ impl Directory {
                         return Written::Claimed(*revision, own);
                     }
                     (Some(own), Some((claim, _))) if !self.is_mine(claim) && claim.generation > own => {
-                        match table.counts(claim, now) {
-                            Some(holder) => return Written::Taken(holder),
-                            None => (there.map(|(_, revision)| revision), own),
-                        }
+                        return table.counts(claim, now).map_or(Written::Outdated, Written::Taken);
                     }
                     (Some(own), _) => (there.map(|(_, revision)| revision), own),
                     (None, _) => {
@@ -294,7 +293,7 @@ impl Directory {
     /// ones of are ended.
     async fn settle(&self, stores: &Stores, all: bool) {
         let now = self.clock.now();
-        let (mut again, mut lost) = (Vec::new(), Vec::new());
+        let (mut again, mut lost) = (Vec::new(), Vec::<(StreamName, NodeId)>::new());
         let mut back = std::mem::take(&mut *lock(&self.given_up));
         {
             let (table, mut mine) = (lock(&self.table), lock(&self.mine));
@@ -318,32 +317,34 @@ impl Directory {
             }
         }
         for (stream, node) in lost {
-            self.lose(&stream, &node);
+            self.lose(&stream, Some(&node));
         }
         let give_back = |stream: StreamName| async move {
             let there = lock(&self.table).claim_of(&stream).filter(|(claim, _)| self.is_mine(claim)).cloned();
-            if let Some((_, revision)) = there {
-                let _ = stores.give_back(&stream, revision).await;
+            if let Some((claim, revision)) = there {
+                let _ = stores.write(&stream, &Claim::given_back(claim.generation), Some(revision)).await;
             }
         };
         stream::iter(back).for_each_concurrent(WRITES_AT_ONCE, give_back).await;
         let claim_again = |(stream, generation): (StreamName, u64)| async move {
             match self.write(stores, &stream, 0, Some(generation), true).await {
                 Written::Claimed(..) => self.metrics.directory.of(DirectoryEvent::Reclaimed).increment(),
-                Written::Taken(node) => self.lose(&stream, &node),
+                Written::Taken(node) => self.lose(&stream, Some(&node)),
+                Written::Outdated => self.lose(&stream, None),
                 Written::Away => {}
             }
         };
         stream::iter(again).for_each_concurrent(WRITES_AT_ONCE, claim_again).await;
     }
 
-    /// Another node has a newer publisher.
-    fn lose(&self, stream: &StreamName, node: &NodeId) {
+    /// Another node has a newer publisher, or had one.
+    fn lose(&self, stream: &StreamName, node: Option<&NodeId>) {
         if lock(&self.mine).remove(stream).is_none() {
             return;
         }
         self.metrics.directory.of(DirectoryEvent::Lost).increment();
-        tracing::warn!(%stream, %node, "another node has a newer publisher of the stream: this one's is ended");
+        let node = node.map_or("", NodeId::as_str);
+        tracing::warn!(%stream, node, "another node has, or had, a newer publisher of the stream: this one's is ended");
         if let Some(own) = self.node.get().and_then(Weak::upgrade) {
             own.clients
                 .end_all(CloseReason::Replaced, |client| client.kind.publishes() && client.stream == *stream);

@@ -42,9 +42,9 @@ impl Stores {
         let entry = tokio::time::timeout(REQUEST_LIMIT, entry).await.map_err(drop)?.map_err(drop)?;
         // What is no claim is nobody's: it is written over.
         Ok(entry.map(|entry| {
-            let none = Claim { node: String::new(), boot: 0, generation: 0 };
             let is_there = entry.operation == Operation::Put;
-            let claim = Claim::read(&entry.value).ok().filter(|_| is_there).unwrap_or(none);
+            let claim = Claim::read(&entry.value).ok().filter(|_| is_there);
+            let claim = claim.unwrap_or_else(|| Claim::given_back(0));
             (claim, entry.revision)
         }))
     }
@@ -79,11 +79,6 @@ impl Stores {
         self.nodes.delete_expect_revision(node.as_str(), Some(revision)).await.map_err(drop)
     }
 
-    /// A claim is given back, if it is still that.
-    pub(super) async fn give_back(&self, stream: &StreamName, revision: u64) -> Result<(), ()> {
-        let delete = self.streams.delete_expect_revision(key_of(stream), Some(revision));
-        tokio::time::timeout(REQUEST_LIMIT, delete).await.map_err(drop)?.map_err(drop)
-    }
 }
 
 /// Runs for ever.

@@ -298,7 +298,10 @@ fn what_goes_in_at_an_uplink_is_claimed_by_its_node() {
         let mut encoder = Client::connect(at, "live")?;
         encoder.publish(name).map(|()| encoder)
     };
-    let claim = |name: &str| nats.get("millrace_streams", &format!("live/{name}")).map(|it| it.json());
+    let claim = |name: &str| {
+        let claim = nats.get("millrace_streams", &format!("live/{name}"))?.json();
+        Some(claim).filter(|claim| claim["node"] != "")
+    };
     let (first, second) = (unique("first"), unique("second"));
     let encoder = Publisher::start(listen, &first);
     let claimed = until("it is claimed", LIMIT, || claim(&first));

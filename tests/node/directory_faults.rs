@@ -34,8 +34,13 @@ fn publish(node: &Node, name: &str) -> Result<Client, String> {
     encoder.publish(name).map(|()| encoder)
 }
 
-fn claim(nats: &Nats, name: &str) -> Option<serde_json::Value> {
+/// What the directory has of it, be it a claim or one that was given back.
+fn record(nats: &Nats, name: &str) -> Option<serde_json::Value> {
     nats.get("millrace_streams", &format!("live/{name}")).map(|it| it.json())
+}
+
+fn claim(nats: &Nats, name: &str) -> Option<serde_json::Value> {
+    record(nats, name).filter(|it| it["node"] != "")
 }
 
 /// A packet of this sound each 5 ms, until the condition holds.
@@ -68,7 +73,34 @@ fn generations_rise_from_publisher_to_publisher() {
         last = generation;
     }
     until("it is given back", LIMIT, || claim(&nats, &name).is_none().then_some(()));
+    assert_eq!(record(&nats, &name).expect("how new it was")["generation"], last);
+    // One that was newer than any clock says came and went.
+    let newer = last + 3_600_000_000;
+    let left = serde_json::json!({ "node": "", "boot": 0, "generation": newer });
+    nats.put("millrace_streams", &format!("live/{name}"), left.to_string().as_bytes());
+    let _encoder = until("it is free", LIMIT, || publish(&all[0], &name).ok());
+    assert_eq!(claim(&nats, &name).expect("it is claimed")["generation"], newer + 1);
     all.iter_mut().for_each(Node::assert_well);
+}
+
+/// A node that did not hear of it: nobody who did would take its older one.
+#[test]
+fn a_publisher_is_ended_when_a_newer_one_was_elsewhere_and_left() {
+    support::need!(Nats);
+    let nats = Nats::one();
+    let cluster = Cluster::unlisted(&["a"]);
+    let mut node = start(&cluster, "a", &nats, &[]);
+    nodes(&node, 1.0);
+    let name = unique("outdated");
+    let encoder = Publisher::start(node.rtmp, &name);
+    let generation = until("it is claimed", LIMIT, || claim(&nats, &name))["generation"].as_u64();
+    let left = serde_json::json!({ "node": "", "boot": 0, "generation": generation.expect("a number") + 1 });
+    nats.put("millrace_streams", &format!("live/{name}"), left.to_string().as_bytes());
+    until("its publisher is ended", LIMIT, || encoder.is_lost().then_some(()));
+    let _next = until("the next one is taken", LIMIT, || publish(&node, &name).ok());
+    let next = until("it is claimed", LIMIT, || claim(&nats, &name))["generation"].as_u64();
+    assert!(next > generation.map(|it| it + 1), "{next:?} after {generation:?}");
+    node.assert_well();
 }
 
 /// It stands still longer than its lease, and comes to again: two nodes have the name then, and one of them only in its own mind.
