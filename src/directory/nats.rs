@@ -78,7 +78,6 @@ impl Stores {
     pub(super) async fn take_out(&self, node: &NodeId, revision: u64) -> Result<(), ()> {
         self.nodes.delete_expect_revision(node.as_str(), Some(revision)).await.map_err(drop)
     }
-
 }
 
 /// Runs for ever.
