@@ -78,6 +78,7 @@ pub struct Directory {
     next_token: AtomicU64,
     /// There while it is connected.
     stores: Mutex<Option<Stores>>,
+    /// How far it is since the start.
     first: watch::Sender<First>,
     began: Time,
     /// Claims are to be looked at.
@@ -204,7 +205,7 @@ impl Directory {
         let stores = lock(&self.stores).clone();
         let written = match stores {
             Some(stores) => {
-                // A claim that was given back says no more which was the last: the clock does.
+                // Where the servers lost what they kept, nothing says which was the last: the clock does.
                 let write = self.write(&stores, stream, local.saturating_sub(1), None, replace);
                 tokio::time::timeout(CLAIM_LIMIT, write).await.unwrap_or(Written::Away)
             }

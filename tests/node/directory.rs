@@ -1,4 +1,5 @@
 //! The directory in NATS, with real servers: nodes find each other, a stream has one publisher in the cluster, and what runs does not need the directory.
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::nats::Nats;
@@ -23,10 +24,25 @@ fn start(cluster: &Cluster, id: &str, servers: &Nats, more: &[(&str, &str)]) -> 
 }
 
 #[track_caller]
-fn nodes(node: &Node, count: f64) {
+pub fn nodes(node: &Node, count: f64) {
     until(&format!("{count} nodes are known"), LIMIT, || {
         (node.metric("millrace_directory_nodes") == count).then_some(())
     });
+}
+
+/// Tries to publish; the connection, or why not.
+pub fn publish_at(at: SocketAddr, name: &str) -> Result<Client, String> {
+    let mut encoder = Client::connect(at, "live")?;
+    encoder.publish(name).map(|()| encoder)
+}
+
+/// What the directory has of it, be it a claim or one that was given back.
+pub fn record(nats: &Nats, name: &str) -> Option<serde_json::Value> {
+    nats.get("millrace_streams", &format!("live/{name}")).map(|it| it.json())
+}
+
+pub fn claim(nats: &Nats, name: &str) -> Option<serde_json::Value> {
+    record(nats, name).filter(|it| it["node"] != "")
 }
 
 fn event(node: &Node, event: &str) -> f64 {
@@ -294,30 +310,22 @@ fn what_goes_in_at_an_uplink_is_claimed_by_its_node() {
     all.iter().for_each(|node| nodes(node, 2.0));
     let (uplink, listen) = cluster.uplink("u", &format!("a=127.0.0.1:{}", cluster.port("a")));
     until("the uplink is there", LIMIT, || uplink.output().contains("Encoders publish to").then_some(()));
-    let publish = |at, name: &str| {
-        let mut encoder = Client::connect(at, "live")?;
-        encoder.publish(name).map(|()| encoder)
-    };
-    let claim = |name: &str| {
-        let claim = nats.get("millrace_streams", &format!("live/{name}"))?.json();
-        Some(claim).filter(|claim| claim["node"] != "")
-    };
     let (first, second) = (unique("first"), unique("second"));
     let encoder = Publisher::start(listen, &first);
-    let claimed = until("it is claimed", LIMIT, || claim(&first));
+    let claimed = until("it is claimed", LIMIT, || claim(&nats, &first));
     assert_eq!(claimed["node"], "a");
-    let why = publish(all[1].rtmp, &first).err().expect("it has a publisher");
+    let why = publish_at(all[1].rtmp, &first).err().expect("it has a publisher");
     assert!(why.contains("at node a"), "{why}");
     let _other = Publisher::start(all[1].rtmp, &second);
-    until("it is claimed", LIMIT, || claim(&second));
-    let why = publish(listen, &second).err().expect("it has a publisher");
+    until("it is claimed", LIMIT, || claim(&nats, &second));
+    let why = publish_at(listen, &second).err().expect("it has a publisher");
     assert!(why.contains("at node b"), "{why}");
     assert!(!encoder.is_lost());
     drop(encoder);
     // It would be taken at once if it were nobody's, and after ten seconds if it were only forgotten.
     let since = Instant::now();
-    let _next = until("the name is free", LIMIT, || publish(all[1].rtmp, &first).ok());
+    let _next = until("the name is free", LIMIT, || publish_at(all[1].rtmp, &first).ok());
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
-    assert_eq!(claim(&first).expect("it is claimed")["node"], "b");
+    assert_eq!(claim(&nats, &first).expect("it is claimed")["node"], "b");
     all.iter_mut().for_each(Node::assert_well);
 }

@@ -1,4 +1,5 @@
 //! The directory in NATS when something is wrong: nodes that stop, are there twice, start alone or are no nodes; servers that are away from the start.
+use crate::directory::{claim, nodes, publish_at, record};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -21,26 +22,9 @@ fn start_as(cluster: &Cluster, (id, folder): (&str, &str), urls: &str, more: &[(
     cluster.start_with(id, folder, &own.iter().chain(more).copied().collect::<Vec<_>>())
 }
 
-#[track_caller]
-fn nodes(node: &Node, count: f64) {
-    until(&format!("{count} nodes are known"), LIMIT, || {
-        (node.metric("millrace_directory_nodes") == count).then_some(())
-    });
-}
-
 /// Tries to publish; the connection, or why not.
 fn publish(node: &Node, name: &str) -> Result<Client, String> {
-    let mut encoder = Client::connect(node.rtmp, "live")?;
-    encoder.publish(name).map(|()| encoder)
-}
-
-/// What the directory has of it, be it a claim or one that was given back.
-fn record(nats: &Nats, name: &str) -> Option<serde_json::Value> {
-    nats.get("millrace_streams", &format!("live/{name}")).map(|it| it.json())
-}
-
-fn claim(nats: &Nats, name: &str) -> Option<serde_json::Value> {
-    record(nats, name).filter(|it| it["node"] != "")
+    publish_at(node.rtmp, name)
 }
 
 /// A packet of this sound each 5 ms, until the condition holds.

@@ -97,10 +97,11 @@ impl Hub {
         let now = self.now();
         let Some(Link { allowed, .. }) = self.links.get_mut(&from) else { return Ok(()) };
         let is_full = match right {
+            Right::Publish if allowed.claiming >= CLAIMING_MAX => true,
             Right::Publish => allowed.publish.len() >= ALLOWED_MAX && !allowed.publish.contains_key(name),
             Right::Play => allowed.play.len() >= ALLOWED_MAX && !allowed.play.contains(name),
         };
-        if is_full || allowed.claiming >= CLAIMING_MAX {
+        if is_full {
             return Err((Refusal::TooMany, "the uplink has too many streams".into()));
         }
         match right {
@@ -164,9 +165,12 @@ impl Hub {
         Some(*generation).filter(|generation| *generation > 0)
     }
 
-    /// Whoever publishes it here is sent away.
-    pub(super) fn end_publisher(&self, name: &StreamName, why: CloseReason) {
-        self.node.clients.end_all(why, |client| client.kind.publishes() && client.stream == *name);
+    /// Whoever publishes it here, or plays it, is sent away.
+    pub(super) fn end_clients(&self, right: Right, name: &StreamName, why: CloseReason) {
+        let publishes = right == Right::Publish;
+        self.node
+            .clients
+            .end_all(why, |client| client.kind.publishes() == publishes && client.stream == *name);
     }
 
     fn verdict(
@@ -244,9 +248,7 @@ impl Hub {
             (Err(why), None) => {
                 tracing::warn!(stream = %key.1, why, "the node does not take it any more");
                 self.asks.allowed.remove(&key);
-                self.node.clients.end_all(CloseReason::Kicked, |client| {
-                    client.stream == key.1 && client.kind.publishes() == (right == Right::Publish)
-                });
+                self.end_clients(right, &key.1, CloseReason::Kicked);
             }
         }
     }

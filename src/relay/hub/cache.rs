@@ -124,35 +124,20 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::relay::flow::Out;
+    use crate::relay::hub::scene::{flow, seqs};
     use bytes::Bytes;
-    use media::{Codec, Packet};
+    use media::Codec;
 
     /// When the word that packets do not come came.
     const AT: Time = Time::from_ms(220);
 
     fn packet(seq: u64, key_start: bool, len: usize) -> Flow {
         let codec = if len < 50 { Codec::Aac } else { Codec::H264 };
-        let at = Time::from_ms(seq as i64 * 20);
-        let packet = Packet {
-            seq,
-            timestamp: 0,
-            arrival: at,
-            capture: at,
-            codec,
-            marker: true,
-            key_start,
-            discardable: false,
-            temporal: Default::default(),
-            descriptor: Bytes::new(),
-            fresh_source: false,
-            payload: Bytes::from(vec![0; len]),
-        };
-        Flow::Packet(Out { packet, dts_offset: 0, config: Bytes::new(), ingest: at })
-    }
-
-    fn seqs(flows: &[Flow]) -> Vec<u64> {
-        flows.iter().map(Flow::seq).collect()
+        let mut flow = flow(seq, codec, key_start, Time::from_ms(seq as i64 * 20));
+        if let Flow::Packet(out) = &mut flow {
+            out.packet.payload = Bytes::from(vec![0; len]);
+        }
+        flow
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ::relay::control::{Form, Message};
+use ::relay::control::{Form, Message, Right};
 use ::relay::hop::IncomingStats;
 use cluster::paths::{Action, Figures, LinkId, Offer};
 use media::{Codec, Need, NodeId, StreamName};
@@ -143,7 +143,7 @@ impl Hub {
             Action::Fenced { stream, generation } => {
                 if self.node.config.cluster.is_uplink {
                     tracing::warn!(%stream, generation, "another node has a newer publisher: this one's is ended");
-                    self.end_publisher(&stream, CloseReason::Replaced);
+                    self.end_clients(Right::Publish, &stream, CloseReason::Replaced);
                 } else {
                     tracing::warn!(%stream, generation, "another node has a newer publisher: this one's is watched here alone");
                 }
