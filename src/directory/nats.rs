@@ -9,7 +9,7 @@ use async_nats::ConnectOptions;
 use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, UpdateErrorKind, Watch};
 use async_nats::jetstream::{self, Context, stream};
 use cluster::directory::{Claim, HEARTBEAT_US, LEASE_US, NodeRecord, key_of};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future};
 use media::{NodeId, StreamName};
 use tokio::sync::Notify;
 
@@ -23,6 +23,9 @@ const STREAMS: &str = "millrace_streams";
 const REQUEST_LIMIT: Duration = Duration::from_millis(1_500);
 /// What is claimed is known after so long, where the bucket does not say that this was all: it is empty.
 const HISTORY_LIMIT: Duration = Duration::from_secs(2);
+/// A watch that is not there is asked for again after so long, so often.
+const WATCH_AGAIN: Duration = Duration::from_millis(400);
+const WATCHES_MAX: u32 = 5;
 /// Connected to again after so long, and a part of it more by chance: not all nodes at once.
 const AGAIN: Duration = Duration::from_millis(500);
 const HEARTBEAT: Duration = Duration::from_micros(HEARTBEAT_US as u64);
@@ -172,6 +175,20 @@ async fn bucket(context: &Context, name: &str, replicas: usize, max_age: Duratio
     Ok(context.get_key_value(name).await?)
 }
 
+/// All that a bucket has, and what changes.
+///
+/// Of three servers one may be dead, and servers before 2.10 place a watch at a dead one as well, and never answer: who gets no answer asks again at once, and
+/// takes what is there first.
+async fn begin_watch(store: &Store) -> anyhow::Result<Watch> {
+    let tries = (0..WATCHES_MAX).map(|nth| {
+        Box::pin(async move {
+            tokio::time::sleep(nth * WATCH_AGAIN).await;
+            store.watch_with_history(">").await
+        })
+    });
+    Ok(future::select_ok(tries).await?.0)
+}
+
 /// While the servers are there.
 async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<Infallible> {
     let context = connect(cluster).await?;
@@ -179,8 +196,8 @@ async fn session(directory: &Directory, cluster: &Cluster) -> anyhow::Result<Inf
         nodes: bucket(&context, NODES, cluster.nats_replicas, LEASE).await?,
         streams: bucket(&context, STREAMS, cluster.nats_replicas, Duration::ZERO).await?,
     };
-    let mut nodes = stores.nodes.watch_with_history(">").await?;
-    let streams = stores.streams.watch_with_history(">").await?;
+    let mut nodes = begin_watch(&stores.nodes).await?;
+    let streams = begin_watch(&stores.streams).await?;
     // Who lives is known when this node's own record comes by: before that the claims of others would count for nothing.
     let first = first_record(directory, &stores).await?;
     tokio::time::timeout(LEASE, async {

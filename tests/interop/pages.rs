@@ -85,7 +85,10 @@ fn the_publish_page_publishes_a_camera() {
     let name = unique("publish-page");
     let mut browser = Browser::start();
     goto(&mut browser, "publish", &node.url(&format!("/publish/live/{name}")));
-    std::thread::sleep(Duration::from_millis(500));
+    until("the page is there", ARRIVES, || {
+        let title = eval(&mut browser, "publish", "document.title");
+        title.as_str().is_some_and(|it| it.contains(&name)).then_some(())
+    });
     eval(&mut browser, "publish", "document.querySelector('#start').click()");
     node.wait_live(&name);
     browser.play("viewer", &node.whep_url(&name), json!({}));

@@ -7,6 +7,9 @@ import { bytesHeard } from "./stats.js";
 const RESTART_AFTER_MS = 300;
 const LOST_MS_MAX = 5000;
 
+// So long the node may take to answer that a session is over.
+const RELEASE_MS_MAX = 1000;
+
 // The node says something to a viewer at least each 0.18 s, whether its publisher does or not: who hears nothing for longer is on a path that is lost
 // (a NAT that forgot us, most often), seconds before the browser says so.
 const SILENT_MS_MAX = 400;
@@ -114,11 +117,13 @@ export class Session {
     this.#closed = true;
     this.#events?.close();
     clearTimeout(this.#restart);
-    this.#release();
-    this.pc?.close();
+    // The node ends the session at the connection's own goodbye too, and may not know it any more when that is the faster one.
+    const { pc } = this;
+    Promise.race([this.#release(), sleep(RELEASE_MS_MAX)]).then(() => pc?.close());
   }
 
   #follow(state) {
+    if (this.#closed) return;
     if (state === "connected") {
       clearTimeout(this.#restart);
       this.#established = true;
@@ -152,9 +157,10 @@ export class Session {
   }
 
   // `keepalive` lets the DELETE go out while the page is being left.
-  #release() {
-    if (this.#location) fetch(this.#location, { method: "DELETE", keepalive: true }).catch(() => {});
+  async #release() {
+    const location = this.#location;
     this.#location = null;
+    if (location) await fetch(location, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 }
 

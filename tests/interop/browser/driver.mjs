@@ -32,7 +32,7 @@ async function page(name) {
   const opened = await browser.newPage();
   opened.messages = [];
   const note = (text) => opened.messages.push(String(text).slice(0, 500));
-  opened.on("console", (message) => ["error", "warning", "warn"].includes(message.type()) && note(message.text()));
+  opened.on("console", (message) => ["error", "warning", "warn"].includes(message.type()) && note(`${message.text()} ${message.location()?.url ?? ""}`));
   opened.on("pageerror", (error) => note(error.message));
   pages.set(name, opened);
   return opened;
