@@ -354,22 +354,23 @@ impl Hub {
         let now = self.now();
         let Some(link) = self.links.get_mut(&id) else { return };
         let trip = link.up.window.trip();
-        let why = match datagram::read(bytes) {
-            Ok(Datagram::Media(media, body)) => {
-                let Some(arrived) = link.incoming.on_media(media, body, trip, now) else { return };
-                link.metrics.age.observe(arrived.age_us.unsigned_abs());
-                let alias = arrived.media.track;
-                match link.flow(alias, arrived, now) {
-                    Ok(None) => return,
-                    Ok(Some(flow)) => return batch.entry((id, alias)).or_default().push(flow),
-                    Err(error) => error.to_string(),
-                }
-            }
+        let mut arrived = match datagram::read(bytes) {
+            Ok(Datagram::Media(media, body)) => link.incoming.on_media(media, body, trip, now),
+            Ok(Datagram::Next(next, payload)) => link.incoming.on_next(next, payload, trip, now),
             Ok(Datagram::Nack(nack)) => return link.outgoing.on_nack(&nack, trip, now),
             Ok(Datagram::End(next)) => return link.incoming.on_end(next, trip, now),
-            Err(error) => error.to_string(),
+            Err(error) => return self.down(id, &error.to_string()),
         };
-        self.down(id, &why);
+        while let Some(one) = arrived {
+            link.metrics.age.observe(one.age_us.unsigned_abs());
+            let alias = one.media.track;
+            match link.flow(alias, one, now) {
+                Ok(Some(flow)) => batch.entry((id, alias)).or_default().push(flow),
+                Ok(None) => {}
+                Err(error) => return self.down(id, &error.to_string()),
+            }
+            arrived = link.incoming.released();
+        }
     }
 
     /// Everything that may leave leaves. Returns how long there is nothing more to do.

@@ -34,7 +34,9 @@ const DATAGRAMS_OUT_BYTES: usize = 32 << 10;
 const NARROWER: Duration = Duration::from_secs(5);
 /// Those that came and were not read: a second of 30 Mbit/s. The oldest is dropped by quinn, and asked for again by the hop.
 const DATAGRAMS_IN_BYTES: usize = 4 << 20;
-const CONNECTION_ID_LEN: usize = 4;
+/// UDP payload of a packet over Ethernet and IPv4: looked for, and found where the path takes it.
+const PACKET_LEN_MAX: u16 = 1_472;
+const CONNECTION_ID_LEN: usize = 2;
 const IDLE: Duration = Duration::from_secs(4);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The hop repairs; to quinn a packet out of order is one until so many came after it, or packets out of order look like congestion.
@@ -154,7 +156,7 @@ pub fn endpoint_config() -> EndpointConfig {
 
 fn transport(window: Window, clock: Clock) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.black_hole_cooldown(NARROWER);
+    mtu.black_hole_cooldown(NARROWER).upper_bound(PACKET_LEN_MAX);
     let mut transport = TransportConfig::default();
     transport
         .mtu_discovery_config(Some(mtu))

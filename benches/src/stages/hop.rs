@@ -24,6 +24,7 @@ fn media(number: u64) -> Media {
         dts_offset: 0,
         temporal: Default::default(),
         left_out: false,
+        more: false,
     }
 }
 

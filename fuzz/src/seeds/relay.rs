@@ -4,7 +4,7 @@ use bytes::Bytes;
 use media::amf0::{self, Value};
 use media::{Kind, NodeId};
 use relay::control::{Encoding, Form, Message, Right, SEQ_MAX, Track, TrackId, VERSION};
-use relay::datagram::{Body, Flags, Media, Part, left_out, write_nack};
+use relay::datagram::{Body, Flags, Media, Next, Part, left_out, write_nack};
 
 use super::{Named, behind_length};
 
@@ -120,6 +120,11 @@ pub(super) fn flows() -> Named {
             .write(Body { descriptor: &[], payload: &payload }, &mut out);
         step(1, &out)
     };
+    let next = |link_seq, back| {
+        let mut out = Vec::new();
+        Next { link_seq, back, sent: 8, last: back > 1, more: back == 1 }.write(&[0x65; 20], &mut out);
+        step(1, &out)
+    };
     let (even, odd) = (Flags::default(), Flags::EPOCH);
     let clock = step(0, &written(&Message::Clock { now_us: 5_000_000 }));
     let early = [media(0, even, 7), media(1, even, 8), clock, told(false, 7), media(2, even, 9)].concat();
@@ -131,7 +136,11 @@ pub(super) fn flows() -> Named {
     let before = [told(false, 3), media(0, even, u32::MAX), media(1, even, 4)].concat();
     let halves =
         [told(false, 7), part(1, Part::SecondHalf, 7), part(0, Part::FirstHalf, 7), gone(2, 8, 3)].concat();
+    let goes_on =
+        [told(false, 7), media(0, even, 7), next(1, 1), next(2, 2), next(4, 1), next(5, 2)].concat();
+    let goes_on = [goes_on, media(3, even, 10)].concat();
     vec![
+        ("goes_on", goes_on),
         ("early", early),
         ("changed", changed),
         ("wraps", wraps),

@@ -142,11 +142,11 @@ pub fn h264_config(data: &[u8]) {
 }
 
 /// RTP packets of an H.264 track: (flags, number, time, payload) again and again, through the reorder buffer into the depacketizer.
-/// Frames that come out can be read, and packetized and put together again.
+/// Frames that come out can be read, and packetized and put together again. Packets of another node's, which browsers may not send, are among them.
 pub fn h264_packets(data: &[u8]) {
     let mut input = Input::new(data);
     let mut reorder = payloads::Reorder::new(60_000, 64);
-    let mut depacketizer = Depacketizer::new();
+    let mut depacketizer = Depacketizer::of_filled();
     let (mut seq, mut timestamp, mut now) = (1_u64 << 16, 1_i64 << 32, Time::ZERO);
     let mut config = None;
     while !input.is_empty() {
@@ -194,9 +194,17 @@ fn packetize_again(unit: payloads::h264::Unit, config: Arc<TrackConfig>) {
         discardable: unit.discardable,
         data: unit.data,
     };
+    check_again(&frame, payloads::h264::packetize, Depacketizer::new());
+    check_again(&frame, payloads::h264::fill, Depacketizer::of_filled());
+}
+
+fn check_again(
+    frame: &Frame,
+    cut: impl Fn(&Frame, usize, &mut Vec<payloads::RtpPayload>),
+    mut again: Depacketizer,
+) {
     let mut out = Vec::new();
-    payloads::h264::packetize(&frame, 200, &mut out);
-    let mut again = Depacketizer::new();
+    cut(frame, 200, &mut out);
     let count = out.len();
     for (index, payload) in out.into_iter().enumerate() {
         let packet = Packet {

@@ -24,6 +24,10 @@ pub fn datagram(data: &[u8]) {
             assert!(body.payload.len() <= PAYLOAD_LEN_MAX);
             media.write(*body, &mut out);
         }
+        Ok(Datagram::Next(next, payload)) => {
+            assert!(payload.len() <= PAYLOAD_LEN_MAX);
+            next.write(payload, &mut out);
+        }
         Ok(Datagram::End(next)) => write_end(&mut out, *next),
         Ok(Datagram::Nack(nack)) => {
             let ranges: Vec<(u64, u64)> = nack.ranges().collect();
@@ -143,6 +147,10 @@ pub fn hop(mut data: &[u8]) {
                 let first = incoming.on_media(media, body, trip, now).is_some();
                 assert!(!first || incoming.on_media(media, body, trip, now).is_none(), "twice");
             }
+            Ok(Datagram::Next(next, payload)) => {
+                let first = incoming.on_next(next, payload, trip, now).is_some();
+                assert!(!first || incoming.on_next(next, payload, trip, now).is_none(), "twice");
+            }
             Ok(Datagram::Nack(nack)) => {
                 outgoing.on_nack(&nack, trip, now);
                 asked += 1;
@@ -150,6 +158,7 @@ pub fn hop(mut data: &[u8]) {
             Ok(Datagram::End(next)) => incoming.on_end(next, trip, now),
             Err(_) => {}
         }
+        while incoming.released().is_some() {}
         if let Some(ask) = incoming.poll(trip, now) {
             assert!(ask.len() <= 1_200 && matches!(read(&ask), Ok(Datagram::Nack(_))));
         }
@@ -184,8 +193,13 @@ pub fn flow(data: &[u8]) {
                     Err(_) => return,
                 }
             }
-        } else if let Ok(Datagram::Media(media, body)) = read(bytes) {
-            came.extend(incoming.on_media(media, body, trip, now));
+        } else {
+            came.extend(match read(bytes) {
+                Ok(Datagram::Media(media, body)) => incoming.on_media(media, body, trip, now),
+                Ok(Datagram::Next(next, payload)) => incoming.on_next(next, payload, trip, now),
+                _ => None,
+            });
+            came.extend(std::iter::from_fn(|| incoming.released()));
         }
         for arrived in came {
             let header = arrived.media;

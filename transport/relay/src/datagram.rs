@@ -1,18 +1,25 @@
-//! Datagrams of the hop: a media packet (or half of one), the request for numbers that did not come, and the word that nothing more was sent.
+//! Datagrams of the hop: a media packet (or half of one), one that goes on with a frame, the request for numbers that did not come, and the word that
+//! nothing more was sent.
 //!
 //! ```text
 //! media  type(1) flags(1) link_seq(3) track(varint) sent(2) age_ms(varint) budget(1) seq(4)
 //!        timestamp(4) [temporal(2)] [dts_offset(varint)] [descriptor_len(1) descriptor] payload
+//! next   type and back(1) link_seq(3) sent(1) payload
 //! NACK   type(1) highest(varint) { behind(varint) count(varint) } ...
 //! end    type(1) next(varint)
 //! ```
+//!
+//! The next packets of a frame say no more than what differs: the first of them is the media datagram whose number is `back` smaller, and so is its
+//! packet's number; of `sent` there are the low 8 bits. Who has not got that waits for it; what is sent again is a media datagram in any case.
+//!
+//! A datagram of media says whether another one follows at once: then nobody need say that it was the last, and a NACK may ask for the number behind it.
 //!
 //! A media datagram may say instead that packets of its track do not come, as a node left them out: from number `seq` on as many as its payload says,
 //! 4 bytes. Nobody waits for them.
 //!
 //! `link_seq` counts the datagrams of one hop, whatever they carry: it is what a NACK asks for, so that a hole made upstream is not asked for again
 //! downstream. Of a media datagram's number there are the low 24 bits: the receiver knows the rest ([`whole_number`]). The usual header of a packet that
-//! is younger than 64 ms has 18 bytes.
+//! is younger than 64 ms has 18 bytes, that of a frame's next packets 5.
 
 use bytes::Bytes;
 use media::{Temporal, payload::TEMPORAL_LAYERS_MAX};
@@ -45,6 +52,14 @@ const LAYER_MAX: u8 = (TEMPORAL_LAYERS_MAX as u8).saturating_sub(1);
 const TEMPORAL: u8 = 1 << 4;
 /// Beside the type of media: it stands for packets that do not come.
 const LEFT_OUT: u8 = 1 << 5;
+/// Beside the type of media: another datagram of media follows at once.
+const MORE: u8 = 1 << 6;
+/// The type of a frame's next packet; with [`MORE`], and with how far it is behind the first.
+const TYPE_NEXT: u8 = 1 << 7;
+/// Beside that: it is the last.
+const LAST: u8 = 1 << 5;
+/// So far behind the first at most: what waits when that one is lost.
+pub const BACK_MAX: u8 = 31;
 /// Packets that one datagram may say do not come: more than a GOP has.
 pub const LEFT_OUT_MAX: u32 = 1 << 16;
 
@@ -67,6 +82,14 @@ impl Flags {
     pub const FRESH_SOURCE: Flags = Flags(1 << 5);
     const DTS_OFFSET: u8 = 1 << 6;
     const DESCRIPTOR: u8 = 1 << 7;
+
+    /// What a frame's first packet has alone.
+    pub const OF_THE_FIRST: Flags = Flags::KEY.with(Flags::FRESH_SOURCE);
+
+    /// These, and none of `other`.
+    pub const fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
+    }
 
     /// Both.
     pub const fn with(self, other: Flags) -> Flags {
@@ -118,6 +141,8 @@ pub struct Media {
     pub temporal: Temporal,
     /// It is no packet: from `seq` on packets do not come, see [`left_out`].
     pub left_out: bool,
+    /// The next number was ready to leave as this one did.
+    pub more: bool,
 }
 
 /// A datagram that was read; it borrows the bytes.
@@ -125,10 +150,27 @@ pub struct Media {
 pub enum Datagram<'a> {
     /// Media.
     Media(Media, Body<'a>),
+    /// A frame's next packet, and its payload.
+    Next(Next, &'a [u8]),
     /// Numbers that did not come.
     Nack(Nack<'a>),
     /// The next datagram of media will have this number: what is missing below it was lost. Said when nothing follows soon, and as a heartbeat.
     End(u64),
+}
+
+/// The header of a frame's next packet: all else is as the media datagram said whose number is `back` smaller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Next {
+    /// As in [`Media`]; of one that was read its low 24 bits.
+    pub link_seq: u64,
+    /// How many numbers before it that was, and how many packets of the track: 1 to [`BACK_MAX`].
+    pub back: u8,
+    /// As in [`Media`], the low 8 bits: it left less than 64 ms after that did for the first time.
+    pub sent: u8,
+    /// The last packet of its frame.
+    pub last: bool,
+    /// As in [`Media`].
+    pub more: bool,
 }
 
 /// What a packet, or its half, carries.
@@ -143,7 +185,7 @@ pub struct Body<'a> {
 /// A NACK that was read: checked, and not unpacked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Nack<'a> {
-    /// The highest number the asker has.
+    /// The highest number the asker has. It may be the last that is asked for: the peer said that it follows, and it did not.
     pub highest: u64,
     ranges: &'a [u8],
 }
@@ -178,7 +220,8 @@ impl Media {
         };
         let temporal = (self.temporal != Temporal::default()).then_some(self.temporal);
         let left_out = if self.left_out { LEFT_OUT } else { 0 };
-        out.push(kind | left_out | temporal.map_or(0, |_| TEMPORAL));
+        let more = if self.more { MORE } else { 0 };
+        out.push(kind | left_out | more | temporal.map_or(0, |_| TEMPORAL));
         let dts = if self.dts_offset > 0 { Flags::DTS_OFFSET } else { 0 };
         let descriptor = u8::try_from(body.descriptor.len()).ok().filter(|len| *len > 0);
         out.push(self.flags.0 | dts | descriptor.map_or(0, |_| Flags::DESCRIPTOR));
@@ -242,8 +285,53 @@ impl Media {
             dts_offset: dts_offset as u32,
             temporal,
             left_out: kind & LEFT_OUT != 0,
+            more: kind & MORE != 0,
         };
         Some((media, descriptor))
+    }
+}
+
+impl Next {
+    /// Appends the datagram.
+    pub fn write(&self, payload: &[u8], out: &mut Vec<u8>) {
+        let last = if self.last { LAST } else { 0 };
+        let more = if self.more { MORE } else { 0 };
+        let [.., n0, n1, n2] = self.link_seq.to_be_bytes();
+        out.extend([TYPE_NEXT | last | more | (self.back & BACK_MAX), n0, n1, n2, self.sent]);
+        out.extend(payload);
+    }
+
+    fn read(kind: u8, rest: &[u8]) -> Result<Datagram<'_>, Error> {
+        let (&[n0, n1, n2, sent], payload) = rest.split_first_chunk().ok_or(Error::Short)?;
+        let back = kind & BACK_MAX;
+        if back == 0 {
+            return Err(Error::Type(kind));
+        }
+        if payload.len() > PAYLOAD_LEN_MAX {
+            return Err(Error::Long);
+        }
+        let link_seq = u32::from_be_bytes([0, n0, n1, n2]).into();
+        let next = Next { link_seq, back, sent, last: kind & LAST != 0, more: kind & MORE != 0 };
+        Ok(Datagram::Next(next, payload))
+    }
+
+    /// As a media datagram with its whole number, by the one it goes on with: no more is known of it.
+    pub fn media(&self, first: &Media) -> Media {
+        // One that was sent again says no more when it was sent before.
+        let later = self.sent.wrapping_sub(first.sent as u8);
+        let later = if first.flags.has(Flags::RETRANSMISSION) { 0 } else { u16::from(later) };
+        let own = Flags::OF_THE_FIRST.with(Flags::RETRANSMISSION).with(Flags::END_OF_FRAME);
+        let last = if self.last { Flags::END_OF_FRAME } else { Flags::default() };
+        let flags = first.flags.without(own).with(last);
+        Media {
+            flags,
+            link_seq: self.link_seq,
+            sent: first.sent.wrapping_add(later),
+            age_ms: first.age_ms.saturating_add(later / 4),
+            seq: first.seq.wrapping_add(self.back.into()),
+            more: self.more,
+            ..*first
+        }
     }
 }
 
@@ -339,8 +427,11 @@ fn next_range(highest: u64, rest: &mut &[u8]) -> Option<Result<(u64, u64), Error
 /// Reads a datagram of a peer.
 pub fn read(bytes: &[u8]) -> Result<Datagram<'_>, Error> {
     let (&kind, mut rest) = bytes.split_first().ok_or(Error::Short)?;
-    let plain = kind & (TEMPORAL | LEFT_OUT) == 0;
-    let part = match kind & !(TEMPORAL | LEFT_OUT) {
+    if kind & TYPE_NEXT != 0 {
+        return Next::read(kind, rest);
+    }
+    let plain = kind & (TEMPORAL | LEFT_OUT | MORE) == 0;
+    let part = match kind & !(TEMPORAL | LEFT_OUT | MORE) {
         TYPE_WHOLE => Part::Whole,
         TYPE_FIRST_HALF => Part::FirstHalf,
         TYPE_SECOND_HALF => Part::SecondHalf,
@@ -359,217 +450,4 @@ pub fn read(bytes: &[u8]) -> Result<Datagram<'_>, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn media() -> Media {
-        Media {
-            part: Part::Whole,
-            flags: Flags::KEY.with(Flags::END_OF_FRAME),
-            link_seq: 70_000,
-            track: 3,
-            sent: 258,
-            age_ms: 37,
-            budget_ms: 400,
-            seq: 0x0102_0304,
-            timestamp: 0xa0b0_c0d0,
-            dts_offset: 0,
-            temporal: Temporal::default(),
-            left_out: false,
-        }
-    }
-
-    #[test]
-    fn a_temporal_layer_is_two_bytes_more() {
-        let temporal = Temporal { id: 2, up_from: 1, up_to: 3 };
-        let (media, mut out) = (Media { temporal, ..media() }, Vec::new());
-        media.write(Body::default(), &mut out);
-        assert_eq!((out[0], &out[18..]), (TEMPORAL, &[0, 0b1100_1010][..]));
-        assert_eq!(read(&out), Ok(Datagram::Media(media, Body::default())));
-        assert_eq!(read(&out[..19]), Err(Error::Short));
-    }
-
-    #[test]
-    fn bytes_of_a_media_datagram() {
-        let mut out = Vec::new();
-        media().write(Body::default(), &mut out);
-        let head = [0, 3, 1, 0x11, 0x70, 3, 1, 2, 37, 40, 1, 2, 3, 4, 0xa0, 0xb0, 0xc0, 0xd0];
-        assert_eq!(out, head);
-        out.extend(b"payload");
-        let body = Body { descriptor: b"", payload: b"payload" };
-        assert_eq!(read(&out), Ok(Datagram::Media(media(), body)));
-        let described = Body { descriptor: &[0x80, 0, 1], ..body };
-        let mut out = Vec::new();
-        media().write(described, &mut out);
-        assert_eq!((out[1], &out[head.len()..]), (0x83, &b"\x03\x80\x00\x01payload"[..]));
-        assert_eq!(read(&out), Ok(Datagram::Media(media(), described)));
-        assert_eq!(read(&out[..head.len() + 3]), Err(Error::Short));
-        for len in 0..head.len() {
-            assert_eq!(read(&out[..len]), Err(Error::Short), "{len}");
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_the_header_is_as_near_as_can_be() {
-        let mut out = Vec::new();
-        let far = Media { link_seq: (5 << NUMBER_BITS) + 7, age_ms: u16::MAX, budget_ms: 401, ..media() };
-        far.write(Body::default(), &mut out);
-        let near = Media { link_seq: 7, age_ms: AGE_MS_MAX, budget_ms: 410, ..media() };
-        assert_eq!(read(&out), Ok(Datagram::Media(near, Body::default())));
-        let longest = Media { budget_ms: u16::MAX, ..media() };
-        out.clear();
-        longest.write(Body::default(), &mut out);
-        let Ok(Datagram::Media(read, _)) = read(&out) else { panic!() };
-        assert_eq!(read.budget_ms, 2_550);
-    }
-
-    #[test]
-    fn a_number_is_the_one_next_to_what_is_expected() {
-        let all = 1_u64 << NUMBER_BITS;
-        for next in [0, 1, 5, all / 2, all - 1, all, all + 3, 5 * all - 1, 5 * all, 9 * all + all / 2] {
-            for back in 0..1_000.min(next) {
-                assert_eq!(whole_number((next - back) % all, next), next - back, "{back} behind {next}");
-            }
-            for ahead in [0, 1, 1_000, 1_000_000] {
-                assert_eq!(whole_number((next + ahead) % all, next), next + ahead, "{ahead} from {next}");
-            }
-        }
-        assert!(whole_number(u64::MAX, varint::MAX) <= varint::MAX + all);
-    }
-
-    #[test]
-    fn bytes_of_a_nack() {
-        let mut out = Vec::new();
-        assert_eq!(write_nack(&mut out, 1_000, &[(900, 1), (998, 3)]), 2);
-        assert_eq!(out, [3, 0x43, 0xe8, 0x40, 100, 1, 2, 3]);
-        let Ok(Datagram::Nack(nack)) = read(&out) else { panic!() };
-        assert_eq!(nack.ranges().collect::<Vec<_>>(), [(900, 1), (998, 3)]);
-    }
-
-    #[test]
-    fn bytes_of_an_end() {
-        let mut out = Vec::new();
-        write_end(&mut out, 1_000);
-        assert_eq!(out, [4, 0x43, 0xe8]);
-        assert_eq!(read(&out), Ok(Datagram::End(1_000)));
-    }
-
-    #[test]
-    fn what_a_peer_may_not_ask_for() {
-        let nack = |highest: u64, ranges: &[(u64, u64)]| {
-            let mut out = vec![TYPE_NACK];
-            varint::write(&mut out, highest);
-            for (behind, count) in ranges {
-                varint::write(&mut out, *behind);
-                varint::write(&mut out, *count);
-            }
-            out
-        };
-        for bad in [
-            nack(10, &[]),
-            nack(10, &[(11, 1)]),
-            nack(10, &[(3, 0)]),
-            nack(10, &[(0, 2)]),
-            nack(10, &[(5, 3), (3, 1)]),
-            nack(10_000, &[(9_000, NACK_NUMBERS_MAX + 1)]),
-            nack(10_000, &[(9_000, NACK_NUMBERS_MAX), (10, 1)]),
-            nack(10_000, &(0..=NACK_RANGES_MAX as u64).map(|n| (5_000 - n * 2, 1)).collect::<Vec<_>>()),
-            nack(u64::MAX, &[(0, u64::MAX)]),
-        ] {
-            assert_eq!(read(&bad), Err(Error::Nack), "{bad:?}");
-        }
-        assert_eq!(read(&nack(10, &[(5, 1)])[..3]), Err(Error::Short));
-        let most: Vec<_> = (0..NACK_RANGES_MAX as u64).map(|n| (5_000 - n * 2, 1)).collect();
-        assert!(read(&nack(10_000, &most)).is_ok());
-    }
-
-    #[test]
-    fn unknown_types_and_lengths_are_refused() {
-        assert_eq!(read(&[]), Err(Error::Short));
-        assert_eq!(read(&[5, 0]), Err(Error::Type(5)));
-        assert_eq!(read(&[4]), Err(Error::Short));
-        let mut out = Vec::new();
-        media().write(Body::default(), &mut out);
-        out.resize(out.len() + PAYLOAD_LEN_MAX, 0);
-        assert!(read(&out).is_ok());
-        out.push(0);
-        assert_eq!(read(&out), Err(Error::Long));
-    }
-
-    #[test]
-    fn a_nack_writes_no_more_than_may_be_asked() {
-        let ranges: Vec<(u64, u64)> = (0..200).map(|n| (n * 100, 40)).collect();
-        let mut out = Vec::new();
-        assert_eq!(write_nack(&mut out, 100_000, &ranges), NACK_NUMBERS_MAX as usize / 40);
-        assert!(read(&out).is_ok() && out.len() < 1_100);
-    }
-
-    fn any_media() -> impl Strategy<Value = Media> {
-        let part = prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf)];
-        let times = (any::<u16>(), 0..=AGE_MS_MAX, any::<u8>());
-        let numbers = (0..1_u64 << NUMBER_BITS, 0..=varint::MAX, times, any::<(u32, u32, u32)>());
-        let layers = (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>());
-        (part, 0..Flags::DTS_OFFSET, numbers, layers).prop_map(
-            |(
-                part,
-                flags,
-                (link_seq, track, (sent, age_ms, budget), rest),
-                (id, up_from, up_to, left_out),
-            )| {
-                let (seq, timestamp, dts_offset) = rest;
-                let budget_ms = u16::from(budget) * BUDGET_UNIT_MS;
-                Media {
-                    part,
-                    flags: Flags(flags),
-                    link_seq,
-                    track,
-                    sent,
-                    age_ms,
-                    budget_ms,
-                    seq,
-                    timestamp,
-                    dts_offset,
-                    temporal: Temporal { id, up_from, up_to },
-                    left_out,
-                }
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn media_round_trips(
-            media in any_media(),
-            payload in prop::collection::vec(any::<u8>(), 0..64),
-            descriptor in prop::collection::vec(any::<u8>(), 0..256),
-        ) {
-            let body = Body { descriptor: &descriptor, payload: &payload };
-            let mut out = Vec::new();
-            media.write(body, &mut out);
-            prop_assert_eq!(read(&out), Ok(Datagram::Media(media, body)));
-        }
-
-        #[test]
-        fn nacks_round_trip(steps in prop::collection::vec((1_u64..200, 1_u64..16), 1..60), start in 0_u64..1 << 40) {
-            let mut next = start;
-            let ranges: Vec<(u64, u64)> = steps.iter().map(|(gap, count)| {
-                let first = next + gap;
-                next = first + count;
-                (first, *count)
-            }).collect();
-            let mut out = Vec::new();
-            prop_assert_eq!(write_nack(&mut out, next, &ranges), ranges.len());
-            let Ok(Datagram::Nack(nack)) = read(&out) else { panic!() };
-            prop_assert_eq!(nack.ranges().collect::<Vec<_>>(), ranges);
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            if let Ok(Datagram::Nack(nack)) = read(&bytes) {
-                let asked: u64 = nack.ranges().map(|(_, count)| count).sum();
-                prop_assert!(asked > 0 && asked <= NACK_NUMBERS_MAX);
-            }
-        }
-    }
-}
+mod tests;

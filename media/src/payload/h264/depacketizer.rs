@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{FU_A, STAP_A};
+use super::{FILLED, FU_A, STAP_A};
 use crate::h264::{self, FRAME_LEN_MAX, SliceStart, avcc_nals, nal, nal_ref_idc, nal_type};
 use crate::{Codec, Packet, Time, TrackConfig, VideoConfig};
 
@@ -85,6 +85,8 @@ pub struct Depacketizer {
     /// The sets of the configuration last given out.
     active: Sets,
     frame_len_last: usize,
+    /// Packets of several payloads are read.
+    filled: bool,
     counts: Counts,
 }
 
@@ -121,8 +123,14 @@ impl Depacketizer {
             pending: Sets::default(),
             active: Sets::default(),
             frame_len_last: FRAME_LEN_FIRST,
+            filled: false,
             counts: Counts::default(),
         }
+    }
+
+    /// The same of packets that [`super::fill`] made.
+    pub fn of_filled() -> Depacketizer {
+        Depacketizer { filled: true, ..Depacketizer::new() }
     }
 
     /// Takes the next packet and gives the oldest complete frame. A frame ends with the marker or where the timestamp changes;
@@ -223,11 +231,17 @@ impl Depacketizer {
             frame.referenced |= nal_ref_idc(payload) != 0;
             return Ok(());
         }
-        let result = match nal_type(payload) {
+        let mut put = |payload: &[u8]| match nal_type(payload) {
             1..=23 => frame.put_nal(payload, &mut self.pending),
             STAP_A => frame.put_stap_a(payload, &mut self.pending),
             FU_A => frame.put_fu_a(payload, &mut self.pending),
             kind => Err(Error::Kind(kind)),
+        };
+        let result = match payload.split_first() {
+            Some((header, payloads)) if self.filled && header & 0x1F == FILLED => {
+                avcc_nals(payloads, 2).try_for_each(|one| put(one?))
+            }
+            _ => put(payload),
         };
         frame.broken |= result.is_err();
         result

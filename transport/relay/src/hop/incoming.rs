@@ -6,9 +6,11 @@ use bytes::{Bytes, BytesMut};
 use media::Time;
 
 use super::answers::Answers;
+use super::firsts::Firsts;
 use super::{RoundTrip, SENT_UNIT_US};
 use crate::datagram::{
-    Body, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, PAYLOAD_LEN_MAX, Part, whole_number, write_nack,
+    Body, Flags, Media, NACK_NUMBERS_MAX, NACK_RANGES_MAX, Next, PAYLOAD_LEN_MAX, Part, whole_number,
+    write_nack,
 };
 
 /// Numbers that are missing at one time. More is no loss that repair helps against: the oldest are given up.
@@ -19,6 +21,9 @@ const KNOWN: u64 = 1 << 14;
 const HALVES_MAX: usize = 512;
 /// A hole is a loss and no packet out of order after so long at least.
 const REORDER_US_MIN: i64 = 1_000;
+/// Where packets are late by that, waiting for them costs a quarter of a round trip at most, or this where that is less: asking for each in vain costs the
+/// link twice what it carries.
+const REORDER_US_MAX: i64 = 25_000;
 /// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: who is a little late is asked for in vain, who
 /// is waited for too long is late for viewers.
 const LATER_PART: i64 = 1;
@@ -29,6 +34,11 @@ const DELAY_STEP_US: i64 = 1_000;
 const DELAY_DOWN_PART: i64 = 150;
 /// Of use for so long, until something came: what a live viewer has.
 const LEFT_US: i64 = 400_000;
+/// What was announced and did not come for so long, and what a packet out of order may take, is asked for: the pacer may hold it up. Twice as long, up to
+/// that of a frame, when it came after all, and less again by this part with each that comes in time.
+const TAIL_US: i64 = 4_000;
+const TAIL_US_MAX: i64 = 32_000;
+const TAIL_DOWN_PART: i64 = 512;
 /// Halved in so long.
 const FORGET_US: i64 = 10_000_000;
 
@@ -101,8 +111,15 @@ pub struct Incoming {
     /// Whether the [`KNOWN`] numbers before `next` came, newest last.
     known: VecDeque<bool>,
     missing: BTreeMap<u64, Missing>,
+    /// When to ask for `next`, which was announced, and when it was asked for: once, for it may not have left.
+    tail_due: Option<Time>,
+    tail_asked: Option<Time>,
+    tail_us: i64,
     answers: Answers,
     halves: BTreeMap<u64, Half>,
+    firsts: Firsts,
+    /// Packets that had waited for the first of their frame.
+    released: VecDeque<Arrived>,
     /// How late the latest but a few of what came out of order were, fading; of a new link what it may cost to wait.
     lateness_us: Option<i64>,
     faded: Option<Time>,
@@ -130,8 +147,13 @@ impl Incoming {
             next: 0,
             known: VecDeque::new(),
             missing: BTreeMap::new(),
+            tail_due: None,
+            tail_asked: None,
+            tail_us: TAIL_US,
             answers: Answers::default(),
             halves: BTreeMap::new(),
+            firsts: Firsts::default(),
+            released: VecDeque::new(),
             lateness_us: None,
             faded: None,
             last: 0,
@@ -149,12 +171,17 @@ impl Incoming {
 
     /// How long a hole may be a packet out of order, in microseconds.
     pub fn reorder_us(&self, trip: RoundTrip) -> i64 {
-        // A quarter of a round trip is what waiting may cost.
-        let most = (trip.smoothed_us / 4).max(REORDER_US_MIN);
+        let most = (trip.smoothed_us / 4).max(REORDER_US_MAX);
         self.lateness_us.unwrap_or(trip.smoothed_us / 8).clamp(REORDER_US_MIN, most)
     }
 
-    /// Takes a datagram of media: the packet, if it is new and whole now.
+    /// The same of what left no later than what came last: it will not take longer than the longest usual.
+    fn hole_us(&self, trip: RoundTrip) -> i64 {
+        let still_us = self.long_delay_us.map_or(i64::MAX, |long| long.saturating_sub(self.delay_us));
+        self.reorder_us(trip).min(still_us.max(REORDER_US_MIN))
+    }
+
+    /// Takes a datagram of media: the packet, if it is new and whole now. Others may have waited for it: see [`Self::released`].
     pub fn on_media(&mut self, media: Media, body: Body<'_>, trip: RoundTrip, now: Time) -> Option<Arrived> {
         let media = Media { link_seq: whole_number(media.link_seq, self.next), ..media };
         let half_trip_us = trip.smoothed_us / 2;
@@ -163,11 +190,18 @@ impl Incoming {
             self.left_us = i64::from(media.budget_ms).saturating_mul(1_000).saturating_sub(age_us);
         }
         self.measure(media.sent, now);
-        if !self.is_new(&media, trip, now) {
+        let again = media.flags.has(Flags::RETRANSMISSION);
+        if !self.is_new(media.link_seq, again, media.more, trip, now) {
             self.stats.duplicates = self.stats.duplicates.saturating_add(1);
             return None;
         }
         self.stats.received = self.stats.received.saturating_add(1);
+        // They came into the cluster together.
+        let release = |(next, payload): (Next, Bytes)| {
+            let media = next.media(&media);
+            Arrived { media, age_us, descriptor: Bytes::new(), payload }
+        };
+        self.released.extend(self.firsts.came(&media).into_iter().map(release));
         let half = Half {
             media,
             descriptor: Bytes::copy_from_slice(body.descriptor),
@@ -181,8 +215,44 @@ impl Incoming {
         Some(Arrived { media, age_us, descriptor, payload })
     }
 
+    /// Takes a frame's next packet, if it is new and the datagram that it goes on with is there; else it waits for that.
+    pub fn on_next(&mut self, next: Next, payload: &[u8], trip: RoundTrip, now: Time) -> Option<Arrived> {
+        let next = Next { link_seq: whole_number(next.link_seq, self.next), ..next };
+        self.measure_low(next.sent, now);
+        if !self.is_new(next.link_seq, false, next.more, trip, now) {
+            self.stats.duplicates = self.stats.duplicates.saturating_add(1);
+            return None;
+        }
+        self.stats.received = self.stats.received.saturating_add(1);
+        let payload = Bytes::copy_from_slice(payload);
+        let Some(media) = self.firsts.media(&next) else {
+            let is_lost = self.firsts.wait(next, payload);
+            self.stats.lost = self.stats.lost.saturating_add(is_lost.into());
+            return None;
+        };
+        let age_us = i64::from(media.age_ms).saturating_mul(1_000).saturating_add(trip.smoothed_us / 2);
+        Some(Arrived { media, age_us, descriptor: Bytes::new(), payload })
+    }
+
+    /// A packet that waited for what came last, the oldest first.
+    pub fn released(&mut self) -> Option<Arrived> {
+        self.released.pop_front()
+    }
+
     fn measure(&mut self, sent: u16, now: Time) {
-        let took = ((now.us() / SENT_UNIT_US) as u16).wrapping_sub(sent);
+        self.took(((now.us() / SENT_UNIT_US) as u16).wrapping_sub(sent));
+    }
+
+    /// The same by the low bits: what is nearest to the one before.
+    fn measure_low(&mut self, sent: u8, now: Time) {
+        let took = ((now.us() / SENT_UNIT_US) as u8).wrapping_sub(sent);
+        let more = took.wrapping_sub(self.last as u8).cast_signed();
+        if self.long_delay_us.is_some() {
+            self.took(self.last.wrapping_add_signed(more.into()));
+        }
+    }
+
+    fn took(&mut self, took: u16) {
         // From one to the next: clocks that drift apart for days take the sum as far as they like.
         let more = took.wrapping_sub(self.last).cast_signed();
         self.last = took;
@@ -216,11 +286,19 @@ impl Incoming {
     }
 
     /// Whether the number did not come before; what is missing before it is noted.
-    fn is_new(&mut self, media: &Media, trip: RoundTrip, now: Time) -> bool {
-        let number = media.link_seq;
+    fn is_new(&mut self, number: u64, again: bool, more: bool, trip: RoundTrip, now: Time) -> bool {
         let next = self.next;
         if number >= next {
+            let usual_us = if number == next && !again && self.tail_asked.is_some() {
+                self.tail_us.saturating_mul(2)
+            } else {
+                self.tail_us.saturating_sub(self.tail_us / TAIL_DOWN_PART)
+            };
+            self.tail_us = usual_us.clamp(TAIL_US, TAIL_US_MAX);
             self.advance(next, number.saturating_add(1), trip, now);
+            let wait_us = self.hole_us(trip).saturating_add(self.tail_us);
+            self.tail_due = more.then(|| now.plus_us(wait_us));
+            self.stats.repaired = self.stats.repaired.saturating_add(again.into());
             if let Some(last) = self.known.back_mut() {
                 *last = true;
             }
@@ -232,7 +310,7 @@ impl Incoming {
         let Some(came) = came.filter(|came| !**came) else { return false };
         *came = true;
         let missing = self.missing.remove(&number);
-        if media.flags.has(crate::datagram::Flags::RETRANSMISSION) {
+        if again {
             self.stats.repaired = self.stats.repaired.saturating_add(1);
             if let Some(after_us) = missing.and_then(|missing| missing.answered_us(trip, now)) {
                 self.answers.came(after_us);
@@ -251,15 +329,14 @@ impl Incoming {
 
     /// The peer's next number is `next`: what is missing before it was sent.
     pub fn on_end(&mut self, next: u64, trip: RoundTrip, now: Time) {
-        if next > self.next {
+        if next >= self.next {
+            self.tail_due = None;
             self.advance(self.next, next, trip, now);
         }
     }
 
     fn advance(&mut self, from: u64, next: u64, trip: RoundTrip, now: Time) {
-        // What is missing left before what tells so, and will not take longer than the longest usual.
-        let still_us = self.long_delay_us.map_or(i64::MAX, |long| long.saturating_sub(self.delay_us));
-        let due = now.plus_us(self.reorder_us(trip).min(still_us.max(REORDER_US_MIN)));
+        let due = now.plus_us(self.hole_us(trip));
         let end = now.plus_us(self.left_us.max(0));
         for number in from.max(next.saturating_sub(KNOWN))..next {
             if self.known.len() as u64 == KNOWN {
@@ -270,6 +347,13 @@ impl Incoming {
                 self.missing.insert(number, Missing { since: now, due, asked: [None; 2], end });
             }
         }
+        // It was announced: the answer is on its way.
+        if let Some(asked) = self.tail_asked.take()
+            && let Some(missing) = self.missing.get_mut(&from)
+        {
+            missing.due = asked.plus_us(self.answers.longest_us(trip));
+            missing.asked = [Some(asked), None];
+        }
         self.next = next;
         while self.missing.len() > MISSING_MAX.saturating_add(1) {
             self.missing.pop_first();
@@ -279,7 +363,7 @@ impl Incoming {
 
     /// When to ask, or to give up.
     pub fn deadline(&self) -> Option<Time> {
-        self.missing.values().map(|missing| missing.due.min(missing.end)).min()
+        self.missing.values().map(|missing| missing.due.min(missing.end)).chain(self.tail_due).min()
     }
 
     /// The request for what is due, to be sent at once; `None` when nothing is.
@@ -315,12 +399,19 @@ impl Incoming {
             true
         });
         self.stats.lost = self.stats.lost.saturating_add(lost);
+        let mut highest = self.next.saturating_sub(1);
+        if self.tail_due.is_some_and(|due| due <= now) && ranges.len() < NACK_RANGES_MAX {
+            (self.tail_due, self.tail_asked) = (None, Some(now));
+            highest = self.next;
+            ranges.push((highest, 1));
+            numbers = numbers.saturating_add(1);
+        }
         if ranges.is_empty() {
             return None;
         }
         self.stats.asked = self.stats.asked.saturating_add(numbers);
         let mut out = Vec::new();
-        write_nack(&mut out, self.next.saturating_sub(1), &ranges);
+        write_nack(&mut out, highest, &ranges);
         Some(out)
     }
 
@@ -334,7 +425,6 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datagram::Flags;
 
     const TRIP: RoundTrip = RoundTrip { min_us: 100_000, smoothed_us: 100_000, deviation_us: 1_000 };
 
@@ -352,6 +442,7 @@ mod tests {
             dts_offset: 0,
             temporal: Default::default(),
             left_out: false,
+            more: false,
         }
     }
 
@@ -386,6 +477,36 @@ mod tests {
         let mut incoming = Incoming::new();
         incoming.on_end(1, TRIP, Time(1_000));
         assert!(incoming.poll(TRIP, Time(20_000)).is_some());
+    }
+
+    #[test]
+    fn what_was_announced_is_asked_for_once_when_it_does_not_follow() {
+        let mut incoming = Incoming::new();
+        let announces = |number: u64| Media { more: true, ..media(number, 0, 0) };
+        take(&mut incoming, announces(0), b"p", Time::ZERO);
+        let at = asks(&mut incoming, TRIP, 0);
+        assert_eq!(at, [5]);
+        // It is there, sent again: nothing else is missing.
+        let again = Media { flags: Flags::RETRANSMISSION, ..media(1, 0, 0) };
+        assert!(take(&mut incoming, again, b"p", Time::from_ms(500)).is_some());
+        assert_eq!((asks(&mut incoming, TRIP, 500).len(), incoming.stats().repaired), (0, 1));
+        take(&mut incoming, announces(2), b"p", Time::from_ms(1_000));
+        take(&mut incoming, media(3, 0, 0), b"p", Time::from_ms(1_001));
+        assert_eq!(asks(&mut incoming, TRIP, 1_000).len(), 0, "it followed");
+        take(&mut incoming, announces(4), b"p", Time::from_ms(2_000));
+        incoming.on_end(5, TRIP, Time::from_ms(2_001));
+        assert_eq!(asks(&mut incoming, TRIP, 2_000).len(), 0, "it never left");
+        // What comes after all is waited for longer from then on, up to what a frame is apart.
+        let mut number = 5;
+        let waits = [5, 9, 17, 33, 33].map(|wait| {
+            let from = 2_000 + number as i64 * 100;
+            take(&mut incoming, announces(number), b"p", Time::from_ms(from));
+            let at = asks(&mut incoming, TRIP, from);
+            take(&mut incoming, media(number + 1, 0, 0), b"p", Time::from_ms(from + 90));
+            number += 2;
+            (at[0], wait)
+        });
+        assert!(waits.iter().all(|(waited, wait)| waited == wait), "{waits:?}");
     }
 
     /// What is asked for, and when in milliseconds, of a number that never comes.
@@ -445,6 +566,62 @@ mod tests {
         assert!(take(&mut incoming, again, b"p", Time(210_000)).is_some());
         incoming.on_end(4, TRIP, Time(211_000));
         assert!(incoming.poll(TRIP, Time(240_000)).is_some(), "it has 400 ms");
+    }
+
+    #[test]
+    fn a_frames_next_packets_wait_for_the_first_and_are_as_old_as_they_are() {
+        let mut incoming = Incoming::new();
+        let first = |number: u64| Media { seq: 90 + number as u32, ..media(number, 0, 10) };
+        let next =
+            |link_seq: u64, back: u8| Next { link_seq, back, sent: 8, last: back == 2, more: back == 1 };
+        let on_next = |incoming: &mut Incoming, next: Next, ms: i64| {
+            incoming.on_next(next, b"n", TRIP, Time::from_ms(ms))
+        };
+        assert!(take(&mut incoming, first(0), b"p", Time::from_ms(50)).is_some());
+        let came = on_next(&mut incoming, next(1, 1), 52).expect("its first is there");
+        assert_eq!((came.media.seq, came.age_us, came.media.track), (91, 62_000, 1));
+        assert!(!came.media.flags.has(Flags::END_OF_FRAME));
+        assert!(on_next(&mut incoming, next(1, 1), 52).is_none() && incoming.stats().duplicates == 1);
+        // 3 is lost: what goes on with it waits for it, and not to be asked for.
+        assert!(on_next(&mut incoming, next(2, 2), 53).is_some());
+        assert!(on_next(&mut incoming, next(4, 1), 60).is_none());
+        assert!(on_next(&mut incoming, next(5, 2), 61).is_none());
+        assert!(incoming.released().is_none());
+        let nack = incoming.poll(TRIP, Time::from_ms(90)).expect("it is missing");
+        let Ok(crate::datagram::Datagram::Nack(nack)) = crate::datagram::read(&nack) else { panic!() };
+        assert_eq!(nack.ranges().collect::<Vec<_>>(), [(3, 1)]);
+        let again = Media { flags: Flags::RETRANSMISSION, sent: 400, age_ms: 110, ..first(3) };
+        assert!(take(&mut incoming, again, b"p", Time::from_ms(160)).is_some());
+        let came: Vec<Arrived> = std::iter::from_fn(|| incoming.released()).collect();
+        let what = |it: &Arrived| (it.media.seq, it.age_us, it.media.flags.has(Flags::END_OF_FRAME));
+        // As old as the first.
+        assert_eq!(came.iter().map(what).collect::<Vec<_>>(), [(94, 160_000, false), (95, 160_000, true)]);
+        assert_eq!(incoming.stats().received, 6);
+    }
+
+    #[test]
+    fn packets_whose_first_never_comes_are_given_up_when_others_wait() {
+        let mut incoming = Incoming::new();
+        for number in 1..=2_000_u64 {
+            let next = Next { link_seq: number, back: 1, sent: 0, last: false, more: false };
+            assert!(incoming.on_next(next, b"n", TRIP, Time::from_ms(1)).is_none());
+        }
+        assert_eq!(incoming.stats().lost, 2_000 - 1_024);
+        // A half, a word, and a frame's last packet are no first ones.
+        for (at, no) in [
+            Media { part: Part::FirstHalf, ..media(1_999, 0, 0) },
+            Media { left_out: true, ..media(1_999, 0, 0) },
+            Media { flags: Flags::END_OF_FRAME, ..media(1_999, 0, 0) },
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut incoming = Incoming::new();
+            let next = Next { link_seq: 2_000, back: 1, sent: 0, last: false, more: false };
+            incoming.on_next(next, b"n", TRIP, Time::from_ms(1));
+            take(&mut incoming, no, b"p", Time::from_ms(2));
+            assert!(incoming.released().is_none(), "{at}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A track on the link: which of its frames are taken, and what the peer is to be told of those that are not.
 
-use super::outgoing::Outbound;
+use super::outbound::Outbound;
 use crate::datagram::{Flags, LEFT_OUT_MAX};
 
 /// A track on the link.
@@ -83,7 +83,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::datagram::{Datagram, left_out, left_out_count, read};
-    use crate::hop::{Class, Outgoing, Pushed};
+    use crate::hop::{Arrived, Class, Incoming, Outgoing, Pushed, RoundTrip};
 
     pub(in crate::hop) fn packet(frame: u32, class: Class, flags: Flags, ingest: Time) -> Outbound {
         Outbound {
@@ -193,10 +193,17 @@ pub(super) mod tests {
             let frame = Outbound { seq, ..packet(seq / 2, Class::Video, flags, Time::from_ms(ms)) };
             out.push(frame, Time::from_ms(ms))
         };
-        let sent = |out: &mut Outgoing, ms: i64| {
-            let datagram = out.poll(1_200, Time::from_ms(ms))?;
-            let Ok(Datagram::Media(media, body)) = read(&datagram) else { unreachable!("it is media") };
-            Some((media.seq, if media.left_out { left_out_count(body.payload).unwrap() } else { 0 }))
+        let (mut incoming, trip) = (Incoming::new(), RoundTrip::default());
+        let mut sent = |out: &mut Outgoing, ms: i64| {
+            let now = Time::from_ms(ms);
+            let datagram = out.poll(1_200, now)?;
+            let came = match read(&datagram) {
+                Ok(Datagram::Media(media, body)) => incoming.on_media(media, body, trip, now),
+                Ok(Datagram::Next(next, payload)) => incoming.on_next(next, payload, trip, now),
+                _ => unreachable!("it is media"),
+            };
+            let Arrived { media, payload, .. } = came.expect("none is lost");
+            Some((media.seq, if media.left_out { left_out_count(&payload).unwrap() } else { 0 }))
         };
         for seq in 0..20 {
             let flags = if seq == 0 { Flags::KEY } else { Flags::default() };

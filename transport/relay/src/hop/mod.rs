@@ -1,14 +1,17 @@
 //! One hop: both ends of a link between two nodes.
 
 mod answers;
+mod firsts;
 mod incoming;
 mod lane;
+mod outbound;
 mod outgoing;
 mod spare;
 mod window;
 
 pub use incoming::{Arrived, Incoming, IncomingStats};
-pub use outgoing::{Class, Outbound, Outgoing, OutgoingStats, Pushed};
+pub use outbound::{Class, Outbound};
+pub use outgoing::{Outgoing, OutgoingStats, Pushed};
 pub use spare::{Seen, Spare};
 pub use window::{Demand, LiveWindow};
 

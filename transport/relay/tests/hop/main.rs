@@ -58,21 +58,21 @@ fn frames_are_late_by_a_round_trip_at_two_percent_loss() {
 fn five_percent_loss() {
     let (all, p99, wire) = runs("5 %", Cell::new(path(random(50))));
     assert!(all.iter().all(|it| it.share() >= 0.998));
-    assert!(p99 <= 275.0 && wire <= 1.12, "{p99} {wire}");
+    assert!(p99 <= 275.0 && wire <= 1.107, "{p99} {wire}");
 }
 
 #[test]
 fn without_loss_a_key_frame_is_late_by_a_third_of_a_frame_and_others_not_at_all() {
     let (all, p99, wire) = runs("0 %", Cell::new(path(Loss::None)));
     assert!(all.iter().all(|it| it.p(95) <= 51.0 && it.duplicates == 0.0));
-    assert!(p99 <= 63.0 && wire <= 1.08, "{p99} {wire}");
+    assert!(p99 <= 63.0 && wire <= 1.05, "{p99} {wire}");
 }
 
 #[test]
 fn bursts() {
     let (_, p99, wire) =
         runs("2 % in bursts", Cell::new(path(Loss::Bursts { per_mille: 20, mean_packets: 8 })));
-    assert!(p99 <= 280.0 && wire <= 1.15);
+    assert!(p99 <= 175.0 && wire <= 1.08, "{p99} {wire}");
 }
 
 #[test]
@@ -80,7 +80,14 @@ fn what_is_out_of_order_is_not_asked_for() {
     let config = Config { jitter_us: 20_000, reorder: true, delay_us: 40_000, ..path(random(10)) };
     let (all, p99, wire) = runs("+-10 ms, 1 %", Cell::new(config));
     assert!(all.iter().all(|it| it.duplicates < 0.03));
-    assert!(p99 <= 178.0 && wire <= 1.095, "{p99} {wire}");
+    assert!(p99 <= 175.0 && wire <= 1.08, "{p99} {wire}");
+}
+
+#[test]
+fn what_is_out_of_order_on_a_short_path_is_not_asked_for_either() {
+    let config = Config { jitter_us: 20_000, reorder: true, delay_us: 1_000, ..path(random(10)) };
+    let (all, _, wire) = runs("+-10 ms, RTT 20 ms, 1 %", Cell::new(config));
+    assert!(all.iter().all(|it| it.duplicates < 0.08) && wire <= 1.1, "{wire}");
 }
 
 #[test]

@@ -77,9 +77,13 @@ impl Hop {
                 Datagram::Media(media, body) => {
                     arrived.extend(self.incoming.on_media(media, body, back.trip, now))
                 }
+                Datagram::Next(next, payload) => {
+                    arrived.extend(self.incoming.on_next(next, payload, back.trip, now))
+                }
                 Datagram::End(next) => self.incoming.on_end(next, back.trip, now),
                 Datagram::Nack(_) => unreachable!("goes the other way"),
             }
+            arrived.extend(std::iter::from_fn(|| self.incoming.released()));
         }
         if let Some(ask) = self.incoming.poll(back.trip, now) {
             self.answers.ask(ask);

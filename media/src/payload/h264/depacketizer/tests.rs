@@ -4,7 +4,7 @@ use super::*;
 use crate::Frame;
 use crate::h264::vectors::*;
 use crate::payload::Temporal;
-use crate::payload::h264::packetize;
+use crate::payload::h264::{fill, packetize};
 
 /// A track whose packets the test lays out by hand.
 struct Track {
@@ -281,6 +281,7 @@ proptest! {
             (0_u8..8, any::<bool>(), prop::collection::vec(0_usize..700, 1..4)), 1..30),
         len_max in 64_usize..400,
         lost in prop::collection::vec(0_usize..200, 0..6),
+        filled in any::<bool>(),
     ) {
         let config = VideoConfig::from_parameter_sets(bytes(SPS_MAIN_QCIF), bytes(PPS_MAIN)).unwrap();
         let config = Arc::new(TrackConfig::H264(config));
@@ -290,17 +291,18 @@ proptest! {
             .map(|(index, (kind, b, slices))| frame(&config, index, index == 0 || *kind == 0, *b, slices))
             .collect();
 
-        let mut depacketizer = Depacketizer::new();
+        let mut depacketizer = if filled { Depacketizer::of_filled() } else { Depacketizer::new() };
         let mut units = Vec::new();
         let mut frames_hurt = std::collections::BTreeSet::new();
         let mut seq = 0;
         for (index, frame) in frames.iter().enumerate() {
             let mut payloads = Vec::new();
-            packetize(frame, len_max, &mut payloads);
+            let cut = if filled { fill } else { packetize };
+            cut(frame, len_max, &mut payloads);
             prop_assert_eq!(payloads.iter().filter(|payload| payload.marker).count(), 1);
             for payload in payloads {
                 prop_assert!(payload.bytes.len() <= len_max);
-                let key_start = crate::payload::key_start(Codec::H264, &payload.bytes);
+                let key_start = filled || crate::payload::key_start(Codec::H264, &payload.bytes);
                 prop_assert!(key_start || !payload.key_start);
                 seq += 1;
                 if lost.contains(&seq) {
