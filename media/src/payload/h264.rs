@@ -41,8 +41,8 @@ pub fn fill(frame: &Frame, payload_len_max: usize, out: &mut Vec<RtpPayload>) {
 fn cut(frame: &Frame, payload_len_max: usize, fills: bool, out: &mut Vec<RtpPayload>) {
     let TrackConfig::H264(config) = &*frame.config else { return };
     let len_max = payload_len_max.max(PAYLOAD_LEN_MIN);
-    let (first, mut done) = (out.len(), out.len());
-    let mut filling = Filling::new(len_max);
+    let first = out.len();
+    let mut filling = fills.then(|| Filling::new(len_max));
     let mut nals = avcc_nals(&frame.data, 4).map_while(Result::ok).filter(|nal| !nal.is_empty()).peekable();
     if nals.peek().is_none() {
         return;
@@ -51,17 +51,12 @@ fn cut(frame: &Frame, payload_len_max: usize, fills: bool, out: &mut Vec<RtpPayl
         put_parameter_sets(config, len_max, out);
     }
     for nal in nals {
-        // What was put before it comes into the packet first.
-        for payload in out.get(done..).unwrap_or(&[]) {
-            filling.put(payload.bytes.len());
-        }
-        done = out.len();
-        let first_max = if fills { filling.fragment_len() } else { len_max };
+        let first_max = filling.as_mut().map_or(len_max, |filling| filling.take(out.drain(first..)));
         put_nal(&frame.data.slice_ref(nal), first_max, len_max, out);
     }
-    if fills {
-        let payloads = out.split_off(first);
-        fill::join(payloads, Filling::new(len_max), out);
+    if let Some(mut filling) = filling {
+        filling.take(out.drain(first..));
+        filling.end(out);
     }
     if let Some(payload) = out.get_mut(first) {
         payload.key_start = frame.key;

@@ -238,7 +238,7 @@ impl Depacketizer {
             kind => Err(Error::Kind(kind)),
         };
         let result = match payload.split_first() {
-            Some((header, payloads)) if self.filled && header & 0x1F == FILLED => {
+            Some((_, payloads)) if self.filled && nal_type(payload) == FILLED => {
                 avcc_nals(payloads, 2).try_for_each(|one| put(one?))
             }
             _ => put(payload),

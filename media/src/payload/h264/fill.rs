@@ -15,61 +15,55 @@ const LENGTH_LEN: usize = 2;
 /// A NAL unit in fragments begins in the packet before where that has so much room: less would cost more in headers than it saves.
 const ROOM_MIN: usize = 128;
 
-/// A packet of at most so many bytes that is being filled: of how many it is by now, 0 when nothing is in it.
-#[derive(Clone, Copy)]
+/// A frame's packets of at most so many bytes: those that are full, and the one that is being filled.
 pub(super) struct Filling {
     len_max: usize,
+    packets: Vec<RtpPayload>,
+    together: Vec<RtpPayload>,
+    /// Of the one that is being filled, 0 when nothing is in it.
     len: usize,
 }
 
 impl Filling {
     pub(super) fn new(len_max: usize) -> Filling {
-        Filling { len_max, len: 0 }
+        Filling { len_max, packets: Vec::new(), together: Vec::new(), len: 0 }
     }
 
-    /// How long the first fragment of a NAL unit is to be that needs some.
-    pub(super) fn fragment_len(&self) -> usize {
+    /// Takes the payloads that are next. How long the first fragment of a NAL unit behind them is to be, if that needs some.
+    pub(super) fn take(&mut self, payloads: impl Iterator<Item = RtpPayload>) -> usize {
+        for payload in payloads {
+            let len = LENGTH_LEN.saturating_add(payload.bytes.len());
+            if self.len.saturating_add(len) > self.len_max {
+                self.finish();
+            }
+            self.len = self.len.max(HEADER_LEN).saturating_add(len);
+            self.together.push(payload);
+        }
         let room = self.len_max.saturating_sub(self.len.saturating_add(LENGTH_LEN));
         if self.len > 0 && room >= ROOM_MIN { room } else { self.len_max }
     }
 
-    /// A payload of so many bytes is next: whether it is in the same packet.
-    pub(super) fn put(&mut self, len: usize) -> bool {
-        let with = self.len.saturating_add(LENGTH_LEN).saturating_add(len);
-        let fits = self.len > 0 && with <= self.len_max;
-        self.len = if fits { with } else { len.saturating_add(HEADER_LEN).saturating_add(LENGTH_LEN) };
-        fits
+    /// Gives the frame's packets.
+    pub(super) fn end(mut self, out: &mut Vec<RtpPayload>) {
+        self.finish();
+        out.append(&mut self.packets);
     }
-}
 
-/// Puts payloads together as `filling` does, which is empty.
-pub(super) fn join(payloads: Vec<RtpPayload>, mut filling: Filling, out: &mut Vec<RtpPayload>) {
-    let mut together: Vec<RtpPayload> = Vec::new();
-    for payload in payloads {
-        if !filling.put(payload.bytes.len()) {
-            put_together(&mut together, out);
+    fn finish(&mut self) {
+        let len = std::mem::take(&mut self.len);
+        if self.together.len() < 2 {
+            return self.packets.append(&mut self.together);
         }
-        together.push(payload);
+        // As RFC 6184 section 5.7 has it of a STAP-A: NRI is the maximum.
+        let nri = self.together.iter().map(|one| nal_ref_idc(&one.bytes)).max().unwrap_or(0);
+        let mut packet = BytesMut::with_capacity(len);
+        packet.put_u8((nri << 5) | FILLED);
+        for one in self.together.drain(..) {
+            packet.put_u16(u16::try_from(one.bytes.len()).unwrap_or(0));
+            packet.put_slice(&one.bytes);
+        }
+        put(packet.freeze(), &mut self.packets);
     }
-    put_together(&mut together, out);
-}
-
-fn put_together(payloads: &mut Vec<RtpPayload>, out: &mut Vec<RtpPayload>) {
-    if payloads.len() < 2 {
-        return out.append(payloads);
-    }
-    // As RFC 6184 section 5.7 has it of a STAP-A: NRI is the maximum.
-    let nri = payloads.iter().map(|one| nal_ref_idc(&one.bytes)).max().unwrap_or(0);
-    let len = payloads
-        .iter()
-        .fold(HEADER_LEN, |sum, one| sum.saturating_add(LENGTH_LEN).saturating_add(one.bytes.len()));
-    let mut packet = BytesMut::with_capacity(len);
-    packet.put_u8((nri << 5) | FILLED);
-    for one in payloads.drain(..) {
-        packet.put_u16(u16::try_from(one.bytes.len()).unwrap_or(0));
-        packet.put_slice(&one.bytes);
-    }
-    put(packet.freeze(), out);
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ const KNOWN: u64 = 1 << 14;
 const HALVES_MAX: usize = 512;
 /// A hole is a loss and no packet out of order after so long at least.
 const REORDER_US_MIN: i64 = 1_000;
-/// Where packets are late by that, waiting for them costs a quarter of a round trip at most, or this where that is less: asking for each in vain costs the
+/// Where packets are late by that, waiting for them may cost a quarter of a round trip, and this where that is less: asking for each in vain costs the
 /// link twice what it carries.
-const REORDER_US_MAX: i64 = 25_000;
+const REORDER_US_MOST: i64 = 25_000;
 /// How late the usual packet out of order is goes up by this part of what one was beyond it, and down by this: who is a little late is asked for in vain, who
 /// is waited for too long is late for viewers.
 const LATER_PART: i64 = 1;
@@ -171,7 +171,7 @@ impl Incoming {
 
     /// How long a hole may be a packet out of order, in microseconds.
     pub fn reorder_us(&self, trip: RoundTrip) -> i64 {
-        let most = (trip.smoothed_us / 4).max(REORDER_US_MAX);
+        let most = (trip.smoothed_us / 4).max(REORDER_US_MOST);
         self.lateness_us.unwrap_or(trip.smoothed_us / 8).clamp(REORDER_US_MIN, most)
     }
 
@@ -184,18 +184,15 @@ impl Incoming {
     /// Takes a datagram of media: the packet, if it is new and whole now. Others may have waited for it: see [`Self::released`].
     pub fn on_media(&mut self, media: Media, body: Body<'_>, trip: RoundTrip, now: Time) -> Option<Arrived> {
         let media = Media { link_seq: whole_number(media.link_seq, self.next), ..media };
-        let half_trip_us = trip.smoothed_us / 2;
-        let age_us = i64::from(media.age_ms).saturating_mul(1_000).saturating_add(half_trip_us);
+        let age_us = age_us(&media, trip);
         if media.link_seq >= self.next {
             self.left_us = i64::from(media.budget_ms).saturating_mul(1_000).saturating_sub(age_us);
         }
         self.measure(media.sent, now);
         let again = media.flags.has(Flags::RETRANSMISSION);
         if !self.is_new(media.link_seq, again, media.more, trip, now) {
-            self.stats.duplicates = self.stats.duplicates.saturating_add(1);
             return None;
         }
-        self.stats.received = self.stats.received.saturating_add(1);
         // They came into the cluster together.
         let release = |(next, payload): (Next, Bytes)| {
             let media = next.media(&media);
@@ -220,18 +217,15 @@ impl Incoming {
         let next = Next { link_seq: whole_number(next.link_seq, self.next), ..next };
         self.measure_low(next.sent, now);
         if !self.is_new(next.link_seq, false, next.more, trip, now) {
-            self.stats.duplicates = self.stats.duplicates.saturating_add(1);
             return None;
         }
-        self.stats.received = self.stats.received.saturating_add(1);
         let payload = Bytes::copy_from_slice(payload);
         let Some(media) = self.firsts.media(&next) else {
             let is_lost = self.firsts.wait(next, payload);
             self.stats.lost = self.stats.lost.saturating_add(is_lost.into());
             return None;
         };
-        let age_us = i64::from(media.age_ms).saturating_mul(1_000).saturating_add(trip.smoothed_us / 2);
-        Some(Arrived { media, age_us, descriptor: Bytes::new(), payload })
+        Some(Arrived { media, age_us: age_us(&media, trip), descriptor: Bytes::new(), payload })
     }
 
     /// A packet that waited for what came last, the oldest first.
@@ -285,8 +279,15 @@ impl Incoming {
         Some(Half { payload: payload.freeze(), ..first })
     }
 
-    /// Whether the number did not come before; what is missing before it is noted.
+    /// Whether the number did not come before, which is counted; what is missing before it is noted.
     fn is_new(&mut self, number: u64, again: bool, more: bool, trip: RoundTrip, now: Time) -> bool {
+        let is_new = self.came(number, again, more, trip, now);
+        let count = if is_new { &mut self.stats.received } else { &mut self.stats.duplicates };
+        *count = count.saturating_add(1);
+        is_new
+    }
+
+    fn came(&mut self, number: u64, again: bool, more: bool, trip: RoundTrip, now: Time) -> bool {
         let next = self.next;
         if number >= next {
             let usual_us = if number == next && !again && self.tail_asked.is_some() {
@@ -420,6 +421,11 @@ impl Incoming {
             (self.lateness_us, self.faded) = (Some(self.reorder_us(trip) / 2), Some(now));
         }
     }
+}
+
+/// Of a packet that is here now, since it came into the cluster.
+fn age_us(media: &Media, trip: RoundTrip) -> i64 {
+    i64::from(media.age_ms).saturating_mul(1_000).saturating_add(trip.smoothed_us / 2)
 }
 
 #[cfg(test)]
