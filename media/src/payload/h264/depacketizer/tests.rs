@@ -199,6 +199,7 @@ fn refused_payloads_break_their_frame_only() {
         (&[0x79, 0, 1][..], Error::Kind(25)),
         (&[0x7A], Error::Kind(26)),
         (&[0x7D, 0x85, 0, 1], Error::Kind(29)),
+        (&[0x7E, 0, 2, 0x41, 0x9A], Error::Kind(30)),
         (&[0x60], Error::Kind(0)),
         (&[0x78, 0], Error::Truncated("STAP-A size")),
         (&[0x78, 0, 9, 0x41], Error::Truncated("STAP-A NAL unit")),
