@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ::relay::datagram;
+use bytes::Bytes;
 use media::payload::{self, RtpPayload};
 use media::{Codec, Frame, Kind, Packet, Time, TrackConfig};
 use sfu::StreamId;
@@ -58,7 +59,8 @@ pub async fn run(
     let mut payloads = Vec::new();
     // Capture minus decode time of the first frame: one line for sound and pictures, so that they stay together.
     let mut base_us = None;
-    let mut published = stream.log.published_metadata();
+    // Nothing, whatever is there by now: who began to take the stream before that was told of nothing.
+    let mut published = Bytes::new();
     loop {
         let past = reader.is_catching_up();
         let Read::Entries(entries) = reader.next().await else { return };

@@ -245,6 +245,10 @@ fn what_a_publisher_says_of_its_stream_is_told_to_players_two_links_on() {
     let mut viewers = [&a, &b, &c].map(|node| Viewer::at(node, &name));
     let cameras = |tags: &[Tag]| -> Vec<serde_json::Value> {
         let told = tags.iter().filter(|tag| tag.kind == SCRIPT).map(|tag| amf_decode(&tag.body).remove(1));
+        // A stream of what was there may overtake the word on the control stream: that is told as soon as it comes.
+        let is_without = |told: &serde_json::Value| told["camera"].is_null();
+        let mut told = told.peekable();
+        let _ = told.next_if(is_without);
         told.inspect(|told| {
             assert_eq!((&told["width"], &told["framerate"]), (&1280.0.into(), &29.5.into()), "{told}");
             assert_eq!(told["deep"], serde_json::json!({"yes": true}));

@@ -17,7 +17,7 @@ impl Hub {
         }
     }
 
-    /// A peer that begins to take the stream hears it before the first frame.
+    /// A peer that begins to take the stream hears it before the first datagram; a stream of what was there may overtake it.
     pub(super) fn pass_metadata(&self, id: usize, stream: StreamId) {
         if let (Some(link), Some(message)) = (self.links.get(&id), self.metadata(stream)) {
             link.say(message);
