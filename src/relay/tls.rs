@@ -30,12 +30,13 @@ use crate::directory::Directory;
 const ALPN: &[u8] = b"millrace/1";
 /// quinn sends datagrams before all streams and never reorders them: what it holds is beyond our say, so it is one burst.
 const DATAGRAMS_OUT_BYTES: usize = 32 << 10;
-/// Losses of a busy link that happen to be of its longest packets are to QUIC a path that has become narrower. It looks again after so long.
-const NARROWER: Duration = Duration::from_secs(5);
 /// Those that came and were not read: a second of 30 Mbit/s. The oldest is dropped by quinn, and asked for again by the hop.
 const DATAGRAMS_IN_BYTES: usize = 4 << 20;
 /// UDP payload of a packet over Ethernet and IPv4: looked for, and found where the path takes it.
 const PACKET_LEN_MAX: u16 = 1_472;
+/// From 1200 bytes on quinn tries the middle, again, and then that at once: three probes. A narrower path is found as one of 1404 or 1336 bytes, which costs
+/// 0.3 % at most.
+const PACKET_LEN_STEP: u16 = 60;
 const CONNECTION_ID_LEN: usize = 2;
 const IDLE: Duration = Duration::from_secs(4);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -156,7 +157,9 @@ pub fn endpoint_config() -> EndpointConfig {
 
 fn transport(window: Window, clock: Clock) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.black_hole_cooldown(NARROWER).upper_bound(PACKET_LEN_MAX);
+    // Four losses of one burst that is not of the longest packets are to quinn a path that has become narrower: at 5 % loss each half a minute. It looks
+    // again at once, as packets go in halves until then.
+    mtu.black_hole_cooldown(Duration::ZERO).upper_bound(PACKET_LEN_MAX).minimum_change(PACKET_LEN_STEP);
     let mut transport = TransportConfig::default();
     transport
         .mtu_discovery_config(Some(mtu))
