@@ -122,7 +122,8 @@ pub(super) fn flows() -> Named {
     };
     let next = |link_seq, back| {
         let mut out = Vec::new();
-        Next { link_seq, back, sent: 8, last: back > 1, more: back == 1 }.write(&[0x65; 20], &mut out);
+        Next { link_seq, back, gap: if back > 1 { 3 } else { 0 }, sent: 8, last: back > 1, more: back == 1 }
+            .write(&[0x65; 20], &mut out);
         step(1, &out)
     };
     let (even, odd) = (Flags::default(), Flags::EPOCH);

@@ -4,13 +4,14 @@
 //! ```text
 //! media  type(1) flags(1) link_seq(3) track(varint) sent(2) age_ms(varint) budget(1) seq(4)
 //!        timestamp(4) [temporal(2)] [dts_offset(varint)] [descriptor_len(1) descriptor] payload
-//! next   type and back(1) link_seq(3) sent(1) payload
+//! next   type and back(1) link_seq(3) sent(1) [back(1) gap(1)] payload
 //! NACK   type(1) highest(varint) { behind(varint) count(varint) } ...
 //! end    type(1) next(varint)
 //! ```
 //!
 //! The next packets of a frame say no more than what differs: the first of them is the media datagram whose number is `back` smaller, and so is its
-//! packet's number; of `sent` there are the low 8 bits. Who has not got that waits for it; what is sent again is a media datagram in any case.
+//! packet's number; of `sent` there are the low 8 bits. Who has not got that waits for it; what is sent again is a media datagram in any case. Of a frame
+//! that came with holes the packet's number is `gap` more, in two bytes beside a type that says no `back`.
 //!
 //! A datagram of media says whether another one follows at once: then nobody need say that it was the last, and a NACK may ask for the number behind it.
 //!
@@ -19,7 +20,7 @@
 //!
 //! `link_seq` counts the datagrams of one hop, whatever they carry: it is what a NACK asks for, so that a hole made upstream is not asked for again
 //! downstream. Of a media datagram's number there are the low 24 bits: the receiver knows the rest ([`whole_number`]). The usual header of a packet that
-//! is younger than 64 ms has 18 bytes, that of a frame's next packets 5.
+//! is younger than 64 ms has 18 bytes, that of a frame's next packets 5, or 7.
 
 use bytes::Bytes;
 use media::{Temporal, payload::TEMPORAL_LAYERS_MAX};
@@ -28,6 +29,9 @@ use crate::varint;
 
 /// A media header without a descriptor, of a track whose number is below 2^14, at its longest.
 pub const HEADER_LEN_USUAL: usize = 26;
+/// So much less payload than the next has a frame's first packet, so that its datagram is never the longer one: its header has 13 bytes more, and an
+/// acknowledgement that goes with it up to 12. quinn fills the packets of a batch for the kernel (GSO) to the length of the batch's first, up to 16 bytes each.
+pub const FIRST_LESS: usize = 30;
 /// Bits of a media datagram's number: half of them are two seconds of 40 Gbit/s.
 const NUMBER_BITS: u32 = 24;
 /// Of a packet so old nobody wants to know how old it is; it takes two bytes.
@@ -46,6 +50,7 @@ const TYPE_FIRST_HALF: u8 = 1;
 const TYPE_SECOND_HALF: u8 = 2;
 const TYPE_NACK: u8 = 3;
 const TYPE_END: u8 = 4;
+const TYPE_HEADER: u8 = 5;
 /// The uppermost temporal layer.
 const LAYER_MAX: u8 = (TEMPORAL_LAYERS_MAX as u8).saturating_sub(1);
 /// Beside the type of media: its frame's temporal layer is there.
@@ -112,6 +117,8 @@ pub enum Part {
     FirstHalf,
     /// Its second half.
     SecondHalf,
+    /// None of it, but its header: it goes on in halves, as the path became too narrow for it after it was sent, and what goes on with it need not wait.
+    Header,
 }
 
 /// The header of a media datagram.
@@ -163,8 +170,10 @@ pub enum Datagram<'a> {
 pub struct Next {
     /// As in [`Media`]; of one that was read its low 24 bits.
     pub link_seq: u64,
-    /// How many numbers before it that was, and how many packets of the track: 1 to [`BACK_MAX`].
+    /// How many numbers before it that was: 1 to [`BACK_MAX`].
     pub back: u8,
+    /// How many packets of the track more than that: some between them did not come to the sender by then, or went before.
+    pub gap: i8,
     /// As in [`Media`], the low 8 bits: it left less than 64 ms after that did for the first time.
     pub sent: u8,
     /// The last packet of its frame.
@@ -199,6 +208,9 @@ pub enum Error {
     /// A type this version does not know.
     #[error("relay datagram of type {0}")]
     Type(u8),
+    /// Goes on with itself, or with what is further back than any.
+    #[error("relay datagram that goes on with one {0} before it")]
+    Back(u8),
     /// More payload than a packet has.
     #[error("relay datagram with more than {PAYLOAD_LEN_MAX} bytes of payload")]
     Long,
@@ -217,6 +229,7 @@ impl Media {
             Part::Whole => TYPE_WHOLE,
             Part::FirstHalf => TYPE_FIRST_HALF,
             Part::SecondHalf => TYPE_SECOND_HALF,
+            Part::Header => TYPE_HEADER,
         };
         let temporal = (self.temporal != Temporal::default()).then_some(self.temporal);
         let left_out = if self.left_out { LEFT_OUT } else { 0 };
@@ -297,21 +310,30 @@ impl Next {
         let last = if self.last { LAST } else { 0 };
         let more = if self.more { MORE } else { 0 };
         let [.., n0, n1, n2] = self.link_seq.to_be_bytes();
-        out.extend([TYPE_NEXT | last | more | (self.back & BACK_MAX), n0, n1, n2, self.sent]);
+        let back = self.back & BACK_MAX;
+        let in_type = if self.gap == 0 { back } else { 0 };
+        out.extend([TYPE_NEXT | last | more | in_type, n0, n1, n2, self.sent]);
+        if self.gap != 0 {
+            out.extend([back, self.gap.cast_unsigned()]);
+        }
         out.extend(payload);
     }
 
     fn read(kind: u8, rest: &[u8]) -> Result<Datagram<'_>, Error> {
-        let (&[n0, n1, n2, sent], payload) = rest.split_first_chunk().ok_or(Error::Short)?;
-        let back = kind & BACK_MAX;
+        let (&[n0, n1, n2, sent], mut payload) = rest.split_first_chunk().ok_or(Error::Short)?;
+        let (mut back, mut gap) = (kind & BACK_MAX, 0);
         if back == 0 {
-            return Err(Error::Type(kind));
+            let (&[after, more], rest) = payload.split_first_chunk().ok_or(Error::Short)?;
+            (back, gap, payload) = (after, more.cast_signed(), rest);
+        }
+        if !(1..=BACK_MAX).contains(&back) {
+            return Err(Error::Back(back));
         }
         if payload.len() > PAYLOAD_LEN_MAX {
             return Err(Error::Long);
         }
         let link_seq = u32::from_be_bytes([0, n0, n1, n2]).into();
-        let next = Next { link_seq, back, sent, last: kind & LAST != 0, more: kind & MORE != 0 };
+        let next = Next { link_seq, back, gap, sent, last: kind & LAST != 0, more: kind & MORE != 0 };
         Ok(Datagram::Next(next, payload))
     }
 
@@ -328,7 +350,7 @@ impl Next {
             link_seq: self.link_seq,
             sent: first.sent.wrapping_add(later),
             age_ms: first.age_ms.saturating_add(later / 4),
-            seq: first.seq.wrapping_add(self.back.into()),
+            seq: first.seq.wrapping_add(self.back.into()).wrapping_add_signed(self.gap.into()),
             more: self.more,
             ..*first
         }
@@ -435,6 +457,7 @@ pub fn read(bytes: &[u8]) -> Result<Datagram<'_>, Error> {
         TYPE_WHOLE => Part::Whole,
         TYPE_FIRST_HALF => Part::FirstHalf,
         TYPE_SECOND_HALF => Part::SecondHalf,
+        TYPE_HEADER => Part::Header,
         TYPE_NACK if plain => {
             let highest = varint::read(&mut rest).ok_or(Error::Short)?;
             return Ok(Datagram::Nack(Nack::check(highest, rest)?));

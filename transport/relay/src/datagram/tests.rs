@@ -39,7 +39,7 @@ fn what_announces_another_is_of_another_type() {
 
 #[test]
 fn bytes_of_a_frames_next_packet() {
-    let next = Next { link_seq: 70_002, back: 2, sent: 10, last: true, more: false };
+    let next = Next { link_seq: 70_002, back: 2, gap: 0, sent: 10, last: true, more: false };
     let mut out = Vec::new();
     next.write(b"payload", &mut out);
     assert_eq!(out, b"\xa2\x01\x11\x72\x0apayload");
@@ -47,13 +47,22 @@ fn bytes_of_a_frames_next_packet() {
     for len in 0..5 {
         assert_eq!(read(&out[..len]), Err(Error::Short), "{len}");
     }
-    out[0] = 0xa0;
-    assert_eq!(read(&out), Err(Error::Type(0xa0)), "it goes on with itself");
+    let far = Next { back: 31, gap: -2, ..next };
+    out.clear();
+    far.write(b"payload", &mut out);
+    assert_eq!(out, b"\xa0\x01\x11\x72\x0a\x1f\xfepayload");
+    assert_eq!(read(&out), Ok(Datagram::Next(far, b"payload")));
+    assert_eq!(read(&out[..6]), Err(Error::Short));
+    for no in [0, 32] {
+        out[5] = no;
+        assert_eq!(read(&out), Err(Error::Back(no)), "itself, or one that is forgotten");
+    }
     let flags = Flags::KEY.with(Flags::EPOCH).with(Flags::FRESH_SOURCE);
     let first = Media { flags, ..media() };
     let flags = Flags::EPOCH.with(Flags::END_OF_FRAME);
     let whole = Media { flags, link_seq: 70_002, sent: 266, age_ms: 39, seq: 0x0102_0306, ..first };
     assert_eq!(next.media(&first), whole);
+    assert_eq!(far.media(&first), Media { seq: 0x0102_0304 + 29, ..whole });
     let again = Media { flags: first.flags.with(Flags::RETRANSMISSION), sent: 900, age_ms: 99, ..first };
     assert_eq!(next.media(&again), Media { sent: 900, age_ms: 99, ..whole });
 }
@@ -155,7 +164,7 @@ fn what_a_peer_may_not_ask_for() {
 #[test]
 fn unknown_types_and_lengths_are_refused() {
     assert_eq!(read(&[]), Err(Error::Short));
-    assert_eq!(read(&[5, 0]), Err(Error::Type(5)));
+    assert_eq!(read(&[6, 0]), Err(Error::Type(6)));
     assert_eq!(read(&[4]), Err(Error::Short));
     let mut out = Vec::new();
     media().write(Body::default(), &mut out);
@@ -174,7 +183,8 @@ fn a_nack_writes_no_more_than_may_be_asked() {
 }
 
 fn any_media() -> impl Strategy<Value = Media> {
-    let part = prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf)];
+    let part =
+        prop_oneof![Just(Part::Whole), Just(Part::FirstHalf), Just(Part::SecondHalf), Just(Part::Header)];
     let times = (any::<u16>(), 0..=AGE_MS_MAX, any::<u8>());
     let numbers = (0..1_u64 << NUMBER_BITS, 0..=varint::MAX, times, any::<(u32, u32, u32)>());
     let layers = (0..4_u8, 0..4_u8, 0..4_u8, any::<[bool; 2]>());
@@ -222,16 +232,17 @@ proptest! {
     #[test]
     fn next_packets_round_trip(
         link_seq in 0..1_u64 << NUMBER_BITS,
-        (back, sent, [last, more]) in (1..=BACK_MAX, any::<u8>(), any::<[bool; 2]>()),
+        (back, gap, sent, [last, more]) in (1..=BACK_MAX, any::<i8>(), any::<u8>(), any::<[bool; 2]>()),
         payload in prop::collection::vec(any::<u8>(), 0..64),
         first in any_media(),
     ) {
-        let next = Next { link_seq, back, sent, last, more };
+        let next = Next { link_seq, back, gap, sent, last, more };
         let mut out = Vec::new();
         next.write(&payload, &mut out);
         prop_assert_eq!(read(&out), Ok(Datagram::Next(next, &payload[..])));
         let media = next.media(&first);
-        prop_assert_eq!((media.track, media.seq), (first.track, first.seq.wrapping_add(back.into())));
+        let seq = first.seq.wrapping_add(back.into()).wrapping_add_signed(gap.into());
+        prop_assert_eq!((media.track, media.seq), (first.track, seq));
     }
 
     #[test]

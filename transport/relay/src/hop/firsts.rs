@@ -22,7 +22,8 @@ impl Firsts {
     /// A media datagram came: what waited for it.
     pub(super) fn came(&mut self, media: &Media) -> Vec<(Next, Bytes)> {
         let number = media.link_seq;
-        if media.part != Part::Whole || media.left_out || media.flags.has(Flags::END_OF_FRAME) {
+        let is_half = matches!(media.part, Part::FirstHalf | Part::SecondHalf);
+        if is_half || media.left_out || media.flags.has(Flags::END_OF_FRAME) {
             return Vec::new();
         }
         self.firsts.insert(number, *media);

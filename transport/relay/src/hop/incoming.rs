@@ -208,6 +208,7 @@ impl Incoming {
             Part::Whole => half,
             Part::FirstHalf => self.join(media.link_seq, media.link_seq.saturating_add(1), half)?,
             Part::SecondHalf => self.join(media.link_seq, media.link_seq.checked_sub(1)?, half)?,
+            Part::Header => return None,
         };
         Some(Arrived { media, age_us, descriptor, payload })
     }
@@ -578,8 +579,14 @@ mod tests {
     fn a_frames_next_packets_wait_for_the_first_and_are_as_old_as_they_are() {
         let mut incoming = Incoming::new();
         let first = |number: u64| Media { seq: 90 + number as u32, ..media(number, 0, 10) };
-        let next =
-            |link_seq: u64, back: u8| Next { link_seq, back, sent: 8, last: back == 2, more: back == 1 };
+        let next = |link_seq: u64, back: u8| Next {
+            link_seq,
+            back,
+            gap: 0,
+            sent: 8,
+            last: back == 2,
+            more: back == 1,
+        };
         let on_next = |incoming: &mut Incoming, next: Next, ms: i64| {
             incoming.on_next(next, b"n", TRIP, Time::from_ms(ms))
         };
@@ -609,7 +616,7 @@ mod tests {
     fn packets_whose_first_never_comes_are_given_up_when_others_wait() {
         let mut incoming = Incoming::new();
         for number in 1..=2_000_u64 {
-            let next = Next { link_seq: number, back: 1, sent: 0, last: false, more: false };
+            let next = Next { link_seq: number, back: 1, gap: 0, sent: 0, last: false, more: false };
             assert!(incoming.on_next(next, b"n", TRIP, Time::from_ms(1)).is_none());
         }
         assert_eq!(incoming.stats().lost, 2_000 - 1_024);
@@ -623,7 +630,7 @@ mod tests {
         .enumerate()
         {
             let mut incoming = Incoming::new();
-            let next = Next { link_seq: 2_000, back: 1, sent: 0, last: false, more: false };
+            let next = Next { link_seq: 2_000, back: 1, gap: 0, sent: 0, last: false, more: false };
             incoming.on_next(next, b"n", TRIP, Time::from_ms(1));
             take(&mut incoming, no, b"p", Time::from_ms(2));
             assert!(incoming.released().is_none(), "{at}");

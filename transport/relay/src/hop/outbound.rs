@@ -64,15 +64,16 @@ impl Outbound {
         }
     }
 
-    /// Whether it is so many packets behind the first one of its frame, and all else of it is as that one's datagram says. Ages are whole milliseconds.
-    pub(super) fn goes_on_with(&self, first: &Outbound, back: u8) -> bool {
+    /// If all else of it is as the datagram of its frame's first packet says: how many packets further behind that it is. Ages are whole milliseconds.
+    pub(super) fn goes_on_with(&self, first: &Outbound, back: u8) -> Option<i8> {
         let all =
             |it: &Outbound| (it.track, it.timestamp, it.budget_ms, it.dts_offset, it.temporal, it.left_out);
-        all(self) == all(first)
-            && self.seq == first.seq.wrapping_add(back.into())
+        let goes_on = all(self) == all(first)
             && self.flags.without(Flags::END_OF_FRAME) == first.flags.without(Flags::OF_THE_FIRST)
             && self.ingest.since(first.ingest).abs() < 1_000
             && self.descriptor.is_empty()
-            && !self.left_out
+            && !self.left_out;
+        let gap = self.seq.wrapping_sub(first.seq).wrapping_sub(back.into());
+        goes_on.then(|| i8::try_from(gap.cast_signed()).ok()).flatten()
     }
 }

@@ -24,8 +24,8 @@ const SPREAD_US: i64 = 110;
 /// Up to half a frame's interval.
 const SPREAD_US_MAX: i64 = 16_000;
 /// When nothing follows for so long, the peer is told the highest number: it would miss a lost last packet only with the next frame. Of one that the datagram
-/// before it announced it knows, which is most: to tell it of each frame would be 0.35 % of 4 Mbit/s.
-const END_US: i64 = 8_000;
+/// before it announced it knows, which is most: to tell it of each frame would be 0.35 % of 4 Mbit/s. Sound, 20 or 21 ms apart, is told of by the next.
+const END_US: i64 = 25_000;
 /// Who misses a number that was announced may miss as many from there on: some milliseconds of 100 Mbit/s.
 const TAIL_MAX: usize = 64;
 /// Said again for as long as nothing follows: the link's heartbeat.
@@ -122,8 +122,6 @@ struct Sent {
     tries: u8,
     /// In the queue, to be sent again.
     waits: bool,
-    /// The path became too narrow for it: it went on in two, with numbers of their own.
-    halved: bool,
 }
 
 /// How many packets it stands for: none of those that say so does itself.
@@ -141,8 +139,8 @@ pub struct Outgoing {
     video: VecDeque<Time>,
     lanes: HashMap<u64, Lane>,
     asks: VecDeque<Vec<u8>>,
-    /// The second half of a packet whose first one was sent.
-    half: Option<Outbound>,
+    /// What goes next of a packet: its second half, or both, of which the header was sent.
+    rest: Option<(Part, Outbound)>,
     /// Second and third copies, by when they are due.
     copies: VecDeque<(Time, u64)>,
     /// Bytes that they may still cost.
@@ -180,7 +178,7 @@ impl Outgoing {
     /// Whether something could be sent at once.
     pub fn is_waiting(&self, now: Time) -> bool {
         !self.asks.is_empty()
-            || self.half.is_some()
+            || self.rest.is_some()
             || !self.queue.is_empty()
             || self.deadline().is_some_and(|due| due <= now)
     }
@@ -329,7 +327,7 @@ impl Outgoing {
             self.stats.late = self.stats.late.saturating_add(1);
             return;
         }
-        if sent.waits || sent.halved || now.since(sent.last) < trip.shortest_us() {
+        if sent.waits || now.since(sent.last) < trip.shortest_us() {
             self.stats.refused = self.stats.refused.saturating_add(1);
             return;
         }
@@ -362,8 +360,10 @@ impl Outgoing {
         if let Some(ask) = self.asks.pop_front() {
             return Some(ask);
         }
-        if let Some(half) = self.half.take() {
-            return Some(self.send(half, Part::SecondHalf, now));
+        match self.rest.take() {
+            Some((Part::SecondHalf, half)) => return Some(self.send(half, Part::SecondHalf, now)),
+            Some((_, packet)) => return Some(self.send_first(packet, size_max, now)),
+            None => {}
         }
         while let Some(&(due, number)) = self.copies.front()
             && due <= now
@@ -449,16 +449,18 @@ impl Outgoing {
         }
         let whole = write(&packet, Part::Whole, number, Leaves::New { more }, now);
         if whole.len() <= size_max || len < 2 {
-            let nothing = || Bytes::new();
-            let first = Outbound { payload: nothing(), descriptor: nothing(), ..packet.clone() };
-            self.frame = Some((number, now, first));
+            if self.is_gone_on_with(&packet, now) {
+                let nothing = || Bytes::new();
+                let first = Outbound { payload: nothing(), descriptor: nothing(), ..packet.clone() };
+                self.frame = Some((number, now, first));
+            }
             self.keep(packet, Part::Whole, (whole.len(), more), now);
             return whole;
         }
         let middle = len.div_ceil(2);
         let second =
             Outbound { payload: packet.payload.slice(middle..), descriptor: Bytes::new(), ..packet.clone() };
-        self.half = Some(second);
+        self.rest = Some((Part::SecondHalf, second));
         self.send(Outbound { payload: packet.payload.slice(..middle), ..packet }, Part::FirstHalf, now)
     }
 
@@ -467,14 +469,22 @@ impl Outgoing {
         let (first_number, at, first) = self.frame.as_ref()?;
         let link_seq = self.number();
         let back = u8::try_from(link_seq.checked_sub(*first_number)?).ok()?;
+        let gap = packet.goes_on_with(first, back).filter(|_| is_soon(*at, now) && back <= BACK_MAX)?;
         let last = packet.flags.has(Flags::END_OF_FRAME);
-        let next = Next { link_seq, back, sent: sent(now) as u8, last, more };
-        let soon = sent(now).wrapping_sub(sent(*at)) <= u8::MAX.into();
-        (soon && back <= BACK_MAX && packet.goes_on_with(first, back)).then_some(next)
+        Some(Next { link_seq, back, gap, sent: sent(now) as u8, last, more })
+    }
+
+    /// Whether others may go on with a packet that leaves: no sound, and nothing that came late of a frame before.
+    fn is_gone_on_with(&self, packet: &Outbound, now: Time) -> bool {
+        let is_before = |(_, at, first): &(u64, Time, Outbound)| {
+            let behind = packet.timestamp.wrapping_sub(first.timestamp).cast_signed() < 0;
+            behind && packet.track == first.track && is_soon(*at, now)
+        };
+        !packet.flags.has(Flags::END_OF_FRAME) && !self.frame.as_ref().is_some_and(is_before)
     }
 
     fn send(&mut self, packet: Outbound, part: Part, now: Time) -> Vec<u8> {
-        let more = self.half.is_some() || !self.queue.is_empty();
+        let more = self.rest.is_some() || !self.queue.is_empty();
         let datagram = write(&packet, part, self.number(), Leaves::New { more }, now);
         self.keep(packet, part, (datagram.len(), more), now);
         datagram
@@ -490,7 +500,7 @@ impl Outgoing {
             *budget = budget.saturating_add(new.saturating_mul(share) / 1_000).min(SAVED_BYTES_MAX);
         }
         self.kept_bytes = self.kept_bytes.saturating_add(len);
-        self.sent.push_back(Sent { packet, part, at: now, last: now, tries: 0, waits: false, halved: false });
+        self.sent.push_back(Sent { packet, part, at: now, last: now, tries: 0, waits: false });
         self.stats.sent = self.stats.sent.saturating_add(1);
         let announced = std::mem::replace(&mut self.announced, more);
         self.end_due = Some(now.plus_us(if announced && !more { HEARTBEAT_US } else { END_US }));
@@ -505,16 +515,20 @@ impl Outgoing {
 
     fn send_again(&mut self, number: u64, size_max: usize, now: Time) -> Option<Vec<u8>> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let sent = self.sent.get_mut(index).filter(|sent| !sent.halved)?;
+        let sent = self.sent.get_mut(index)?;
         (sent.waits, sent.last) = (false, now);
         self.stats.resent = self.stats.resent.saturating_add(1);
         let datagram = write(&sent.packet, sent.part, number, Leaves::Again, now);
         if datagram.len() <= size_max || sent.part != Part::Whole {
             return Some(datagram);
         }
-        sent.halved = true;
+        // The path became too narrow for it: it goes on in two, with numbers of their own. Under this one there is the header, for what goes on with it.
         let packet = sent.packet.clone();
-        Some(self.send_first(packet, size_max, now))
+        (sent.packet.payload, sent.packet.descriptor, sent.part) = (Bytes::new(), Bytes::new(), Part::Header);
+        let header = write(&sent.packet, Part::Header, number, Leaves::Again, now);
+        self.kept_bytes = self.kept_bytes.saturating_sub(packet.payload.len());
+        self.rest = Some((Part::Whole, packet));
+        Some(header)
     }
 }
 
@@ -528,6 +542,11 @@ enum Leaves {
 }
 
 /// When a datagram leaves, as it says it.
+/// Whether what a header of a frame's next packets says of when it left is enough.
+fn is_soon(first: Time, now: Time) -> bool {
+    sent(now).wrapping_sub(sent(first)) <= u8::MAX.into()
+}
+
 fn sent(now: Time) -> u16 {
     (now.us() / SENT_UNIT_US) as u16
 }

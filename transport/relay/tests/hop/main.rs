@@ -99,6 +99,14 @@ fn short_and_long_paths() {
 }
 
 #[test]
+fn nothing_is_lost_where_a_path_becomes_narrower() {
+    let config = Config { delay_us: 25_000, loss: random(50), ..Config::default() };
+    let (all, ..) = runs("narrower", Cell { narrow_us: 300_000, ..Cell::new(config) });
+    let lost: Vec<usize> = all.iter().map(|it| it.frames - it.delays.len()).collect();
+    assert!(lost.iter().all(|lost| *lost == 0), "{lost:?}");
+}
+
+#[test]
 fn three_hops_repair_at_once() {
     let config = Config { delay_us: 25_000, ..path(random(20)) };
     let (all, ..) = runs("three hops of 50 ms, 2 %", Cell { hops: 3, ..Cell::new(config) });

@@ -32,16 +32,21 @@ pub struct Cell {
     pub beside: bool,
     /// What frames may be late.
     pub budget_ms: u16,
+    /// Each second the first link takes packets of 1200 bytes for so long, in microseconds.
+    pub narrow_us: i64,
 }
 
 impl Cell {
     pub fn new(config: Config) -> Cell {
-        Cell { config, hops: 1, kbps: 4_000, seconds: 20, size_max: SIZE_MAX, beside: false, budget_ms: 400 }
+        let (size_max, budget_ms) = (SIZE_MAX, 400);
+        Cell { config, hops: 1, kbps: 4_000, seconds: 20, size_max, beside: false, budget_ms, narrow_us: 0 }
     }
 }
 
 /// What quinn says of a path of 1500 bytes.
 pub const SIZE_MAX: usize = 1_418;
+
+const NARROW_SIZE_MAX: usize = 1_150;
 
 struct Hop {
     outgoing: Outgoing,
@@ -177,6 +182,8 @@ pub fn run(cell: Cell, seed: u64) -> Figures {
             }
         }
         let mut given: Vec<Arrived> = Vec::new();
+        chain[0].size_max =
+            if now.us() % 1_000_000 < cell.narrow_us { NARROW_SIZE_MAX } else { cell.size_max };
         for hop in &mut chain {
             for arrived in given.drain(..) {
                 hop.outgoing.push(outbound(arrived, now), now);

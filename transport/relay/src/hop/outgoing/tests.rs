@@ -66,8 +66,9 @@ fn what_fits_the_path_no_more_is_sent_again_in_two() {
             .collect();
         sent
     };
-    assert_eq!(asked(), [(1, 7, Part::FirstHalf, 500), (2, 7, Part::SecondHalf, 500)]);
-    assert_eq!(asked(), []);
+    let header = (0, 7, Part::Header, 0);
+    assert_eq!(asked(), [header, (1, 7, Part::FirstHalf, 500), (2, 7, Part::SecondHalf, 500)]);
+    assert_eq!(asked(), [header]);
 }
 
 /// What leaves, in milliseconds and whether it is media that announces more, of frames of so many packets at 0 ms and 33 ms.
@@ -91,7 +92,7 @@ fn leaves(packets: u32) -> Vec<(i64, Option<bool>)> {
 fn a_frames_last_packet_is_announced_and_a_lone_one_is_told_of() {
     let (more, last) = (Some(true), Some(false));
     assert_eq!(leaves(3), [(0, more), (0, more), (0, last), (33, more), (33, more), (33, last)]);
-    assert_eq!(leaves(1), [(0, last), (8, None), (33, last), (41, None)]);
+    assert_eq!(leaves(1), [(0, last), (25, None), (33, last), (58, None)]);
 }
 
 #[test]
@@ -134,13 +135,14 @@ fn a_frames_next_packets_say_no_more_than_which_one_they_go_on_with() {
     };
     let (none, last) = (Flags::default(), Flags::END_OF_FRAME);
     assert_eq!(headers(vec![of(1, Flags::KEY), of(2, none), of(3, last)]), [18, 5, 5]);
-    // A frame is another one by its time; one with a hole goes on with what is behind that.
-    let other = Outbound { timestamp: 10, ..of(4, none) };
-    assert_eq!(headers(vec![other.clone(), of(6, none), of(7, none)]), [18, 18, 5]);
-    // Sound between them has a number of the link.
-    let sound = packet(1, Class::Audio, none, now);
-    assert_eq!(headers(vec![of(8, none)]), [5]);
-    assert_eq!(headers(vec![sound, of(9, none), of(10, none)]), [18, 18, 5]);
+    // A frame is another one by its time; what came late of one before takes no place.
+    let older = Outbound { timestamp: 8, ..of(0, none) };
+    assert_eq!(headers(vec![older, of(5, none), of(6, none)]), [18, 5, 5]);
+    // Of a frame with a hole the rest says so, and what comes for the hole. Sound between them has a number of the link.
+    assert_eq!(headers(vec![of(8, none), of(9, none), of(7, none)]), [7, 7, 7]);
+    let sound = Outbound { track: 2, ..packet(1, Class::Audio, last, now) };
+    assert_eq!(headers(vec![sound, of(10, none)]), [18, 7]);
+    assert_eq!(headers(vec![of(500, none)]), [18], "too far");
     let (older, later) = (now.plus_us(-1_000), now.plus_us(-999));
     assert_eq!(headers(vec![Outbound { ingest: older, ..of(11, none) }]), [18]);
     assert_eq!(headers(vec![Outbound { ingest: older.plus_us(999), ..of(12, none) }]), [5]);
@@ -149,6 +151,8 @@ fn a_frames_next_packets_say_no_more_than_which_one_they_go_on_with() {
     let sizes = headers(many.into_iter().map(|seq| Outbound { ingest: later, ..of(seq, none) }).collect());
     assert_eq!(sizes.iter().filter(|size| **size == 18).count(), 1, "{sizes:?}");
     assert!(sizes[30] == 5 && sizes[31] == 18, "at most so many go on with one: {sizes:?}");
+    let newer = |seq| Outbound { timestamp: 10, ..of(seq, none) };
+    assert_eq!(headers(vec![newer(55), newer(56)]), [18, 5]);
 }
 
 #[test]
