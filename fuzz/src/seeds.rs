@@ -108,7 +108,13 @@ pub fn write(folder: &Path) -> io::Result<usize> {
         let video: Vec<&Frame> = frames.iter().filter(|frame| frame.kind() == Kind::Video).collect();
         put("h264_access_unit", &format!("{name}-avcc"), &[&[4][..], &video[0].data].concat())?;
         put("h264_access_unit", &format!("{name}-annexb"), &[&[0][..], &annexb(config, video[0])].concat())?;
-        put("h264_packets", name, &packets(&video))?;
+        let cut: [Cut; 2] = [
+            |frame, out| payload::h264::packetize(frame, 300, out),
+            |frame, out| payload::h264::pieces(frame, 300, 30, out),
+        ];
+        for (form, cut) in ["", "-pieces"].into_iter().zip(cut) {
+            put("h264_packets", &format!("{name}{form}"), &packets(&video, cut))?;
+        }
         if let Some(audio) = frames.iter().find(|frame| frame.kind() == Kind::Audio) {
             let TrackConfig::Aac(config) = &*audio.config else { continue };
             put("aac", "config", &config.asc)?;
@@ -561,12 +567,15 @@ fn annexb(config: &VideoConfig, frame: &Frame) -> Vec<u8> {
     out
 }
 
+/// How a frame becomes packets.
+type Cut = fn(&Frame, &mut Vec<payload::RtpPayload>);
+
 /// Frames as h264_packets takes them.
-fn packets(frames: &[&Frame]) -> Vec<u8> {
+fn packets(frames: &[&Frame], cut: Cut) -> Vec<u8> {
     let mut out = Vec::new();
     for frame in frames {
         let mut payloads = Vec::new();
-        payload::h264::packetize(frame, 300, &mut payloads);
+        cut(frame, &mut payloads);
         for (n, payload) in payloads.into_iter().enumerate() {
             out.push(0x20 | u8::from(payload.marker) | u8::from(payload.key_start) << 1);
             out.extend([1, if n == 0 { 10 } else { 0 }]);

@@ -91,7 +91,7 @@ pub async fn run(
 pub fn cut(frame: &Frame, capture: Time, piece_bytes: usize, payloads: &mut Vec<RtpPayload>) -> Cut {
     let codec = frame.config.codec();
     match frame.kind() {
-        Kind::Video => payload::h264::fill(frame, piece_bytes, payloads),
+        Kind::Video => payload::h264::pieces(frame, piece_bytes, datagram::FIRST_LESS, payloads),
         Kind::Audio if frame.data.len() > SOUND_LEN_MAX => {}
         Kind::Audio if codec == Codec::Opus => {
             payloads.push(RtpPayload { bytes: frame.data.clone(), marker: false, key_start: true });

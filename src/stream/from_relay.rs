@@ -182,7 +182,7 @@ impl Tracks {
             video: reorder(),
             aac: Aac::new(),
             opus: reorder(),
-            depacketizer: payload::h264::Depacketizer::of_filled(),
+            depacketizer: payload::h264::Depacketizer::of_pieces(),
             picture: None,
             opus_config: Arc::new(TrackConfig::Opus),
             held: has_picture.then_some(Held::ForAPicture),

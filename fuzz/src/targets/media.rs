@@ -142,13 +142,13 @@ pub fn h264_config(data: &[u8]) {
 }
 
 /// RTP packets of an H.264 track: (flags, number, time, payload) again and again, through the reorder buffer into the depacketizer.
-/// Frames that come out can be read, and packetized and put together again. Packets of another node's, which browsers may not send, are among them.
+/// Frames that come out can be read, and packetized and put together again. As packets of a browser's and as pieces of another node's.
 pub fn h264_packets(data: &[u8]) {
     let mut input = Input::new(data);
     let mut reorder = payloads::Reorder::new(60_000, 64);
-    let mut depacketizer = Depacketizer::of_filled();
+    let mut makers =
+        [Depacketizer::new(), Depacketizer::of_pieces()].map(|depacketizer| (depacketizer, None));
     let (mut seq, mut timestamp, mut now) = (1_u64 << 16, 1_i64 << 32, Time::ZERO);
-    let mut config = None;
     while !input.is_empty() {
         let flags = input.u8();
         seq = seq.saturating_add_signed(i64::from(input.u8().cast_signed()));
@@ -169,19 +169,21 @@ pub fn h264_packets(data: &[u8]) {
             payload: Bytes::copy_from_slice(input.bytes()),
         });
         while let Some(packet) = reorder.pop(now) {
-            let mut next = depacketizer.push(&packet);
-            note(
-                &next.as_ref().map(|unit| unit.as_ref().map(|u| (u.key, u.discardable, u.config.is_some()))),
-            );
-            while let Ok(Some(unit)) = next {
-                config = unit.config.clone().or(config);
-                let config = config.clone().expect("the first frame comes with a configuration");
-                packetize_again(unit, config);
-                next = Ok(depacketizer.poll());
+            for (depacketizer, config) in &mut makers {
+                let mut next = depacketizer.push(&packet);
+                let said = |unit: &payloads::h264::Unit| (unit.key, unit.discardable, unit.config.is_some());
+                note(&next.as_ref().map(|unit| unit.as_ref().map(said)));
+                while let Ok(Some(unit)) = next {
+                    *config = unit.config.clone().or(config.take());
+                    let config = config.clone().expect("the first frame comes with a configuration");
+                    packetize_again(unit, config);
+                    next = Ok(depacketizer.poll());
+                }
             }
         }
     }
-    let _ = (depacketizer.needs_key_frame(), reorder.next_deadline());
+    let _ =
+        (makers.each_ref().map(|(depacketizer, _)| depacketizer.needs_key_frame()), reorder.next_deadline());
     note_count("late", reorder.counts().late as usize);
 }
 
@@ -195,7 +197,9 @@ fn packetize_again(unit: payloads::h264::Unit, config: Arc<TrackConfig>) {
         data: unit.data,
     };
     check_again(&frame, payloads::h264::packetize, Depacketizer::new());
-    check_again(&frame, payloads::h264::fill, Depacketizer::of_filled());
+    let pieces =
+        |frame: &Frame, len_max: usize, out: &mut Vec<_>| payloads::h264::pieces(frame, len_max, 30, out);
+    check_again(&frame, pieces, Depacketizer::of_pieces());
 }
 
 fn check_again(

@@ -7,10 +7,10 @@ use crate::h264::{self, ParameterSets, avcc_nals, nal};
 use crate::{Frame, TrackConfig, VideoConfig};
 
 mod depacketizer;
-mod fill;
+mod pieces;
 
 pub use depacketizer::{Counts, Depacketizer, Error, Unit};
-use fill::{FILLED, Filling};
+pub use pieces::pieces;
 
 /// RFC 6184 section 5.7.1: single-time aggregation packet.
 pub const STAP_A: u8 = 24;
@@ -29,20 +29,9 @@ const FU_HEADER_LEN: usize = 2;
 /// that does not fit goes into FU-A of the full length, the short one last, so that the packets of a frame form runs of one size
 /// (for GSO). A frame that is not H.264 or has no NAL unit gives nothing.
 pub fn packetize(frame: &Frame, payload_len_max: usize, out: &mut Vec<RtpPayload>) {
-    cut(frame, payload_len_max, false, out);
-}
-
-/// The same for another node, in fewer packets: encoders write parameter sets, SEI and slices, and what is short shares a packet with what follows. Only a
-/// [`Depacketizer::of_filled`] reads it.
-pub fn fill(frame: &Frame, payload_len_max: usize, out: &mut Vec<RtpPayload>) {
-    cut(frame, payload_len_max, true, out);
-}
-
-fn cut(frame: &Frame, payload_len_max: usize, fills: bool, out: &mut Vec<RtpPayload>) {
     let TrackConfig::H264(config) = &*frame.config else { return };
     let len_max = payload_len_max.max(PAYLOAD_LEN_MIN);
     let first = out.len();
-    let mut filling = fills.then(|| Filling::new(len_max));
     let mut nals = avcc_nals(&frame.data, 4).map_while(Result::ok).filter(|nal| !nal.is_empty()).peekable();
     if nals.peek().is_none() {
         return;
@@ -51,12 +40,7 @@ fn cut(frame: &Frame, payload_len_max: usize, fills: bool, out: &mut Vec<RtpPayl
         put_parameter_sets(config, len_max, out);
     }
     for nal in nals {
-        let first_max = filling.as_mut().map_or(len_max, |filling| filling.take(out.drain(first..)));
-        put_nal(&frame.data.slice_ref(nal), first_max, len_max, out);
-    }
-    if let Some(mut filling) = filling {
-        filling.take(out.drain(first..));
-        filling.end(out);
+        put_nal(&frame.data.slice_ref(nal), len_max, out);
     }
     if let Some(payload) = out.get_mut(first) {
         payload.key_start = frame.key;
@@ -96,7 +80,7 @@ fn put_parameter_sets(config: &VideoConfig, len_max: usize, out: &mut Vec<RtpPay
     let sets = || sets.sps.iter().chain(&sets.pps);
     let len = sets().fold(1_usize, |sum, set| sum.saturating_add(2).saturating_add(set.len()));
     if len > len_max {
-        sets().for_each(|set| put_nal(&Bytes::copy_from_slice(set), len_max, len_max, out));
+        sets().for_each(|set| put_nal(&Bytes::copy_from_slice(set), len_max, out));
         return;
     }
     let mut stap = BytesMut::with_capacity(len);
@@ -112,20 +96,17 @@ fn put_parameter_sets(config: &VideoConfig, len_max: usize, out: &mut Vec<RtpPay
     put(stap.freeze(), out);
 }
 
-/// In pieces when it is longer than `len_max`, the first one of `first_max` bytes at most.
-fn put_nal(nal: &Bytes, first_max: usize, len_max: usize, out: &mut Vec<RtpPayload>) {
+fn put_nal(nal: &Bytes, len_max: usize, out: &mut Vec<RtpPayload>) {
     if nal.len() <= len_max {
         return put(nal.clone(), out);
     }
     let Some((header, data)) = nal.split_first() else { return };
-    let [first_max, len_max] = [first_max, len_max].map(|len| len.saturating_sub(FU_HEADER_LEN).max(1));
-    let (first, rest) = data.split_at(first_max.min(data.len()));
-    let rest = rest.chunks(len_max);
-    let last = rest.len();
-    let pieces_len = last.saturating_add(1).saturating_mul(FU_HEADER_LEN).saturating_add(data.len());
+    let pieces = data.chunks(len_max.saturating_sub(FU_HEADER_LEN).max(1));
+    let pieces_len = pieces.len().saturating_mul(FU_HEADER_LEN).saturating_add(data.len());
     // one allocation for all pieces; each payload is a part of it
     let mut buffer = BytesMut::with_capacity(pieces_len);
-    for (index, piece) in std::iter::once(first).chain(rest).enumerate() {
+    let last = pieces.len().saturating_sub(1);
+    for (index, piece) in pieces.enumerate() {
         // RFC 6184 section 5.8: F and NRI of the NAL unit; then S, E, R = 0 and its type
         let start = if index == 0 { 0x80 } else { 0 };
         let end = if index == last { 0x40 } else { 0 };

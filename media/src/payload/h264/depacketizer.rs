@@ -1,16 +1,19 @@
-//! Packets into frames: RFC 6184 section 5.6 to 5.8, and what happens when packets are missing.
+//! Packets into frames: RFC 6184 section 5.6 to 5.8, or pieces as they cross links between nodes, and what happens when packets are missing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{FILLED, FU_A, STAP_A};
+use super::{FU_A, STAP_A};
 use crate::h264::{self, FRAME_LEN_MAX, SliceStart, avcc_nals, nal, nal_ref_idc, nal_type};
 use crate::{Codec, Packet, Time, TrackConfig, VideoConfig};
 
 /// Most parameter sets of a kind that are kept. Encoders have one to three.
 const PARAMETER_SETS_MAX: usize = 32;
+
+/// What a frame's pieces may have beside it.
+const PARAMETER_SETS_LEN_MAX: usize = 2 * PARAMETER_SETS_MAX * (4 + h264::PARAMETER_SET_LEN_MAX);
 
 /// Room reserved for the first frame, in bytes; later ones start at the size of the one before.
 const FRAME_LEN_FIRST: usize = 16 << 10;
@@ -85,8 +88,8 @@ pub struct Depacketizer {
     /// The sets of the configuration last given out.
     active: Sets,
     frame_len_last: usize,
-    /// Packets of several payloads are read.
-    filled: bool,
+    /// Packets are pieces of frames as they are.
+    of_pieces: bool,
     counts: Counts,
 }
 
@@ -99,6 +102,8 @@ struct Building {
     data: BytesMut,
     /// Where the fragmented NAL unit begins, with its length.
     fragment: Option<usize>,
+    /// Of pieces: where the NAL unit begins that is to be looked at next.
+    seen: usize,
     after_gap: bool,
     broken: bool,
     slices: bool,
@@ -123,14 +128,14 @@ impl Depacketizer {
             pending: Sets::default(),
             active: Sets::default(),
             frame_len_last: FRAME_LEN_FIRST,
-            filled: false,
+            of_pieces: false,
             counts: Counts::default(),
         }
     }
 
-    /// The same of packets that [`super::fill`] made.
-    pub fn of_filled() -> Depacketizer {
-        Depacketizer { filled: true, ..Depacketizer::new() }
+    /// The same of packets that [`super::pieces`] made.
+    pub fn of_pieces() -> Depacketizer {
+        Depacketizer { of_pieces: true, ..Depacketizer::new() }
     }
 
     /// Takes the next packet and gives the oldest complete frame. A frame ends with the marker or where the timestamp changes;
@@ -221,27 +226,25 @@ impl Depacketizer {
             capture: packet.capture,
             data: BytesMut::with_capacity(self.frame_len_last),
             fragment: None,
+            seen: 0,
             after_gap: std::mem::take(&mut self.after_gap),
             broken: false,
             slices: false,
             referenced: false,
         });
         let payload = &packet.payload[..];
+        if self.of_pieces {
+            return frame.put_piece(payload);
+        }
         if frame.broken {
             frame.referenced |= nal_ref_idc(payload) != 0;
             return Ok(());
         }
-        let mut put = |payload: &[u8]| match nal_type(payload) {
+        let result = match nal_type(payload) {
             1..=23 => frame.put_nal(payload, &mut self.pending),
             STAP_A => frame.put_stap_a(payload, &mut self.pending),
             FU_A => frame.put_fu_a(payload, &mut self.pending),
             kind => Err(Error::Kind(kind)),
-        };
-        let result = match payload.split_first() {
-            Some((_, payloads)) if self.filled && nal_type(payload) == FILLED => {
-                avcc_nals(payloads, 2).try_for_each(|one| put(one?))
-            }
-            _ => put(payload),
         };
         frame.broken |= result.is_err();
         result
@@ -249,11 +252,13 @@ impl Depacketizer {
 
     /// The frame is at its end: give it out or drop it.
     fn finish(&mut self) -> Result<(), Error> {
-        let Some(frame) = self.frame.take() else { return Ok(()) };
+        let Some(mut frame) = self.frame.take() else { return Ok(()) };
+        let joined = if self.of_pieces { frame.join(&mut self.pending) } else { Ok(()) };
+        frame.broken |= joined.is_err();
         if frame.broken || frame.fragment.is_some() {
             self.waiting |= !frame.discardable();
             self.counts.broken = self.counts.broken.saturating_add(1);
-            return Ok(());
+            return joined;
         }
         if !frame.slices {
             return Ok(()); // parameter sets or SEI alone: the frame is yet to come
@@ -334,6 +339,39 @@ impl Building {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Pieces are put together at the end: which NAL units there are is only seen from the first on.
+    fn put_piece(&mut self, piece: &[u8]) -> Result<(), Error> {
+        if self.broken {
+            return Ok(());
+        }
+        if self.data.len().saturating_add(piece.len()) > FRAME_LEN_MAX.saturating_add(PARAMETER_SETS_LEN_MAX)
+        {
+            self.broken = true;
+            return Err(h264::Error::FrameLong.into());
+        }
+        self.data.put_slice(piece);
+        while let Some(&[a, b, c, d, header]) = self.data.get(self.seen..).and_then(<[u8]>::first_chunk) {
+            self.see(header);
+            let len = u32::from_be_bytes([a, b, c, d]) as usize;
+            self.seen = self.seen.saturating_add(4).saturating_add(len);
+        }
+        Ok(())
+    }
+
+    /// All pieces came, unless some are missing before the first: then it may be no frame, which is nobody's mistake.
+    fn join(&mut self, sets: &mut Sets) -> Result<(), Error> {
+        if self.broken {
+            return Ok(());
+        }
+        let pieces = std::mem::take(&mut self.data);
+        let Ok(nals) = avcc_nals(&pieces, 4).collect::<Result<Vec<_>, _>>() else {
+            self.broken = true;
+            return if self.after_gap { Ok(()) } else { Err(Error::Truncated("NAL unit")) };
+        };
+        self.data.reserve(pieces.len());
+        nals.into_iter().filter(|nal| !nal.is_empty()).try_for_each(|nal| self.put_nal(nal, sets))
     }
 
     fn put_stap_a(&mut self, payload: &[u8], sets: &mut Sets) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use super::*;
 use crate::Frame;
 use crate::h264::vectors::*;
 use crate::payload::Temporal;
-use crate::payload::h264::{fill, packetize};
+use crate::payload::h264::{packetize, pieces};
 
 /// A track whose packets the test lays out by hand.
 struct Track {
@@ -249,6 +249,63 @@ fn a_frame_is_bounded() {
     assert!(held <= 2 * FRAME_LEN_MAX);
 }
 
+/// What comes of four frames in pieces of 64 bytes, without those: an IDR, two that others refer to, and between them one that none does.
+fn of_pieces(lost: &[u64]) -> (Vec<i64>, Result<(), Error>) {
+    let config = VideoConfig::from_parameter_sets(bytes(SPS_MAIN_QCIF), bytes(PPS_MAIN)).unwrap();
+    let config = Arc::new(TrackConfig::H264(config));
+    let frames = [(true, false), (false, false), (false, true), (false, false)];
+    let frames = frames.iter().enumerate().map(|(at, (key, b))| frame(&config, at, *key, *b, &[100, 20]));
+    let (mut depacketizer, mut seq, mut came, mut errors) =
+        (Depacketizer::of_pieces(), 0, Vec::new(), Ok(()));
+    for frame in frames {
+        let mut payloads = Vec::new();
+        pieces(&frame, 64, 0, &mut payloads);
+        for payload in payloads {
+            seq += 1;
+            let packet = payload.packet(&frame, seq, frame.pts);
+            if !lost.contains(&seq) {
+                match depacketizer.push(&packet) {
+                    Ok(unit) => came.extend(unit.into_iter().map(|unit| unit.timestamp / 3_600)),
+                    Err(why) => errors = Err(why),
+                }
+            }
+        }
+    }
+    (came, errors)
+}
+
+#[test]
+fn pieces_that_are_missing_hurt_their_frame_and_what_refers_to_it() {
+    // Three packets each: the IDR's are 1 to 3.
+    assert_eq!(of_pieces(&[]), (vec![0, 1, 2, 3], Ok(())));
+    for (lost, left) in [
+        (&[1][..], &[][..]),
+        (&[2], &[]),
+        (&[5], &[0]),
+        (&[8], &[0, 1, 3]),
+        (&[9], &[0, 1]),
+        (&[7], &[0, 1]),
+        (&[4, 6], &[0]),
+        (&[12], &[0, 1, 2]),
+    ] {
+        assert_eq!(of_pieces(lost), (left.to_vec(), Ok(())), "without {lost:?}");
+    }
+}
+
+#[test]
+fn pieces_that_are_no_frame_are_refused() {
+    let mut track = Track::new();
+    track.depacketizer = Depacketizer::of_pieces();
+    let whole = [&avcc(&[SPS_MAIN_QCIF, PPS_MAIN])[..], &avcc(&[IDR_START])].concat();
+    assert!(track.push(3_000, true, &whole).unwrap().is_some_and(|unit| unit.key && unit.config.is_some()));
+    let long = [&avcc(&[P_START])[..], &[0, 0, 0, 9, 0x41]].concat();
+    assert_eq!(track.push(6_000, true, &long).unwrap_err(), Error::Truncated("NAL unit"));
+    assert!(track.depacketizer.needs_key_frame());
+    let piece = vec![7; 60_000];
+    let error = (0..200).find_map(|_| track.push(9_000, false, &piece).err());
+    assert_eq!(error, Some(Error::H264(h264::Error::FrameLong)));
+}
+
 /// A frame of slices whose lengths are given: IDR or P, or a B that no frame refers to.
 fn frame(config: &Arc<TrackConfig>, index: usize, key: bool, discardable: bool, slices: &[usize]) -> Frame {
     let mut nals = Vec::new();
@@ -282,7 +339,7 @@ proptest! {
             (0_u8..8, any::<bool>(), prop::collection::vec(0_usize..700, 1..4)), 1..30),
         len_max in 64_usize..400,
         lost in prop::collection::vec(0_usize..200, 0..6),
-        filled in any::<bool>(),
+        in_pieces in any::<bool>(),
     ) {
         let config = VideoConfig::from_parameter_sets(bytes(SPS_MAIN_QCIF), bytes(PPS_MAIN)).unwrap();
         let config = Arc::new(TrackConfig::H264(config));
@@ -292,18 +349,21 @@ proptest! {
             .map(|(index, (kind, b, slices))| frame(&config, index, index == 0 || *kind == 0, *b, slices))
             .collect();
 
-        let mut depacketizer = if filled { Depacketizer::of_filled() } else { Depacketizer::new() };
+        let mut depacketizer = if in_pieces { Depacketizer::of_pieces() } else { Depacketizer::new() };
         let mut units = Vec::new();
         let mut frames_hurt = std::collections::BTreeSet::new();
         let mut seq = 0;
         for (index, frame) in frames.iter().enumerate() {
             let mut payloads = Vec::new();
-            let cut = if filled { fill } else { packetize };
-            cut(frame, len_max, &mut payloads);
+            if in_pieces {
+                pieces(frame, len_max, 30, &mut payloads);
+            } else {
+                packetize(frame, len_max, &mut payloads);
+            }
             prop_assert_eq!(payloads.iter().filter(|payload| payload.marker).count(), 1);
             for payload in payloads {
                 prop_assert!(payload.bytes.len() <= len_max);
-                let key_start = filled || crate::payload::key_start(Codec::H264, &payload.bytes);
+                let key_start = in_pieces || crate::payload::key_start(Codec::H264, &payload.bytes);
                 prop_assert!(key_start || !payload.key_start);
                 seq += 1;
                 if lost.contains(&seq) {
@@ -341,8 +401,9 @@ proptest! {
     fn arbitrary_packets_never_panic(
         packets in prop::collection::vec(
             (prop::collection::vec(any::<u8>(), 0..30), 0_u8..32, 0_u64..4, 0_i64..4, any::<bool>(), 0_u8..20), 0..60),
+        in_pieces in any::<bool>(),
     ) {
-        let mut depacketizer = Depacketizer::new();
+        let mut depacketizer = if in_pieces { Depacketizer::of_pieces() } else { Depacketizer::new() };
         let mut track = Track::new();
         depacketizer.parameter_set(SPS_MAIN_QCIF).unwrap();
         depacketizer.parameter_set(PPS_MAIN).unwrap();
