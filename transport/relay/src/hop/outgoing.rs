@@ -474,11 +474,11 @@ impl Outgoing {
         Some(Next { link_seq, back, gap, sent: sent(now) as u8, last, more })
     }
 
-    /// Whether others may go on with a packet that leaves: no sound, and nothing that came late of a frame before.
+    /// Whether others may go on with a packet that leaves: not with sound, and not with one that comes late.
     fn is_gone_on_with(&self, packet: &Outbound, now: Time) -> bool {
         let is_before = |(_, at, first): &(u64, Time, Outbound)| {
-            let behind = packet.timestamp.wrapping_sub(first.timestamp).cast_signed() < 0;
-            behind && packet.track == first.track && is_soon(*at, now)
+            let is_behind = packet.seq.wrapping_sub(first.seq).cast_signed() < 0;
+            is_behind && packet.track == first.track && is_soon(*at, now)
         };
         !packet.flags.has(Flags::END_OF_FRAME) && !self.frame.as_ref().is_some_and(is_before)
     }

@@ -142,7 +142,6 @@ fn a_frames_next_packets_say_no_more_than_which_one_they_go_on_with() {
     assert_eq!(headers(vec![of(8, none), of(9, none), of(7, none)]), [7, 7, 7]);
     let sound = Outbound { track: 2, ..packet(1, Class::Audio, last, now) };
     assert_eq!(headers(vec![sound, of(10, none)]), [18, 7]);
-    assert_eq!(headers(vec![of(500, none)]), [18], "too far");
     let (older, later) = (now.plus_us(-1_000), now.plus_us(-999));
     assert_eq!(headers(vec![Outbound { ingest: older, ..of(11, none) }]), [18]);
     assert_eq!(headers(vec![Outbound { ingest: older.plus_us(999), ..of(12, none) }]), [5]);
@@ -153,6 +152,9 @@ fn a_frames_next_packets_say_no_more_than_which_one_they_go_on_with() {
     assert!(sizes[30] == 5 && sizes[31] == 18, "at most so many go on with one: {sizes:?}");
     let newer = |seq| Outbound { timestamp: 10, ..of(seq, none) };
     assert_eq!(headers(vec![newer(55), newer(56)]), [18, 5]);
+    // Of a B-frame, which is shown before.
+    assert_eq!(headers(vec![of(57, none), of(58, none)]), [18, 5]);
+    assert_eq!(headers(vec![of(500, none)]), [18], "too far");
 }
 
 #[test]
