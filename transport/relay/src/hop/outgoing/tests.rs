@@ -158,6 +158,22 @@ fn a_frames_next_packets_say_no_more_than_which_one_they_go_on_with() {
 }
 
 #[test]
+fn a_frame_that_takes_long_to_leave_says_again_when_it_does() {
+    let (mut out, start) = (Outgoing::new(), Time::from_ms(1));
+    let mut header = |seq: u32, after_us: i64| {
+        let now = start.plus_us(after_us);
+        let of_frame = Outbound { timestamp: 9, ..packet(seq, Class::Video, Flags::default(), start) };
+        out.push(of_frame, now);
+        out.poll(1_400, now).map(|datagram| datagram.len() - 1_000)
+    };
+    // 255 quarters of a millisecond are all that the short header can say; ages from 64 ms on take two bytes.
+    assert_eq!(
+        [(1, 0), (2, 63_750), (3, 64_000), (4, 64_250)].map(|(seq, us)| header(seq, us)),
+        [18, 5, 19, 5].map(Some)
+    );
+}
+
+#[test]
 fn a_peer_hears_each_tenth_of_a_second_that_there_is_one() {
     let mut out = Outgoing::new();
     assert_eq!((out.deadline(), out.poll(1_200, Time::ZERO)), (None, None));
