@@ -74,9 +74,13 @@ fn put(bytes: Bytes, out: &mut Vec<RtpPayload>) {
     out.push(RtpPayload { bytes, marker: false, key_start: false });
 }
 
+fn parameter_sets(config: &VideoConfig) -> ParameterSets<'_> {
+    ParameterSets::parse(&config.avcc)
+        .unwrap_or_else(|_| ParameterSets { sps: vec![&config.sps], pps: vec![&config.pps] })
+}
+
 fn put_parameter_sets(config: &VideoConfig, len_max: usize, out: &mut Vec<RtpPayload>) {
-    let sets = ParameterSets::parse(&config.avcc)
-        .unwrap_or_else(|_| ParameterSets { sps: vec![&config.sps], pps: vec![&config.pps] });
+    let sets = parameter_sets(config);
     let sets = || sets.sps.iter().chain(&sets.pps);
     let len = sets().fold(1_usize, |sum, set| sum.saturating_add(2).saturating_add(set.len()));
     if len > len_max {

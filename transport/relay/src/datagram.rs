@@ -15,6 +15,8 @@
 //!
 //! A datagram of media says whether another one follows at once: then nobody need say that it was the last, and a NACK may ask for the number behind it.
 //!
+//! What was sent whole and fits the path no longer goes again in halves of other numbers; under its own the header alone does, as a type of media.
+//!
 //! A media datagram may say instead that packets of its track do not come, as a node left them out: from number `seq` on as many as its payload says,
 //! 4 bytes. Nobody waits for them.
 //!

@@ -1,9 +1,9 @@
 //! Frames as they cross links between nodes: bytes in order, in as few packets as they fill.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
-use super::{PAYLOAD_LEN_MIN, put};
-use crate::h264::{ParameterSets, avcc_nals};
+use super::{PAYLOAD_LEN_MIN, parameter_sets, put};
+use crate::h264::avcc_nals;
 use crate::payload::RtpPayload;
 use crate::{Frame, TrackConfig};
 
@@ -18,37 +18,29 @@ pub fn pieces(frame: &Frame, len_max: usize, first_less: usize, out: &mut Vec<Rt
         return;
     }
     let len_max = len_max.max(PAYLOAD_LEN_MIN);
-    let first_max = len_max.saturating_sub(first_less).max(PAYLOAD_LEN_MIN);
-    let first = out.len();
+    let mut len = len_max.saturating_sub(first_less).max(PAYLOAD_LEN_MIN);
     let mut rest = frame.data.clone();
     if frame.key {
-        let sets = ParameterSets::parse(&config.avcc)
-            .unwrap_or_else(|_| ParameterSets { sps: vec![&config.sps], pps: vec![&config.pps] });
-        let mut head = BytesMut::with_capacity(first_max);
+        let sets = parameter_sets(config);
+        let mut all =
+            BytesMut::with_capacity(rest.len().saturating_add(2_usize.saturating_mul(config.avcc.len())));
         for set in sets.sps.iter().chain(&sets.pps) {
-            head.put_u32(u32::try_from(set.len()).unwrap_or(0));
-            head.put_slice(set);
+            all.put_u32(u32::try_from(set.len()).unwrap_or(0));
+            all.put_slice(set);
         }
-        let room = first_max.saturating_sub(head.len());
-        head.put_slice(&rest.split_to(room.min(rest.len())));
-        let mut head = head.freeze();
-        put(head.split_to(first_max.min(head.len())), out);
-        cut(head, len_max, out);
-    } else {
-        put(rest.split_to(first_max.min(rest.len())), out);
+        all.put_slice(&rest);
+        rest = all.freeze();
     }
-    cut(rest, len_max, out);
+    let first = out.len();
+    while !rest.is_empty() {
+        put(rest.split_to(len.min(rest.len())), out);
+        len = len_max;
+    }
     if let Some(payload) = out.get_mut(first) {
         payload.key_start = frame.key;
     }
     if let Some(payload) = out.last_mut() {
         payload.marker = true;
-    }
-}
-
-fn cut(mut rest: Bytes, len_max: usize, out: &mut Vec<RtpPayload>) {
-    while !rest.is_empty() {
-        put(rest.split_to(len_max.min(rest.len())), out);
     }
 }
 

@@ -541,12 +541,12 @@ enum Leaves {
     Again,
 }
 
-/// When a datagram leaves, as it says it.
 /// Whether what a header of a frame's next packets says of when it left is enough.
 fn is_soon(first: Time, now: Time) -> bool {
     sent(now).wrapping_sub(sent(first)) <= u8::MAX.into()
 }
 
+/// When a datagram leaves, as it says it.
 fn sent(now: Time) -> u16 {
     (now.us() / SENT_UNIT_US) as u16
 }

@@ -46,6 +46,7 @@ impl Cell {
 /// What quinn says of a path of 1500 bytes.
 pub const SIZE_MAX: usize = 1_418;
 
+/// What it says of one of 1200.
 const NARROW_SIZE_MAX: usize = 1_150;
 
 struct Hop {
