@@ -98,7 +98,7 @@ fn a_viewer_on_a_path_that_loses_in_bursts() {
     let bursts = Config { loss: Loss::Bursts { per_mille: 20, mean_packets: 8 }, ..delay(50) };
     let mut bed = Bed::of_page(bursts, delay(50), Side::A, noise("VP8"));
     wait_for_rate(&bed);
-    let watched = bed.watch(10);
+    let watched = bed.watch_from_calm_to_calm(10);
     watched.print("bursts of 8, 2 % in all, 100 ms");
     round_trip_is(&watched, 100.0);
     is_between("lost on the path", watched.share("to_b/lost", "to_b/packets"), 0.005, 0.05);

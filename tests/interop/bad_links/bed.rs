@@ -11,6 +11,8 @@ use support::{Node, ffmpeg, unique};
 const ARRIVES: Duration = Duration::from_secs(30);
 /// Between two looks at the link's queue.
 const STEP: Duration = Duration::from_millis(50);
+/// In so long what was lost on a path of 100 ms there and back has come again, if what is lost twice does.
+const CALM: Duration = Duration::from_millis(400);
 /// So many of those to a look at the picture's height.
 const STEPS_A_HEIGHT: usize = 5;
 
@@ -128,6 +130,30 @@ impl Bed {
         self.watch_until(seconds, |_| false)
     }
 
+    /// Watches for so long and a little more: at both ends nothing has been lost lately, so that no repair of a burst is half counted.
+    pub fn watch_from_calm_to_calm(&mut self, seconds: u64) -> Watched {
+        self.wait_for_calm();
+        let start = Instant::now();
+        let mut watched = self.watch(seconds);
+        self.wait_for_calm();
+        watched.seconds = start.elapsed().as_secs_f64();
+        self.end(&mut watched);
+        watched
+    }
+
+    /// Waits until the way to B has lost nothing for [`CALM`].
+    fn wait_for_calm(&self) {
+        let lost = || self.path.figures(Side::A).link.lost;
+        let (mut at, mut before) = (Instant::now(), lost());
+        support::until("a calm on the path", ARRIVES, || {
+            let now = lost();
+            if now != before {
+                (at, before) = (Instant::now(), now);
+            }
+            (at.elapsed() >= CALM).then_some(())
+        });
+    }
+
     /// Watches until it is enough, for so long at most. Each second a line of what both ends say.
     pub fn watch_until(&mut self, seconds: u64, enough: impl Fn(&Watched) -> bool) -> Watched {
         let before = self.figures();
@@ -150,10 +176,15 @@ impl Bed {
                 break;
             }
         }
+        self.end(&mut watched);
+        watched
+    }
+
+    /// What all have counted by now is what the time ends with.
+    fn end(&mut self, watched: &mut Watched) {
         watched.after = self.figures();
         let from = watched.before["page"]["frames"].clone();
         watched.line = self.viewer.run("viewer", "timeline", json!({"id": "main", "from": from}));
-        watched
     }
 
     /// The node runs, and nothing in it panicked; and the path was the link's model and nothing else.
