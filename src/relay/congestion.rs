@@ -45,6 +45,11 @@ impl Window {
         Figures { bytes: state.window.window(), queue_us: state.window.queue_us() }
     }
 
+    /// Bytes of datagrams that QUIC is to hold, of so many at most.
+    pub fn held(&self, most: usize) -> usize {
+        self.lock().window.held(most)
+    }
+
     /// What the link's streams are to know of it.
     pub fn seen(&self) -> Seen {
         let State { window, trip } = &*self.lock();

@@ -31,6 +31,7 @@ use sfu::{Mail, StreamId, TrackKey};
 use tokio::sync::mpsc;
 
 use super::link::{FromLink, Up};
+use super::tls::DATAGRAMS_OUT_BYTES;
 use super::{Handle, Local};
 use crate::node::Node;
 use ask::{Allowed, Asked};
@@ -465,8 +466,10 @@ impl Link {
     fn send(&mut self, now: Time) -> bool {
         let connection = &self.up.connection;
         let Some(mut size) = connection.max_datagram_size() else { return false };
+        // Repairs go before what is new here, and in quinn behind all that is there.
+        let left_free = DATAGRAMS_OUT_BYTES.saturating_sub(self.up.window.held(DATAGRAMS_OUT_BYTES));
         loop {
-            if connection.datagram_send_buffer_space() < size {
+            if connection.datagram_send_buffer_space() < size.saturating_add(left_free) {
                 return self.outgoing.is_waiting(now);
             }
             let Some(datagram) = self.outgoing.poll(size, now) else { return false };

@@ -29,7 +29,7 @@ use crate::directory::Directory;
 /// The protocol and its version.
 const ALPN: &[u8] = b"millrace/1";
 /// quinn sends datagrams before all streams and never reorders them: what it holds is beyond our say, so it is one burst.
-const DATAGRAMS_OUT_BYTES: usize = 32 << 10;
+pub const DATAGRAMS_OUT_BYTES: usize = 32 << 10;
 /// Those that came and were not read: a second of 30 Mbit/s. The oldest is dropped by quinn, and asked for again by the hop.
 const DATAGRAMS_IN_BYTES: usize = 4 << 20;
 /// UDP payload of a packet over Ethernet and IPv4: looked for, and found where the path takes it.

@@ -336,7 +336,8 @@ impl Outgoing {
         let len = i64::try_from(sent.packet.payload.len()).unwrap_or(i64::MAX).saturating_add(40);
         self.enqueue(class, Time::ZERO, Waits::Again(number));
         self.repairs_budget = self.repairs_budget.saturating_sub(len).max(-SAVED_BYTES_MAX);
-        for copy in 1..=i64::from(tries.saturating_sub(1).clamp(1, 2)) {
+        let copies = if trip.waits() { 0 } else { i64::from(tries.saturating_sub(1).clamp(1, 2)) };
+        for copy in 1..=copies {
             let budget = if tries == 1 { &mut self.repairs_budget } else { &mut self.copies_budget };
             if *budget < len {
                 break;

@@ -35,6 +35,19 @@ const SHARED_US: i64 = 10_000_000;
 const KEY_FRAME_US: u64 = 12_000;
 /// The window becomes this share of itself, once a round trip, while the path is congested.
 const DECREASE_PERCENT: u64 = 85;
+/// What goes at once makes a queue of this where there was none...
+const BURST_QUEUE_US: i64 = 60_000;
+/// ...within so long of nothing waiting...
+const BURST_RISE_US: i64 = 150_000;
+/// ...which is gone again after at least so long, longer than a stall of one end, and at most so long, sooner than what another flow makes: the path is
+/// slower than a key frame in [`KEY_FRAME_US`]...
+const BURST_US: std::ops::RangeInclusive<i64> = 100_000..=1_000_000;
+/// ...and for so long...
+const SLOW_US: i64 = 60_000_000;
+/// ...no more than this waits there, behind which repairs would, and the rest here.
+const SLOW_QUEUE_US: u64 = 40_000;
+/// What QUIC holds at most, as it sends in order, is of a slow path's window this part.
+const HELD_PART: u64 = 4;
 /// A queue that is none of timers and pacing.
 const WAITS_US: i64 = 25_000;
 /// While so much of what is subscribed arrived in a second, there is no more to gain for anybody who waits.
@@ -123,6 +136,11 @@ pub struct LiveWindow {
     /// The window as it began to fall, what arrived then, and since when.
     fall: Option<(u64, u64, Time)>,
     shared_at: Option<Time>,
+    /// When nothing waited there last, since when a burst of ours does, and when one was over.
+    calm_at: Option<Time>,
+    burst_since: Option<Time>,
+    slow_at: Option<Time>,
+    slow: bool,
 }
 
 impl Default for LiveWindow {
@@ -156,6 +174,10 @@ impl LiveWindow {
             round_bps: 0,
             fall: None,
             shared_at: None,
+            calm_at: None,
+            burst_since: None,
+            slow_at: None,
+            slow: false,
         }
     }
 
@@ -167,6 +189,12 @@ impl LiveWindow {
     /// Bytes that may be in flight.
     pub fn window(&self) -> u64 {
         if self.drains { (self.window / 2).max(FLOOR_BYTES) } else { self.window }
+    }
+
+    /// Bytes that may wait in QUIC, in order, for the pacer, of so many at most.
+    pub fn held(&self, most: usize) -> usize {
+        let part = usize::try_from(self.window() / HELD_PART).unwrap_or(most);
+        if self.slow { part.min(most) } else { most }
     }
 
     /// What waits on the path, in microseconds.
@@ -204,6 +232,7 @@ impl LiveWindow {
         self.min_trip.add(trip_us, now);
         self.recent_trip.add(trip_us, now);
         self.now_trip.add(trip_us, now);
+        self.watch_bursts(now);
         self.acked = self.acked.saturating_add(bytes);
         self.round_bytes = self.round_bytes.saturating_add(bytes);
         let since = *self.round.get_or_insert(now);
@@ -260,6 +289,8 @@ impl LiveWindow {
             } else {
                 self.fall = None;
             }
+            let was = self.slow_at.is_some_and(|at| now.since(at) < SLOW_US);
+            self.slow = was && queue_us < BURST_QUEUE_US;
             let aim = self.aim(now);
             if self.window < aim && !self.congested {
                 let step = aim.min(self.needed(least.unsigned_abs()).max(START_BYTES));
@@ -320,6 +351,20 @@ impl LiveWindow {
         !self.is_satisfied() && self.congested_at.is_some_and(|at| now.since(at) < DRAIN_EACH_US)
     }
 
+    /// What goes at once waits there, and then nothing does: it is no other's queue.
+    fn watch_bursts(&mut self, now: Time) {
+        let queue_us = self.queue_now_us();
+        if queue_us < WAITS_US {
+            self.calm_at = Some(now);
+            if self.burst_since.take().is_some_and(|since| BURST_US.contains(&now.since(since))) {
+                self.slow_at = Some(now);
+            }
+        } else if queue_us >= BURST_QUEUE_US && self.calm_at.is_some_and(|at| now.since(at) <= BURST_RISE_US)
+        {
+            self.burst_since.get_or_insert(now);
+        }
+    }
+
     /// What is enough and not too much: the demand in a round trip, its key frames, and twice what the path was seen to take.
     fn aim(&self, now: Time) -> u64 {
         let Some(least) = self.min_trip.get().map(i64::unsigned_abs) else { return self.window };
@@ -338,6 +383,10 @@ impl LiveWindow {
         let taken = rate_bps.saturating_mul(least) / 8_000_000;
         if self.is_narrow(now) {
             return (taken.saturating_mul(NARROW_PERCENT) / 100).clamp(FLOOR_BYTES, CAP_BYTES);
+        }
+        if self.slow {
+            let taken = rate_bps.saturating_mul(least.saturating_add(SLOW_QUEUE_US)) / 8_000_000;
+            return taken.clamp(FLOOR_BYTES, CAP_BYTES);
         }
         // QUIC's pacer has no other word for a rate. Into a queue a key frame goes slowly, or much of it is lost.
         let hurries = self.queue_us() < WAITS_US;
@@ -511,6 +560,43 @@ mod tests {
             second(&mut idle, 1, s, 7);
         }
         assert!(idle.window() >= START_BYTES && !idle.congested);
+    }
+
+    /// A round trip that goes up for so long and down for as long again, from 20 ms to 200, and whether that was a burst of ours.
+    fn is_slow_after(up_ms: i64, window: &mut LiveWindow, from_ms: i64) -> bool {
+        for ms in 0..2 * up_ms {
+            let part = ms.min(2 * up_ms - ms);
+            window.on_ack(PACKET / 2, 20_000 + 180_000 * part / up_ms, Time::from_ms(from_ms + ms));
+        }
+        for ms in 0..300 {
+            window.on_ack(PACKET / 2, 20_000, Time::from_ms(from_ms + 2 * up_ms + ms));
+        }
+        window.slow
+    }
+
+    #[test]
+    fn what_would_wait_on_a_slow_path_waits_here() {
+        let mut window = LiveWindow::new();
+        window.set_demand(demand(4_000_000));
+        for ms in 0..2_000 {
+            window.on_ack(PACKET / 2, 20_000, Time::from_ms(ms));
+        }
+        let wide = window.window();
+        assert!(!is_slow_after(40, &mut window, 2_000), "a stall of one end");
+        assert!(!is_slow_after(2_000, &mut window, 2_380), "another flow's");
+        assert_eq!((window.window() >= wide, window.held(1 << 20)), (true, 1 << 20));
+        assert!(is_slow_after(200, &mut window, 6_680));
+        // 4.8 Mbit/s in 60 ms.
+        let slow = window.window();
+        assert!(
+            (30_000..50_000).contains(&slow) && window.held(1 << 20) as u64 == slow / HELD_PART,
+            "{slow}"
+        );
+        assert_eq!(window.held(100), 100);
+        for ms in 0..61_000 {
+            window.on_ack(PACKET / 2, 20_000, Time::from_ms(7_380 + ms));
+        }
+        assert!(!window.slow && window.window() >= START_BYTES, "it may have become wider");
     }
 
     #[test]

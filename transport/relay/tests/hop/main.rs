@@ -121,7 +121,7 @@ fn beside_a_flow_that_fills_the_queue_nearly_every_frame_comes_and_the_flow_keep
     for it in all {
         let came = it.delays.len() as f64 / it.frames as f64;
         assert!(came >= 0.995, "{came}");
-        assert!(it.p(50) <= 215.0 && it.share() >= 0.85, "{} {}", it.p(50), it.share());
+        assert!(it.p(50) <= 220.0 && it.share() >= 0.85, "{} {}", it.p(50), it.share());
         assert!(it.beside_mbps >= 10.0, "{}", it.beside_mbps);
     }
 }
@@ -132,5 +132,16 @@ fn a_narrow_path_delays_key_frames_and_loses_nothing() {
         let config = Config { rate_bps: Some(rate_bps), ..path(Loss::None) };
         let (all, p99, _) = runs("narrow", Cell { seconds: 30, ..Cell::new(config) });
         assert!(p99 <= most && all.iter().all(|it| it.share() == 1.0), "{p99}");
+    }
+}
+
+#[test]
+fn what_is_lost_on_a_narrow_path_is_repaired_by_its_real_round_trip() {
+    for (rate_bps, delay_us, most) in
+        [(4_600_000, 10_000, 290.0), (4_600_000, 50_000, 420.0), (6_000_000, 10_000, 220.0)]
+    {
+        let config = Config { rate_bps: Some(rate_bps), delay_us, ..path(random(10)) };
+        let (all, p99, _) = runs("narrow, 1 %", Cell { seconds: 30, ..Cell::new(config) });
+        assert!(p99 <= most && all.iter().all(|it| it.share() >= 0.97), "{p99}");
     }
 }

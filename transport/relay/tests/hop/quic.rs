@@ -63,7 +63,7 @@ impl Quic {
     }
 
     pub fn has_room(&self, size: usize) -> bool {
-        self.held_bytes + size <= HELD_BYTES
+        self.held_bytes + size <= self.window.held(HELD_BYTES)
     }
 
     pub fn send(&mut self, datagram: Vec<u8>) {

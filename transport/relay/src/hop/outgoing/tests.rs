@@ -181,3 +181,25 @@ fn a_peer_hears_each_tenth_of_a_second_that_there_is_one() {
     let said = (0..1_000).filter(|ms| out.poll(1_200, Time::from_ms(*ms)).is_some()).count();
     assert_eq!(said, 10);
 }
+
+#[test]
+fn copies_of_repairs_do_not_lengthen_a_queue() {
+    let resent = |smoothed_us: i64| {
+        let trip = RoundTrip { min_us: 20_000, smoothed_us, deviation_us: 0 };
+        let (mut out, mut now) = (Outgoing::new(), Time::from_ms(1));
+        for seq in 0..100 {
+            out.push(packet(seq, Class::Video, Flags::KEY, now), now);
+        }
+        while out.poll(1_400, now).is_some() {}
+        now = now.plus_us(smoothed_us);
+        let mut nack = Vec::new();
+        write_nack(&mut nack, 100, &[(9, 1)]);
+        let Ok(Datagram::Nack(nack)) = read(&nack) else { unreachable!("it is one") };
+        out.on_nack(&nack, trip, now);
+        for ms in 0..60 {
+            while out.poll(1_400, now.plus_ms(ms)).is_some() {}
+        }
+        out.stats().resent
+    };
+    assert_eq!((resent(20_000), resent(30_000)), (2, 1));
+}
