@@ -39,8 +39,9 @@ const DECREASE_PERCENT: u64 = 85;
 const BURST_QUEUE_US: i64 = 60_000;
 /// ...within so long of nothing waiting...
 const BURST_RISE_US: i64 = 150_000;
-/// ...which is gone again after at least so long, longer than a stall of one end, and at most so long, sooner than what another flow makes: the path is
-/// slower than a key frame in [`KEY_FRAME_US`]...
+/// ...of which something arrives all the time (where nothing does for so long this end stood still)...
+const BURST_GAP_US: i64 = 40_000;
+/// ...and which is gone again after so long, sooner than what another flow makes: the path is slower than a key frame in [`KEY_FRAME_US`]...
 const BURST_US: std::ops::RangeInclusive<i64> = 100_000..=1_000_000;
 /// ...and for so long...
 const SLOW_US: i64 = 60_000_000;
@@ -138,6 +139,7 @@ pub struct LiveWindow {
     shared_at: Option<Time>,
     /// When nothing waited there last, since when a burst of ours does, and when one was over.
     calm_at: Option<Time>,
+    acked_at: Time,
     burst_since: Option<Time>,
     slow_at: Option<Time>,
     slow: bool,
@@ -175,6 +177,7 @@ impl LiveWindow {
             fall: None,
             shared_at: None,
             calm_at: None,
+            acked_at: Time::ZERO,
             burst_since: None,
             slow_at: None,
             slow: false,
@@ -354,6 +357,9 @@ impl LiveWindow {
     /// What goes at once waits there, and then nothing does: it is no other's queue.
     fn watch_bursts(&mut self, now: Time) {
         let queue_us = self.queue_now_us();
+        if now.since(std::mem::replace(&mut self.acked_at, now)) > BURST_GAP_US {
+            self.burst_since = None;
+        }
         if queue_us < WAITS_US {
             self.calm_at = Some(now);
             if self.burst_since.take().is_some_and(|since| BURST_US.contains(&now.since(since))) {
@@ -584,6 +590,16 @@ mod tests {
         let wide = window.window();
         assert!(!is_slow_after(40, &mut window, 2_000), "a stall of one end");
         assert!(!is_slow_after(2_000, &mut window, 2_380), "another flow's");
+        // This end slept for 120 ms, and hears nothing new for a round trip, which is 100 ms at this one.
+        let mut far = LiveWindow::new();
+        far.set_demand(demand(4_000_000));
+        for ms in (0..2_000).chain(2_220..4_000) {
+            far.on_ack(PACKET / 2, 100_000, Time::from_ms(ms));
+            if ms == 1_999 {
+                far.on_ack(PACKET / 2, 220_000, Time::from_ms(2_120));
+            }
+        }
+        assert!(!far.slow, "a stall of this end");
         assert_eq!((window.window() >= wide, window.held(1 << 20)), (true, 1 << 20));
         assert!(is_slow_after(200, &mut window, 6_680));
         // 4.8 Mbit/s in 60 ms.
