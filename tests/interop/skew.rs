@@ -10,6 +10,8 @@ use support::{Node, ffmpeg, need, unique, until};
 
 /// What the issue allows.
 const SKEW_MS_MAX: f64 = 60.0;
+/// What a person accepts of sound that is late (ITU-R BT.1359-1).
+const SHOWN_MS_MAX: f64 = 185.0;
 const ARRIVES: Duration = Duration::from_secs(15);
 
 /// The clip itself, so that a bad clip or meter is not taken for a bad node.
@@ -46,8 +48,8 @@ fn skew_in_browser(browser: &mut Browser, page: &str) -> f64 {
         shown(&measured),
         measured["apart"]
     );
-    // what a person meets; the browser itself leaves up to 30 ms, and the way to our meter is some 45 ms longer
-    assert!(shown(&measured).abs() < 130.0, "{measured:#}");
+    // what a person meets; the browser itself leaves 50 to 125 ms as it begins, of which the way to our meter is some 45 ms
+    assert!(shown(&measured).abs() < SHOWN_MS_MAX, "{measured:#}");
     measured["skew"].as_f64().unwrap_or_else(|| {
         let direct = browser.run("direct", "direct", json!({"codec": "H264", "seconds": 6}));
         eprintln!("{page}: no node in between: shown {:.1} ms", shown(&direct));
