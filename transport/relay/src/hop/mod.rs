@@ -37,7 +37,7 @@ impl RoundTrip {
     /// handshake, a lost packet of which makes it a second and more, and comes down by an eighth with each answer: at an end that sends little, for
     /// seconds. What the newest took bounds it, and not the least, which says nothing of what waits on the path now.
     pub fn measured(&mut self, trip_us: i64, least_us: i64, smoothed_us: i64) {
-        let smoothed_us = smoothed_us.min(trip_us.max(least_us).saturating_mul(3) / 2);
+        let smoothed_us = smoothed_us.min(trip_us.saturating_mul(3) / 2);
         let off_us = trip_us.saturating_sub(smoothed_us).saturating_abs();
         let deviation_us = self.deviation_us.saturating_add(off_us.saturating_sub(self.deviation_us) / 4);
         *self = RoundTrip { min_us: least_us, smoothed_us, deviation_us };

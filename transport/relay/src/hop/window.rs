@@ -37,8 +37,8 @@ const KEY_FRAME_US: u64 = 12_000;
 const DECREASE_PERCENT: u64 = 85;
 /// What goes at once makes a queue of this where there was none...
 const BURST_QUEUE_US: i64 = 60_000;
-/// ...within so long of nothing waiting...
-const BURST_RISE_US: i64 = 150_000;
+/// ...within so long of nothing waiting (ours takes half of that, TCP-Cubic's 100 ms and more)...
+const BURST_RISE_US: i64 = 80_000;
 /// ...of which something arrives all the time (where nothing does for so long this end stood still)...
 const BURST_GAP_US: i64 = 40_000;
 /// ...and which is gone again after so long, sooner than what another flow makes: the path is slower than a key frame in [`KEY_FRAME_US`]...
@@ -137,9 +137,10 @@ pub struct LiveWindow {
     /// The window as it began to fall, what arrived then, and since when.
     fall: Option<(u64, u64, Time)>,
     shared_at: Option<Time>,
-    /// When nothing waited there last, since when a burst of ours does, and when one was over.
-    calm_at: Option<Time>,
+    /// When something arrived last, and when nothing waited there...
     acked_at: Time,
+    calm_at: Option<Time>,
+    /// ...since when a burst of ours does, when one was over, and whether the path is slow by that.
     burst_since: Option<Time>,
     slow_at: Option<Time>,
     slow: bool,
@@ -176,8 +177,8 @@ impl LiveWindow {
             round_bps: 0,
             fall: None,
             shared_at: None,
-            calm_at: None,
             acked_at: Time::ZERO,
+            calm_at: None,
             burst_since: None,
             slow_at: None,
             slow: false,
@@ -292,8 +293,8 @@ impl LiveWindow {
             } else {
                 self.fall = None;
             }
-            let was = self.slow_at.is_some_and(|at| now.since(at) < SLOW_US);
-            self.slow = was && queue_us < BURST_QUEUE_US;
+            let lately = self.slow_at.is_some_and(|at| now.since(at) < SLOW_US);
+            self.slow = lately && queue_us < BURST_QUEUE_US;
             let aim = self.aim(now);
             if self.window < aim && !self.congested {
                 let step = aim.min(self.needed(least.unsigned_abs()).max(START_BYTES));
@@ -590,6 +591,7 @@ mod tests {
         let wide = window.window();
         assert!(!is_slow_after(40, &mut window, 2_000), "a stall of one end");
         assert!(!is_slow_after(2_000, &mut window, 2_380), "another flow's");
+        assert!(!is_slow_after(500, &mut window, 6_680), "another flow's that gives way");
         // This end slept for 120 ms, and hears nothing new for a round trip, which is 100 ms at this one.
         let mut far = LiveWindow::new();
         far.set_demand(demand(4_000_000));
@@ -601,7 +603,7 @@ mod tests {
         }
         assert!(!far.slow, "a stall of this end");
         assert_eq!((window.window() >= wide, window.held(1 << 20)), (true, 1 << 20));
-        assert!(is_slow_after(200, &mut window, 6_680));
+        assert!(is_slow_after(200, &mut window, 7_980));
         // 4.8 Mbit/s in 60 ms.
         let slow = window.window();
         assert!(
@@ -610,7 +612,7 @@ mod tests {
         );
         assert_eq!(window.held(100), 100);
         for ms in 0..61_000 {
-            window.on_ack(PACKET / 2, 20_000, Time::from_ms(7_380 + ms));
+            window.on_ack(PACKET / 2, 20_000, Time::from_ms(8_680 + ms));
         }
         assert!(!window.slow && window.window() >= START_BYTES, "it may have become wider");
     }

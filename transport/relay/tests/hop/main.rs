@@ -121,7 +121,7 @@ fn beside_a_flow_that_fills_the_queue_nearly_every_frame_comes_and_the_flow_keep
     for it in all {
         let came = it.delays.len() as f64 / it.frames as f64;
         assert!(came >= 0.995, "{came}");
-        assert!(it.p(50) <= 220.0 && it.share() >= 0.85, "{} {}", it.p(50), it.share());
+        assert!(it.p(50) <= 215.0 && it.share() >= 0.85, "{} {}", it.p(50), it.share());
         assert!(it.beside_mbps >= 10.0, "{}", it.beside_mbps);
     }
 }
