@@ -12,6 +12,8 @@ mod outlet;
 #[cfg(test)]
 mod scene;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -47,11 +49,16 @@ const SECOND_US: i64 = 1_000_000;
 const LOOK_US: i64 = 50_000;
 /// A peer with which streams cross says something each tenth of a second. One of which nothing came for three round trips, or this, is gone.
 const SILENCE_US_MIN: i64 = 300_000;
+/// The same of an uplink, whose streams have no other way: the radio of a phone stops for less and goes on, and what is there then is sooner than a new
+/// connection.
+const SILENCE_UPLINK_US_MIN: i64 = 1_500_000;
 
 /// A connection to a peer.
 #[derive(Debug)]
 struct Link {
     up: Up,
+    /// The peer is an uplink.
+    is_uplink: bool,
     metrics: Arc<LinkMetrics>,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -245,8 +252,10 @@ impl Hub {
         let mut outgoing = Outgoing::new();
         outgoing.keep_alive(now);
         let peer = up.peer.clone();
+        let is_uplink = self.node.config.cluster.uplinks.iter().any(|uplink| uplink == peer.as_str());
         let link = Link {
             up,
+            is_uplink,
             metrics,
             outgoing,
             incoming: Incoming::new(),
@@ -414,7 +423,9 @@ impl Hub {
             if datagrams != link.heard.0 || !crosses || slept {
                 link.heard = (datagrams, now);
             }
-            let limit_us = link.up.window.trip().smoothed_us.saturating_mul(3).max(SILENCE_US_MIN);
+            let has_one_way = self.node.config.cluster.is_uplink || link.is_uplink;
+            let least = if has_one_way { SILENCE_UPLINK_US_MIN } else { SILENCE_US_MIN };
+            let limit_us = link.up.window.trip().smoothed_us.saturating_mul(3).max(least);
             if now.since(link.heard.1) > limit_us {
                 silent.push(*id);
             }

@@ -181,6 +181,36 @@ fn an_encoder_stays_while_the_link_is_gone_and_its_stream_comes_back() {
 }
 
 #[test]
+fn a_way_that_stops_for_a_moment_keeps_the_link() {
+    need!(Ffmpeg);
+    let cluster = cluster();
+    let mut a = cluster.start_with("a", "a", &TOKENS);
+    let wire = Wire::to(([127, 0, 0, 1], cluster.port("a")).into());
+    let (process, listen) = cluster.uplink("u", &format!("a={}", wire.at));
+    ready(&process);
+    let name = unique("moment");
+    let _encoder =
+        ffmpeg::push_source(&format!("rtmp://{listen}/live/{name}?token=secret"), Source::default());
+    flows(&a, &name);
+    let mut viewer = Client::connect(a.rtmp, "live").expect("a viewer connects");
+    viewer.play(&format!("{name}?token=see")).expect("a viewer plays");
+    let mut seen = viewer.collect(Duration::from_secs(1));
+    wire.is(false);
+    seen.extend(viewer.collect(Duration::from_millis(700)));
+    wire.is(true);
+    seen.extend(viewer.collect(Duration::from_secs(4)));
+    for log in [a.log(), process.output()] {
+        assert!(!log.contains("relay link ends"), "{log}");
+    }
+    seen.retain(|it| it.tag.kind == flv::VIDEO && !it.tag.is_header());
+    let gap = seen.windows(2).map(|two| two[1].at - two[0].at).max().expect("pictures");
+    println!("no picture for {gap:?}");
+    assert!(gap > Duration::from_millis(600), "nothing was stopped: {gap:?}");
+    assert!(gap < Duration::from_secs(2), "no picture for {gap:?}");
+    a.assert_well();
+}
+
+#[test]
 fn certificates_that_do_not_fit_are_told_with_what_to_do() {
     let cluster = cluster();
     let _a = cluster.start_with("a", "a", &TOKENS);

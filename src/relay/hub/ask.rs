@@ -58,8 +58,7 @@ struct Permit {
 
 impl Hub {
     fn is_uplink(&self, id: usize) -> bool {
-        let uplinks = &self.node.config.cluster.uplinks;
-        self.links.get(&id).is_some_and(|link| uplinks.iter().any(|uplink| uplink == link.up.peer.as_str()))
+        self.links.get(&id).is_some_and(|link| link.is_uplink)
     }
 
     /// Whether a peer may do that: nodes may, uplinks what they were allowed.

@@ -63,7 +63,7 @@ impl Scene {
     }
 }
 
-fn id(name: &str) -> NodeId {
+pub(super) fn id(name: &str) -> NodeId {
     NodeId::new(name).expect("it is one")
 }
 

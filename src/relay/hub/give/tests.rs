@@ -1,3 +1,5 @@
+use metrics::RelayDrop;
+
 use super::*;
 use crate::relay::hub::scene::{Scene, flow};
 
@@ -48,4 +50,33 @@ async fn a_publisher_takes_the_place_of_an_uplinks_derived_sound() {
     scene.hub.published(Ingest::Rtmp, name(), (stream.id, stream.home.clone()), SourceId(9), Some(5));
     // A feed of all that it sends begins with the first peer.
     assert!(!scene.hub.feeds.contains_key(&stream.id));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_stream_too_long_or_is_too_much_is_left_out() {
+    let mut scene = Scene::new().await;
+    let (key, now) = (TrackKey::new(StreamId(7), Kind::Video), scene.hub.now());
+    let mut picture = flow(1, Codec::H264, true, now);
+    if let Flow::Packet(out) = &mut picture {
+        out.packet.payload = Bytes::from(vec![7; 2_048]);
+    }
+    let enough = (16 << 20) / 2_048;
+    for (count, waits_us, left_out) in
+        [(1, 10_000_000, 0), (1, 10_000_001, 1), (enough, 0, 0), (enough + 1, 0, enough + 1)]
+    {
+        let dropped = |scene: &Scene| scene.hub.links[&scene.a].metrics.drops.of(RelayDrop::Behind).get();
+        let before = dropped(&scene);
+        let connection = scene.hub.links[&scene.a].up.connection.clone();
+        let mut outlet = Outlet::open(&connection, key.kind, &scene.hub.node.metrics);
+        outlet.wait(&vec![picture.clone(); count], false, now);
+        let mut send = Send::new((scene.a, 0), Need::Watched, false, None);
+        (send.fresh, send.outlet) = (false, Some(outlet));
+        let upstream = Upstream::Feed { form: Form::Frames, comes: None };
+        scene.hub.given.insert(key, Given { name: name(), upstream, to: vec![send], held: Vec::new() });
+        scene.hub.waiting.insert(key);
+        scene.hub.release(now.plus_us(waits_us));
+        let send = &scene.hub.given[&key].to[0];
+        assert_eq!((send.fresh, dropped(&scene) - before), (left_out > 0, left_out as u64), "{count}");
+        assert!(left_out == 0 || send.outlet.is_none());
+    }
 }
