@@ -216,6 +216,11 @@ impl Cluster {
         self.advertise.parse().unwrap_or(self.listen)
     }
 
+    /// Whether that is the id of an uplink.
+    pub fn has_uplink(&self, id: &NodeId) -> bool {
+        self.uplinks.iter().any(|uplink| uplink == id.as_str())
+    }
+
     /// The other nodes; `None` for what is no `ID=ADDRESS:PORT`.
     pub fn peers(&self) -> impl Iterator<Item = Option<(NodeId, SocketAddr)>> {
         self.peers.iter().map(|peer| {

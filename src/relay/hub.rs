@@ -252,7 +252,7 @@ impl Hub {
         let mut outgoing = Outgoing::new();
         outgoing.keep_alive(now);
         let peer = up.peer.clone();
-        let is_uplink = self.node.config.cluster.uplinks.iter().any(|uplink| uplink == peer.as_str());
+        let is_uplink = self.node.config.cluster.has_uplink(&peer);
         let link = Link {
             up,
             is_uplink,

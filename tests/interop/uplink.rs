@@ -82,6 +82,16 @@ impl Wire {
     }
 }
 
+/// The node, and the uplink behind the wire: its process, and where it listens.
+#[track_caller]
+fn by_wire(cluster: &Cluster) -> (Node, Wire, Process, SocketAddr) {
+    let a = cluster.start_with("a", "a", &TOKENS);
+    let wire = Wire::to(([127, 0, 0, 1], cluster.port("a")).into());
+    let (process, listen) = cluster.uplink("u", &format!("a={}", wire.at));
+    ready(&process);
+    (a, wire, process, listen)
+}
+
 /// How a refused client was told.
 fn refusal(of: SocketAddr, name: &str, play: bool) -> String {
     let mut client = Client::connect(of, "live").expect("it connects");
@@ -151,10 +161,7 @@ fn ffmpeg_publishes_and_plays_through_an_uplink_as_the_node_allows() {
 fn an_encoder_stays_while_the_link_is_gone_and_its_stream_comes_back() {
     need!(Ffmpeg);
     let cluster = cluster();
-    let mut a = cluster.start_with("a", "a", &TOKENS);
-    let wire = Wire::to(([127, 0, 0, 1], cluster.port("a")).into());
-    let (process, listen) = cluster.uplink("u", &format!("a={}", wire.at));
-    ready(&process);
+    let (mut a, wire, process, listen) = by_wire(&cluster);
     let name = unique("broken");
     let mut encoder =
         ffmpeg::push_source(&format!("rtmp://{listen}/live/{name}?token=secret"), Source::default());
@@ -184,10 +191,7 @@ fn an_encoder_stays_while_the_link_is_gone_and_its_stream_comes_back() {
 fn a_way_that_stops_for_a_moment_keeps_the_link() {
     need!(Ffmpeg);
     let cluster = cluster();
-    let mut a = cluster.start_with("a", "a", &TOKENS);
-    let wire = Wire::to(([127, 0, 0, 1], cluster.port("a")).into());
-    let (process, listen) = cluster.uplink("u", &format!("a={}", wire.at));
-    ready(&process);
+    let (mut a, wire, process, listen) = by_wire(&cluster);
     let name = unique("moment");
     let _encoder =
         ffmpeg::push_source(&format!("rtmp://{listen}/live/{name}?token=secret"), Source::default());

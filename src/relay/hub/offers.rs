@@ -65,9 +65,8 @@ impl Hub {
 
     /// A stream with that way to this node comes from an uplink of it: there is no other way, so its derived sound has one maker and one numbering.
     fn is_of_uplink(&self, form: Form, path: &[NodeId]) -> bool {
-        let uplinks = &self.node.config.cluster.uplinks;
         let [origin] = path else { return false };
-        form == Form::Frames && uplinks.iter().any(|uplink| uplink == origin.as_str())
+        form == Form::Frames && self.node.config.cluster.has_uplink(origin)
     }
 
     /// This node has the stream, or says more of it.
