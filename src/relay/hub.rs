@@ -10,7 +10,7 @@ mod metadata;
 mod offers;
 mod outlet;
 #[cfg(test)]
-mod scene;
+pub(super) mod scene;
 mod take;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,8 @@ use anyhow::Context;
 use media::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TransportConfig, VarInt,
 };
 use quinn_proto::RandomConnectionIdGenerator;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -44,6 +45,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const PACKET_THRESHOLD: u32 = 64;
 /// And until two round trips have passed (RFC 9002 section 6.1.2 has 9/8, which 10 ms of jitter on 100 exceed).
 const TIME_THRESHOLD: f32 = 2.0;
+/// An acknowledgement for more packets than these, a frame's of 4 Mbit/s...
+const UNACKNOWLEDGED: u32 = 15;
+/// ...or after so long. RFC 9000 has one for each second packet and each that was overtaken, which the hop needs neither for repair nor for its window: 4.4 %
+/// of the stream's bytes go back where packets overtake, 2.3 % where they come one by one (0.9 % both with this, measured by `millrace-bench hop`).
+const ACKNOWLEDGED_AFTER: Duration = Duration::from_millis(10);
 
 /// This node's certificate, and whom it trusts: as TLS wants it, once for all connections.
 pub struct Identity {
@@ -155,11 +161,16 @@ pub fn endpoint_config() -> EndpointConfig {
     config
 }
 
-fn transport(window: Window, clock: Clock) -> TransportConfig {
+pub fn transport(window: Window, clock: Clock) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     // Four losses of one burst that is not of the longest packets are to quinn a path that has become narrower: at 5 % loss each half a minute. It looks
     // again at once, as packets go in halves until then.
     mtu.black_hole_cooldown(Duration::ZERO).upper_bound(PACKET_LEN_MAX).minimum_change(PACKET_LEN_STEP);
+    // Draft-ietf-quic-ack-frequency: each end asks the other for it.
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED))
+        .max_ack_delay(Some(ACKNOWLEDGED_AFTER))
+        .reordering_threshold(VarInt::from_u32(0));
     let mut transport = TransportConfig::default();
     transport
         .mtu_discovery_config(Some(mtu))
@@ -170,6 +181,7 @@ fn transport(window: Window, clock: Clock) -> TransportConfig {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .packet_threshold(PACKET_THRESHOLD)
         .time_threshold(TIME_THRESHOLD)
+        .ack_frequency_config(Some(acks))
         // The control stream, and those of media.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
@@ -228,5 +240,29 @@ impl ClientCertVerifier for PeerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::hub::scene;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn packets_one_by_one_are_acknowledged_together() {
+        const SENT: u64 = 400;
+        let (_endpoint, [from, to]) = scene::connection().await;
+        let before = from.stats().frame_rx.acks;
+        let since = Instant::now();
+        for _ in 0..SENT {
+            from.send_datagram(vec![7; 1_000].into()).expect("it is sent");
+            tokio::time::timeout(IDLE, to.read_datagram()).await.expect("it comes").expect("it is up");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let acks = from.stats().frame_rx.acks - before;
+        let delays = since.elapsed().as_millis() / ACKNOWLEDGED_AFTER.as_millis();
+        let most = SENT / u64::from(UNACKNOWLEDGED + 1) + delays as u64 + 5;
+        assert!((1..=most).contains(&acks), "{acks} of {most} acknowledgements in {:?}", since.elapsed());
     }
 }

@@ -14,8 +14,10 @@ use tokio::sync::mpsc;
 
 use super::ask::Asked;
 use super::{FromLink, Handle, Hub, Node, Up};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::relay::congestion::Window;
+use crate::relay::tls;
 
 pub(super) struct Scene {
     pub(super) hub: Hub,
@@ -67,14 +69,17 @@ pub(super) fn id(name: &str) -> NodeId {
     NodeId::new(name).expect("it is one")
 }
 
-/// Both ends of a connection of an endpoint with itself.
-async fn connection() -> (Endpoint, [Connection; 2]) {
+/// Both ends of a connection of an endpoint with itself, as between nodes but for whom it trusts.
+pub(in crate::relay) async fn connection() -> (Endpoint, [Connection; 2]) {
     let made = rcgen::generate_simple_self_signed(["peer".to_owned()]).expect("a certificate");
     let (cert, key) = (made.cert.der().clone(), PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let mut roots = RootCertStore::empty();
     roots.add(cert.clone()).expect("it is one");
-    let server = ServerConfig::with_single_cert(vec![cert], key.into()).expect("they fit");
-    let client = ClientConfig::with_root_certificates(Arc::new(roots)).expect("roots");
+    let mut server = ServerConfig::with_single_cert(vec![cert], key.into()).expect("they fit");
+    let mut client = ClientConfig::with_root_certificates(Arc::new(roots)).expect("roots");
+    let transport = || Arc::new(tls::transport(Window::default(), Clock::start()));
+    server.transport_config(transport());
+    client.transport_config(transport());
     let endpoint = Endpoint::server(server, ([127, 0, 0, 1], 0).into()).expect("a port");
     let at = endpoint.local_addr().expect("it has one");
     let dialled = async { endpoint.connect_with(client, at, "peer").expect("it may dial").await };
