@@ -95,7 +95,7 @@ fn transport() -> Arc<TransportConfig> {
     transport
         .datagram_send_buffer_size(BUFFER_BYTES)
         .datagram_receive_buffer_size(Some(BUFFER_BYTES))
-        // what the link takes: datagrams are as long from the first on, and stay so where four in a row are lost
+        // what the link takes: datagrams are as long from the first on, and stay so whatever is lost
         .min_mtu(UDP_LEN)
         // Cubic, its default, takes a link that loses one in a hundred for a full one
         .congestion_controller_factory(Arc::new(BbrConfig::default()));
